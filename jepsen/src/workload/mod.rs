@@ -1,0 +1,3 @@
+//! Workloads: a generator, a client and a checker that belong together.
+
+pub mod register;

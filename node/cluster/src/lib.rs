@@ -1,0 +1,39 @@
+//! Who owns what: which shard a document belongs to, which nodes hold a shard, and the replicated metadata that says so.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`shard_map`] | key → shard |
+//! | [`hash_ring`] | shard → nodes, clockwise |
+//! | [`placement`] | ring, zones, weights → replicas and preferred leaders |
+//! | [`nodes`] | what is known of a node |
+//! | [`state`] | the metadata as one immutable value |
+//! | `rows` | the metadata on disk, row by row |
+//! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
+//! | `init`, `schema_change` | the two commands that are more than a step |
+//! | [`publish`] | the newest state, for everybody on this node |
+//! | [`outcome`] | replies |
+//!
+//! Everything here is a function of its arguments: no clock, no randomness, no I/O but through the transaction of apply.
+//!
+//! Deliberately absent: liveness of nodes, present leaders (crate `raft`), and the drivers that carry out what is decided
+//! here (crate `service`).
+
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod hash_ring;
+mod init;
+pub mod machine;
+pub mod nodes;
+pub mod outcome;
+pub mod placement;
+pub mod publish;
+mod rows;
+mod schema_change;
+pub mod shard_map;
+pub mod state;
+
+pub use error::{Error, Result};
+pub use machine::{ClusterMachine, StateHandle};
+pub use outcome::{MetaOutcome, MetaRejection};
+pub use state::{Assignment, BucketInfo, ClusterState, Database};

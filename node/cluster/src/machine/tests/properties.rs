@@ -1,0 +1,199 @@
+//! What holds after any commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use document::acl::Principal;
+use proptest::prelude::*;
+use proto::ReplicaId;
+
+use super::*;
+
+/// Index into what there is, so that many commands are valid and some are not.
+#[derive(Clone, Debug)]
+enum Step {
+    Announce { node: u64, port: u8 },
+    Post { class: usize, field: usize },
+    Open { class: usize },
+    Drop { class: usize },
+    Stale,
+    Fence { back: u64 },
+    Replace { shard: u32, at: usize, node: u64 },
+    Restart,
+}
+
+const CLASSES: [&str; 3] = ["A", "B", "C"];
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..8u64, 0..3u8).prop_map(|(node, port)| Step::Announce { node, port }),
+        (0..3usize, 0..3usize).prop_map(|(class, field)| Step::Post { class, field }),
+        (0..3usize).prop_map(|class| Step::Open { class }),
+        (0..3usize).prop_map(|class| Step::Drop { class }),
+        Just(Step::Stale),
+        (0..3u64).prop_map(|back| Step::Fence { back }),
+        (0..6u32, 0..3usize, 1..8u64).prop_map(|(shard, at, node)| Step::Replace {
+            shard,
+            at,
+            node
+        }),
+        Just(Step::Restart),
+    ]
+}
+
+impl Step {
+    fn operation(&self, state: &ClusterState) -> Option<Operation> {
+        let database = state.database("").expect("initialized");
+        let root = Principal::root();
+        let set = |schema: Result<Schema, document::SchemaError>| {
+            Some(Operation::SetSchema(set_schema_command(
+                state,
+                database.schema_version,
+                &schema.ok()?,
+            )))
+        };
+        let post = |json: String| {
+            set(database.schema.merge(
+                &Schema::parse_changes(json.as_bytes()).expect("parses"),
+                &root,
+            ))
+        };
+        match *self {
+            Step::Announce { node, port } => {
+                let node = NodeCommand {
+                    peer_address: format!("h:{port}"),
+                    ..node_command(node, "")
+                };
+                Some(Operation::AnnounceNode(AnnounceNode { node: Some(node) }))
+            }
+            Step::Post { class, field } => {
+                let (class, field) = (CLASSES[class], format!("f{field}"));
+                post(format!(
+                    r#"[{{"class":"/db/{class}","fields":{{"{field}":{{"name":"{field}","type":"/db/String","order":0}}}}}}]"#
+                ))
+            }
+            Step::Open { class } => {
+                let class = CLASSES[class];
+                post(format!(
+                    r#"[{{"class":"/db/{class}","fields":{{}},"metadata":{{"larder.open":"true"}}}}]"#
+                ))
+            }
+            Step::Drop { class } => set(database.schema.drop_class(CLASSES[class], &root)),
+            Step::Stale => Some(Operation::SetSchema(set_schema_command(
+                state,
+                database.schema_version - 1,
+                &database.schema,
+            ))),
+            Step::Fence { back } => Some(Operation::ConfirmFence(ConfirmFence {
+                database: 1,
+                version: (database.schema_version + 1).saturating_sub(back),
+            })),
+            Step::Replace { shard, at, node } => {
+                let old = state
+                    .assignments(ShardId(shard))
+                    .get(at)
+                    .map_or(0, |assignment| assignment.replica.0);
+                Some(Operation::ReplaceReplica(ReplaceReplica {
+                    shard,
+                    old_replica: old,
+                    node,
+                }))
+            }
+            Step::Restart => None,
+        }
+    }
+}
+
+/// The invariants on [`ClusterState`], except those that need history.
+fn check(state: &ClusterState) -> Result<(), TestCaseError> {
+    let mut replicas = BTreeSet::new();
+    prop_assert_eq!(state.placement.len(), state.shards as usize + 1);
+    for (shard, list) in &state.placement {
+        let nodes: BTreeSet<_> = list.iter().map(|assignment| assignment.node).collect();
+        prop_assert_eq!(nodes.len(), list.len());
+        prop_assert!(nodes.iter().all(|node| state.nodes.contains_key(node)));
+        prop_assert!(
+            list.iter()
+                .all(|assignment| replicas.insert(assignment.replica))
+        );
+        prop_assert_eq!(
+            state.preferred_leader(*shard),
+            list.first().map(|assignment| assignment.replica)
+        );
+    }
+    let database = state.database("").expect("initialized");
+    prop_assert!(database.fenced_version <= database.schema_version);
+    let pending = database.pending_buckets();
+    prop_assert!(
+        pending
+            .iter()
+            .all(|bucket| bucket.version <= database.schema_version)
+    );
+    prop_assert!(pending.is_sorted_by(|a, b| a.bucket < b.bucket));
+    let live: BTreeSet<_> = database.buckets.keys().cloned().collect();
+    let classes: BTreeSet<_> = database
+        .schema
+        .classes()
+        .filter(|class| !class.embedded)
+        .map(|class| class.name.clone())
+        .collect();
+    prop_assert_eq!(live, classes);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn invariants_hold_after_any_commands(steps in proptest::collection::vec(any_step(), 0..40)) {
+        let mut group = Group::new();
+        group.apply(Operation::InitCluster(init_command(&[1, 2, 3, 4], 4, 3)));
+        let mut given: BTreeMap<ReplicaId, (ShardId, NodeId)> = BTreeMap::new();
+        let mut buckets: BTreeMap<u32, (String, u64)> = BTreeMap::new();
+        for step in steps {
+            let before = group.state();
+            let rows = group.rows();
+            match step.operation(&before) {
+                Some(operation) => {
+                    let outcome = group.apply(operation);
+                    let changed = group.rows() != rows;
+                    prop_assert!(outcome == MetaOutcome::Done || !changed);
+                    prop_assert_eq!(group.state().version, if changed { group.index } else { before.version });
+                }
+                None => {
+                    group.restart();
+                    prop_assert_eq!(format!("{:?}", group.state()), format!("{before:?}"));
+                }
+            }
+            let state = group.state();
+            check(&state)?;
+            for (shard, list) in &state.placement {
+                for assignment in list {
+                    // A replica never moves: to another node goes another replica.
+                    let place = (*shard, assignment.node);
+                    prop_assert_eq!(*given.entry(assignment.replica).or_insert(place), place);
+                }
+            }
+            for bucket in state.database("").expect("initialized").pending_buckets() {
+                let known = buckets.entry(bucket.bucket).or_insert((bucket.name.clone(), bucket.version));
+                prop_assert_eq!(&known.0, &bucket.name);
+                prop_assert!(known.1 <= bucket.version);
+                known.1 = bucket.version;
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_commands_give_the_same_rows(steps in proptest::collection::vec(any_step(), 0..20)) {
+        let (mut one, mut other) = (Group::new(), Group::new());
+        let init = Operation::InitCluster(init_command(&[3, 1, 2], 8, 2));
+        prop_assert_eq!(one.apply(init.clone()), other.apply(init));
+        for step in steps {
+            if let Some(operation) = step.operation(&one.state()) {
+                prop_assert_eq!(one.apply(operation.clone()), other.apply(operation));
+            }
+            other.restart();
+        }
+        prop_assert_eq!(one.rows(), other.rows());
+        prop_assert_eq!(one.replica.applied(), other.replica.applied());
+    }
+}

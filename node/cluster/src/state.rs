@@ -1,0 +1,214 @@
+//! The cluster metadata as one immutable value: what routing, schema and rights are answered from.
+//!
+//! A node holds the newest one behind an `Arc` ([`crate::publish::StateHandle`]); a request takes it once and keeps it, so
+//! that it never sees two versions.
+//!
+//! Invariants of an initialized state:
+//! - the shards 0 to [`ClusterState::shards`] have assignments, each to known nodes, never two to one node;
+//! - no replica id occurs twice, in any shard, now or ever;
+//! - no bucket id of a database occurs twice, now or ever; bucket names are unique among those that are not dropped;
+//! - `fenced_version` ≤ `schema_version`, and no bucket has a version above it.
+//!
+//! Lacks: what is true only here and now, such as leaders and liveness.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use document::schema::Schema;
+use proto::{NodeId, ReplicaId, ShardId};
+use serde::{Deserialize, Serialize};
+
+use crate::nodes::Node;
+use crate::shard_map;
+
+/// Voters of the metadata group: two may fail, and more would slow each commit down. All other nodes are learners.
+pub const METADATA_VOTERS_MAX: usize = 5;
+
+/// Name of the default database: what a path without a database means.
+pub const DEFAULT_DATABASE: &str = "v1";
+
+/// Id of the default database.
+pub const DEFAULT_DATABASE_ID: u32 = 1;
+
+/// Buckets whose documents lie in one shard per database, since every node follows them.
+const FIXED_BUCKETS: [&str; 1] = ["Role"];
+
+/// The metadata as of one applied entry. The default is the state before `InitCluster`.
+#[derive(Clone, Default)]
+pub struct ClusterState {
+    /// Names the cluster for ever; empty before it exists.
+    pub cluster_id: String,
+    /// Incarnation of the data, from 1; raised only by restore and unsafe recovery.
+    pub epoch: u64,
+    /// Log index of the entry that made this state. Rises with every change, and with nothing else.
+    pub version: u64,
+    /// Number of document shards.
+    pub shards: u32,
+    /// Replicas of each document shard.
+    pub replicas: u32,
+    /// All known nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Who holds which replica, shard 0 included. The first replica of a document shard should lead it.
+    pub placement: BTreeMap<ShardId, Vec<Assignment>>,
+    /// By name.
+    pub databases: BTreeMap<String, Database>,
+    /// Key that session tokens are signed with, 32 bytes.
+    pub signing_key: Vec<u8>,
+    /// Hash of root's password, PHC string.
+    pub root_password_hash: String,
+    /// Whether predefined users and roles are written.
+    pub bootstrapped: bool,
+    /// Whether it was made for trying things out.
+    pub demo: bool,
+}
+
+/// One replica of a shard and the node that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Assignment {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its node.
+    pub node: NodeId,
+}
+
+/// A database (tenant): its schema and its buckets.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Never reused.
+    pub id: u32,
+    /// The first path segment of its URLs.
+    pub name: String,
+    /// Version of `schema`, from 1.
+    pub schema_version: u64,
+    /// The schema version that every shard has applied. Below `schema_version` a change is pending.
+    pub fenced_version: u64,
+    /// The classes.
+    pub schema: Arc<Schema>,
+    /// By name, without dropped ones. Embedded classes have none.
+    pub buckets: BTreeMap<String, BucketInfo>,
+    /// Dropped buckets by id. A class of the same name that came later has a bucket of its own.
+    pub dropped_buckets: BTreeMap<u32, BucketInfo>,
+}
+
+/// A bucket as the shards know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketInfo {
+    /// Never reused within its database.
+    pub id: u32,
+    /// The schema version that last changed what apply or validation needs to know of it.
+    pub version: u64,
+    /// Bare class name.
+    pub name: String,
+    /// Whether its class is gone.
+    pub dropped: bool,
+}
+
+/// Without the secrets.
+impl fmt::Debug for ClusterState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterState")
+            .field("cluster_id", &self.cluster_id)
+            .field("epoch", &self.epoch)
+            .field("version", &self.version)
+            .field("shards", &self.shards)
+            .field("replicas", &self.replicas)
+            .field("nodes", &self.nodes)
+            .field("placement", &self.placement)
+            .field("databases", &self.databases)
+            .field("bootstrapped", &self.bootstrapped)
+            .field("demo", &self.demo)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClusterState {
+    /// Whether there is a cluster.
+    pub fn is_initialized(&self) -> bool {
+        !self.cluster_id.is_empty()
+    }
+
+    /// The database of this name; the default one for `""` and for [`DEFAULT_DATABASE`].
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(if name.is_empty() {
+            DEFAULT_DATABASE
+        } else {
+            name
+        })
+    }
+
+    /// The replicas of a shard; none for an unknown one. Index 0 is the preferred leader.
+    pub fn assignments(&self, shard: ShardId) -> &[Assignment] {
+        self.placement.get(&shard).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those replicas of a shard that vote: all, but in the metadata group only the first [`METADATA_VOTERS_MAX`].
+    pub fn voters(&self, shard: ShardId) -> &[Assignment] {
+        let all = self.assignments(shard);
+        if shard.is_meta() {
+            &all[..all.len().min(METADATA_VOTERS_MAX)]
+        } else {
+            all
+        }
+    }
+
+    /// All replicas that a node should hold, by shard.
+    pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (ShardId, ReplicaId)> {
+        let holds = move |assignment: &&Assignment| assignment.node == node;
+        self.placement
+            .iter()
+            .filter_map(move |(shard, list)| Some((*shard, list.iter().find(holds)?.replica)))
+    }
+
+    /// The node that holds a replica; `None` if the replica is not, or no longer, one of the shard's.
+    pub fn replica_node(&self, shard: ShardId, replica: ReplicaId) -> Option<NodeId> {
+        self.assignments(shard)
+            .iter()
+            .find(|assignment| assignment.replica == replica)
+            .map(|assignment| assignment.node)
+    }
+
+    /// The replica that should lead the shard while its node is well.
+    pub fn preferred_leader(&self, shard: ShardId) -> Option<ReplicaId> {
+        self.assignments(shard)
+            .first()
+            .map(|assignment| assignment.replica)
+    }
+
+    /// The shard of a document.
+    pub fn shard_of(&self, database: &Database, bucket: &BucketInfo, key: &str) -> ShardId {
+        let fixed = FIXED_BUCKETS.contains(&bucket.name.as_str());
+        shard_map::shard_of(database.id, bucket.id, key, self.shards, fixed)
+    }
+
+    /// See [`Database::pending_buckets`].
+    pub fn pending_buckets(&self, database: &Database) -> Vec<proto::log::Bucket> {
+        database.pending_buckets()
+    }
+}
+
+impl Database {
+    /// Whether some shard may not know the newest schema yet.
+    pub fn is_pending(&self) -> bool {
+        self.fenced_version < self.schema_version
+    }
+
+    /// What `SetBuckets` has to tell every shard before `schema_version` is fenced: all buckets by id, also dropped ones.
+    /// Telling a shard twice changes nothing there.
+    pub fn pending_buckets(&self) -> Vec<proto::log::Bucket> {
+        let mut buckets: Vec<&BucketInfo> = self
+            .buckets
+            .values()
+            .chain(self.dropped_buckets.values())
+            .collect();
+        buckets.sort_by_key(|bucket| bucket.id);
+        let to_command = |bucket: &BucketInfo| proto::log::Bucket {
+            database: self.id,
+            bucket: bucket.id,
+            version: bucket.version,
+            name: bucket.name.clone(),
+            dropped: bucket.dropped,
+        };
+        buckets.into_iter().map(to_command).collect()
+    }
+}

@@ -1,0 +1,73 @@
+//! The only reader of clocks. Wall time stamps what people read and dates tokens; nothing is decided by it in apply.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Two clocks: what time people would say it is, and one that never jumps.
+pub trait Clock: Send + Sync + 'static {
+    /// Microseconds since 1970.
+    fn wall_us(&self) -> u64;
+
+    /// Time since an arbitrary start, monotonic.
+    fn elapsed(&self) -> Duration;
+}
+
+/// The clocks of the machine.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// Starts the monotonic side at zero.
+    pub fn new() -> SystemClock {
+        SystemClock { start: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> SystemClock {
+        SystemClock::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that moves when it is told to: for tests and simulation.
+#[derive(Debug)]
+pub struct ManualClock {
+    start_us: u64,
+    passed_us: AtomicU64,
+}
+
+impl ManualClock {
+    /// Begins at this wall time, in microseconds since 1970.
+    pub fn at(start_us: u64) -> ManualClock {
+        ManualClock { start_us, passed_us: AtomicU64::new(0) }
+    }
+
+    /// Lets time pass on both sides.
+    pub fn advance(&self, by: Duration) {
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.passed_us.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall_us(&self) -> u64 {
+        self.start_us.saturating_add(self.passed_us.load(Ordering::Relaxed))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.passed_us.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,436 @@
+//! What the asked node does with a document request: who asks, does the bucket exist, which key, which shard. Everything about the
+//! stored document is the leader's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cluster::state::{BucketInfo, ClusterState, Database};
+use document::acl::Principal;
+use document::id::parse_object_id;
+use prost::Message;
+use proto::{ErrorCode, ShardId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::Core;
+use crate::context::{
+    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, ScanPage, ScanRange, Written,
+};
+use crate::error::{Error, Result};
+use crate::forward::{self, Answer, Operation, Record, Request, Write, Writes, WrittenOne};
+use crate::ids;
+use crate::limits::BATCH_WRITES_MAX;
+
+/// A request with its metadata and its caller: one version of the first for the whole request.
+pub(crate) struct Session {
+    pub(crate) state: Arc<ClusterState>,
+    pub(crate) principal: Principal,
+}
+
+impl Core {
+    /// Finds the database and the caller of a request.
+    ///
+    /// `buckets` must exist: if one is unknown here, the metadata is brought up to date first, since "unknown" must rest on evidence.
+    pub(crate) async fn begin(&self, ctx: &Context, buckets: &[&str]) -> Result<Session> {
+        let mut state = self.metadata.founded()?;
+        if !knows(&state, &ctx.database, buckets) {
+            state = Box::pin(self.current_metadata(&state, ctx.deadline)).await?;
+        }
+        let database = state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
+        if let Some(unknown) = buckets.iter().find(|bucket| !database.buckets.contains_key(**bucket)) {
+            return Err(Error::bucket_not_found(unknown));
+        }
+        let principal = self.authenticate(ctx, &state).await?;
+        Ok(Session { state, principal })
+    }
+
+    /// The metadata with everything that was committed before now.
+    pub(crate) async fn current_metadata(&self, state: &ClusterState, deadline: Instant) -> Result<Arc<ClusterState>> {
+        let request = Request {
+            shard: ShardId::META,
+            principal: Principal::anonymous(),
+            idempotency_key: None,
+            metadata_version: 0,
+            operation: Operation::MetadataVersion(true),
+        };
+        let Answer::Version(version) = self.route(state, &request, deadline).await? else { return Err(unexpected()) };
+        let newer = self.metadata.wait(deadline, |state| state.version >= version).await;
+        newer.ok_or_else(|| Error::unavailable("the metadata of this node is behind"))
+    }
+
+    pub(crate) async fn get(&self, ctx: &Context, bucket: &str, key: &str, consistency: Consistency) -> Result<Document> {
+        self.check_key(key)?;
+        let session = self.begin(ctx, &[bucket]).await?;
+        let (database, info) = session.find(ctx, bucket)?;
+        let get = forward::Get {
+            database: database.name.clone(),
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            internal: false,
+        };
+        let shard = session.state.shard_of(database, info, key);
+        let operation = Operation::Get(get);
+        let request = session.request(shard, None, operation);
+        let local = match consistency {
+            Consistency::Local => self.groups.replica(shard),
+            Consistency::Linearizable => None,
+        };
+        let answer = match (local, &request.operation) {
+            (Some(replica), Operation::Get(get)) => {
+                Box::pin(self.shards.get_applied(&replica, &request, get, ctx.deadline)).await?
+            }
+            _ => self.route(&session.state, &request, ctx.deadline).await?,
+        };
+        match answer {
+            Answer::Record(record) => Ok(document(bucket, record)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) async fn put(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: Option<&str>,
+        body: Bytes,
+        condition: Condition,
+    ) -> Result<Written> {
+        self.check_idempotency_key(ctx)?;
+        let session = self.begin(ctx, &[bucket]).await?;
+        let (database, info) = session.find(ctx, bucket)?;
+        self.check_body(&body)?;
+        let key = match key {
+            Some(key) => key.to_owned(),
+            None => key_of_body(&session, ctx, database, info, &body, 0)?,
+        };
+        self.check_key(&key)?;
+        let shard = session.state.shard_of(database, info, &key);
+        let write = Write {
+            bucket: bucket.to_owned(),
+            key,
+            condition: condition.into(),
+            body,
+            hidden: Bytes::new(),
+            delete: false,
+        };
+        let writes = Writes { database: database.name.clone(), writes: vec![write], batch: false };
+        let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
+        let written = self.write_one(&session, &request, ctx.deadline).await?;
+        let Operation::Write(Writes { mut writes, .. }) = request.operation else { return Err(unexpected()) };
+        let Some(write) = writes.pop() else { return Err(unexpected()) };
+        let document = Document { bucket: write.bucket, key: write.key, version: written.version, body: written.body };
+        Ok(Written { document, created: !written.existed })
+    }
+
+    pub(crate) async fn delete(&self, ctx: &Context, bucket: &str, key: &str, condition: Condition) -> Result<bool> {
+        self.check_key(key)?;
+        self.check_idempotency_key(ctx)?;
+        let session = self.begin(ctx, &[bucket]).await?;
+        let (database, info) = session.find(ctx, bucket)?;
+        let shard = session.state.shard_of(database, info, key);
+        let write = Write {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            condition: condition.into(),
+            delete: true,
+            ..Write::default()
+        };
+        let writes = Writes { database: database.name.clone(), writes: vec![write], batch: false };
+        let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
+        Ok(self.write_one(&session, &request, ctx.deadline).await?.existed)
+    }
+
+    async fn write_one(&self, session: &Session, request: &Request, deadline: Instant) -> Result<WrittenOne> {
+        let Answer::Written(mut all) = self.route(&session.state, request, deadline).await? else {
+            return Err(unexpected());
+        };
+        all.written.pop().ok_or_else(unexpected)
+    }
+
+    pub(crate) async fn batch(&self, ctx: &Context, batch: Vec<BatchWrite>) -> Result<Vec<Document>> {
+        self.check_idempotency_key(ctx)?;
+        self.check_batch(&batch)?;
+        let buckets: Vec<&str> = batch.iter().map(|write| write.bucket.as_str()).collect();
+        let session = self.begin(ctx, &buckets).await?;
+        let mut shard = None;
+        let mut writes = Vec::with_capacity(batch.len());
+        let mut database_name = String::new();
+        for (ordinal, write) in batch.into_iter().enumerate() {
+            let (database, info) = session.find(ctx, &write.bucket)?;
+            database_name.clone_from(&database.name);
+            let write = self.batch_write(&session, ctx, database, info, write, ordinal)?;
+            let this = session.state.shard_of(database, info, &write.key);
+            if *shard.get_or_insert(this) != this {
+                let message = format!("write {ordinal} belongs to another shard; documents that share a {{tag}} share a shard");
+                return Err(Error::new(ErrorCode::CrossShard, message));
+            }
+            writes.push(write);
+        }
+        let Some(shard) = shard else { return Ok(Vec::new()) };
+        let names: Vec<_> = writes.iter().map(|write| (write.bucket.clone(), write.key.clone(), write.delete)).collect();
+        let operation = Operation::Write(Writes { database: database_name, writes, batch: true });
+        let request = session.request(shard, ctx.idempotency_key.clone(), operation);
+        let Answer::Written(all) = self.route(&session.state, &request, ctx.deadline).await? else {
+            return Err(unexpected());
+        };
+        let documents = names.into_iter().zip(all.written).map(|((bucket, key, deleted), written)| Document {
+            bucket,
+            key,
+            version: if deleted { 0 } else { written.version },
+            body: written.body,
+        });
+        Ok(documents.collect())
+    }
+
+    fn batch_write(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        database: &Database,
+        info: &BucketInfo,
+        write: BatchWrite,
+        ordinal: usize,
+    ) -> Result<Write> {
+        let (body, delete) = match write.operation {
+            BatchOperation::Put(body) => (body, false),
+            BatchOperation::Delete => (Bytes::new(), true),
+        };
+        self.check_body(&body)?;
+        let key = if write.key.is_empty() && !delete {
+            key_of_body(session, ctx, database, info, &body, ordinal)?
+        } else {
+            write.key
+        };
+        self.check_key(&key)?;
+        Ok(Write { bucket: write.bucket, key, condition: write.condition.into(), body, hidden: Bytes::new(), delete })
+    }
+
+    pub(crate) async fn scan(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
+        let session = self.begin(ctx, &[bucket]).await?;
+        let (database, info) = session.find(ctx, bucket)?;
+        let mut place = match &range.continuation {
+            Some(continuation) => Place::decode(continuation.clone(), session.state.shards)?,
+            None => Place::first(&session.state, database, info, range.start_key.as_deref()),
+        };
+        let mut page = ScanPage::default();
+        let mut bytes_left = self.options.limits.scan_page_bytes;
+        let documents_max = match range.limit {
+            0 => self.options.limits.scan_page_documents,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX).min(self.options.limits.scan_page_documents),
+        };
+        loop {
+            let scan = forward::Scan {
+                database: database.name.clone(),
+                bucket: bucket.to_owned(),
+                from: place.key.clone(),
+                after: place.after,
+                documents_max: (documents_max - page.documents.len()) as u64,
+                bytes_max: bytes_left as u64,
+            };
+            let request = session.request(ShardId(place.shard), None, Operation::Scan(scan));
+            let Answer::Page(part) = self.route(&session.state, &request, ctx.deadline).await? else {
+                return Err(unexpected());
+            };
+            for record in part.records {
+                bytes_left = bytes_left.saturating_sub(record.body.len());
+                page.documents.push(document(bucket, record));
+            }
+            let full = bytes_left == 0 || page.documents.len() >= documents_max;
+            let more = place.advance(part.last, session.state.shards);
+            // A page that looked at many documents and may return none of them ends too: its time is bounded.
+            if !more || full || place.after {
+                page.continuation = more.then(|| place.encode());
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Refuses keys that cannot be stored.
+    pub(crate) fn check_key(&self, key: &str) -> Result<()> {
+        let limit = self.options.limits.key_bytes_max;
+        if key.is_empty() {
+            return Err(Error::bad_request("empty key"));
+        }
+        if key.len() > limit {
+            return Err(Error::new(ErrorCode::KeyTooLong, format!("a key has at most {limit} bytes, this one {}", key.len())));
+        }
+        Ok(())
+    }
+
+    fn check_body(&self, body: &Bytes) -> Result<()> {
+        let limit = self.options.limits.body_bytes_max;
+        if body.len() > limit {
+            let message = format!("a document has at most {limit} bytes, this one {}", body.len());
+            return Err(Error::new(ErrorCode::BodyTooLarge, message));
+        }
+        Ok(())
+    }
+
+    fn check_idempotency_key(&self, ctx: &Context) -> Result<()> {
+        let limit = self.options.limits.idempotency_key_bytes_max;
+        match ctx.idempotency_key.as_deref() {
+            Some(key) if key.is_empty() || key.len() > limit => {
+                Err(Error::bad_request(format!("an idempotency key has 1 to {limit} bytes")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_batch(&self, batch: &[BatchWrite]) -> Result<()> {
+        if batch.len() > BATCH_WRITES_MAX {
+            let message = format!("a batch has at most {BATCH_WRITES_MAX} writes, this one {}", batch.len());
+            return Err(Error::new(ErrorCode::BodyTooLarge, message));
+        }
+        let bytes = |write: &BatchWrite| match &write.operation {
+            BatchOperation::Put(body) => body.len(),
+            BatchOperation::Delete => 0,
+        };
+        let (bytes, limit) = (batch.iter().map(bytes).sum::<usize>(), self.options.limits.batch_bytes_max);
+        if bytes > limit {
+            return Err(Error::new(ErrorCode::BodyTooLarge, format!("a batch has at most {limit} bytes, this one {bytes}")));
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// The database and a bucket of it.
+    pub(crate) fn find<'a>(&'a self, ctx: &Context, bucket: &str) -> Result<(&'a Database, &'a BucketInfo)> {
+        let database = self.state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
+        let info = database.buckets.get(bucket).ok_or_else(|| Error::bucket_not_found(bucket))?;
+        Ok((database, info))
+    }
+
+    /// A request to a shard's leader.
+    pub(crate) fn request(&self, shard: ShardId, idempotency_key: Option<String>, operation: Operation) -> Request {
+        let principal = self.principal.clone();
+        Request { shard, principal, idempotency_key, metadata_version: self.state.version, operation }
+    }
+}
+
+fn knows(state: &ClusterState, database: &str, buckets: &[&str]) -> bool {
+    let known = |database: &Database| buckets.iter().all(|bucket| database.buckets.contains_key(*bucket));
+    state.database(database).is_some_and(known)
+}
+
+/// The key of a put that names none: that of the body's id, else a new one.
+fn key_of_body(
+    session: &Session,
+    ctx: &Context,
+    database: &Database,
+    bucket: &BucketInfo,
+    body: &Bytes,
+    ordinal: usize,
+) -> Result<String> {
+    /// `id` only; the leader checks the rest, and this again.
+    #[derive(Deserialize)]
+    struct Identified<'a> {
+        #[serde(borrow, default)]
+        id: Option<&'a RawValue>,
+    }
+    // What cannot be read has no key either: the leader says why.
+    let id = serde_json::from_slice::<Identified<'_>>(body).ok().and_then(|identified| identified.id);
+    match id.map(|id| serde_json::from_str::<Option<String>>(id.get())) {
+        None | Some(Ok(None)) => {}
+        Some(Ok(Some(id))) => match parse_object_id(&id) {
+            Some((named, key)) if named == bucket.name => return Ok(key),
+            Some(_) | None => {
+                return Err(Error::bad_request(format!("the id in the body is not one of bucket {}", bucket.name)));
+            }
+        },
+        Some(Err(_)) => return Err(Error::bad_request("the id in the body is no text")),
+    }
+    Ok(match &ctx.idempotency_key {
+        Some(key) => ids::derived_key(database.id, bucket.id, &session.principal, key, ordinal),
+        None => ids::random_key(),
+    })
+}
+
+fn document(bucket: &str, record: Record) -> Document {
+    Document { bucket: bucket.to_owned(), key: record.key, version: record.version, body: record.body }
+}
+
+/// An answer of a kind that the request has not: a fault of the answering node.
+pub(crate) fn unexpected() -> Error {
+    Error::internal(&"answer of another kind than the request")
+}
+
+/// Where a scan is. Its encoded form is what clients get as continuation.
+#[derive(Clone, PartialEq, Message)]
+struct Place {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    /// Where to go on within the shard; empty: at its first key.
+    #[prost(string, tag = "2")]
+    key: String,
+    /// Whether `key` itself was seen.
+    #[prost(bool, tag = "3")]
+    after: bool,
+    /// Only this shard.
+    #[prost(bool, tag = "4")]
+    single: bool,
+}
+
+impl Place {
+    fn first(state: &ClusterState, database: &Database, bucket: &BucketInfo, start_key: Option<&str>) -> Place {
+        if let Some(key) = start_key {
+            let shard = state.shard_of(database, bucket, key).0;
+            return Place { shard, key: key.to_owned(), after: false, single: true };
+        }
+        Place { shard: 1, key: String::new(), after: false, single: false }
+    }
+
+    fn decode(bytes: Bytes, shards: u32) -> Result<Place> {
+        let place = Place::decode_wire(bytes).filter(|place| (1..=shards).contains(&place.shard));
+        place.ok_or_else(|| Error::bad_request("malformed continuation"))
+    }
+
+    fn decode_wire(bytes: Bytes) -> Option<Place> {
+        <Place as Message>::decode(bytes).ok()
+    }
+
+    fn encode(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+
+    /// Behind `last`, or at the next shard. False at the end of the scan.
+    fn advance(&mut self, last: Option<String>, shards: u32) -> bool {
+        match last {
+            Some(key) => {
+                self.key = key;
+                self.after = true;
+                true
+            }
+            None => {
+                self.shard += 1;
+                self.key.clear();
+                self.after = false;
+                !self.single && self.shard <= shards
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_goes_from_shard_to_shard() {
+        let mut place = Place { shard: 1, key: String::new(), after: false, single: false };
+        assert!(place.advance(Some("k".to_owned()), 2));
+        assert_eq!(Place::decode(place.encode(), 2).expect("own"), place);
+        assert!(place.advance(None, 2));
+        assert_eq!((place.shard, place.key.as_str(), place.after), (2, "", false));
+        assert!(!place.advance(None, 2));
+    }
+
+    #[test]
+    fn foreign_continuations_are_refused() {
+        for bytes in [&b"\xff"[..], b"", &Place { shard: 3, ..Place::default() }.encode_to_vec()] {
+            let error = Place::decode(Bytes::copy_from_slice(bytes), 2).expect_err("refused");
+            assert_eq!(error.code, ErrorCode::BadRequest);
+        }
+    }
+}

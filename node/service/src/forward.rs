@@ -1,0 +1,593 @@
+//! Requests to a shard's leader and its answers, and their wire form between nodes.
+//!
+//! The asked node builds a [`Request`] once. If it leads the shard itself, the request goes by reference to the leader's code and is
+//! never encoded; else it is encoded here, sent once, and answered by the other node, which never sends it on. The header is plain
+//! Rust; operations and answers are the wire messages themselves, so that there is nothing to convert on the short path.
+//!
+//! Compatibility: neighbouring releases talk to each other. Fields are only added, numbers are never used again, and an operation that
+//! a node does not know is refused with effect none.
+//!
+//! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use document::acl::Principal;
+use prost::Message;
+use proto::{Effect, ErrorCode, NodeId, ShardId};
+
+use crate::context::Condition;
+use crate::error::Error;
+
+/// A request to the leader of a shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The shard it is for.
+    pub shard: ShardId,
+    /// Who asks, authenticated by the asked node.
+    pub principal: Principal,
+    /// Makes a repeated write take effect once.
+    pub idempotency_key: Option<String>,
+    /// Version of the metadata that the asked node resolved names with. The leader waits until it is as far.
+    pub metadata_version: u64,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Operation {
+    /// Read one document.
+    #[prost(message, tag = "10")]
+    Get(Get),
+    /// Write one document, or several at once.
+    #[prost(message, tag = "11")]
+    Write(Writes),
+    /// One page of a bucket's part in this shard.
+    #[prost(message, tag = "12")]
+    Scan(Scan),
+    /// The user with a name, if it lies in this shard.
+    #[prost(message, tag = "13")]
+    FindUser(FindUser),
+    /// The roles that a user is a member of.
+    #[prost(message, tag = "14")]
+    FindRoles(FindRoles),
+    /// Make the rules of buckets known: an encoded `larder.log.v1.SetBuckets`.
+    #[prost(bytes = "bytes", tag = "15")]
+    SetBuckets(Bytes),
+    /// Change the schema; for the metadata leader.
+    #[prost(message, tag = "16")]
+    ChangeSchema(ChangeSchema),
+    /// The version of the metadata, linearizably; for the metadata leader.
+    #[prost(bool, tag = "17")]
+    MetadataVersion(bool),
+    /// Found the cluster: an encoded `larder.log.v1.InitCluster`; for the metadata leader.
+    #[prost(bytes = "bytes", tag = "18")]
+    InitCluster(Bytes),
+    /// Say where a node is: an encoded `larder.log.v1.AnnounceNode`; for the metadata leader.
+    #[prost(bytes = "bytes", tag = "19")]
+    AnnounceNode(Bytes),
+}
+
+impl Operation {
+    /// Whether the operation leaves everything as it is, so that trying again is always safe.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Operation::Get(_)
+            | Operation::Scan(_)
+            | Operation::FindUser(_)
+            | Operation::FindRoles(_)
+            | Operation::MetadataVersion(_) => true,
+            Operation::Write(_)
+            | Operation::SetBuckets(_)
+            | Operation::ChangeSchema(_)
+            | Operation::InitCluster(_)
+            | Operation::AnnounceNode(_) => false,
+        }
+    }
+
+    /// Whether doing it twice is the same as doing it once, so that an unknown outcome may be tried again.
+    pub fn is_idempotent(&self) -> bool {
+        self.is_read() || matches!(self, Operation::SetBuckets(_) | Operation::InitCluster(_) | Operation::AnnounceNode(_))
+    }
+}
+
+/// See [`Operation::Get`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Get {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: String,
+    /// Name of the bucket.
+    #[prost(string, tag = "2")]
+    pub bucket: String,
+    /// Decoded key.
+    #[prost(string, tag = "3")]
+    pub key: String,
+    /// The service asks for itself: no ACL, and hidden members in the answer.
+    #[prost(bool, tag = "4")]
+    pub internal: bool,
+}
+
+/// See [`Operation::Write`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Writes {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: String,
+    /// In order. All documents belong to the shard of the request.
+    #[prost(message, repeated, tag = "2")]
+    pub writes: Vec<Write>,
+    /// Whether the client sent a batch: it may hold a single write and is still another request than that write.
+    #[prost(bool, tag = "3")]
+    pub batch: bool,
+}
+
+/// One write.
+#[derive(Clone, PartialEq, Message)]
+pub struct Write {
+    /// Name of the bucket.
+    #[prost(string, tag = "1")]
+    pub bucket: String,
+    /// Decoded key.
+    #[prost(string, tag = "2")]
+    pub key: String,
+    /// What must hold of the stored document.
+    #[prost(message, optional, tag = "3")]
+    pub condition: Option<WireCondition>,
+    /// The JSON object as it was sent; without meaning for a delete.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub body: Bytes,
+    /// Hidden members, a JSON object; empty: as stored. Only from the service itself.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub hidden: Bytes,
+    /// Delete instead of put.
+    #[prost(bool, tag = "6")]
+    pub delete: bool,
+}
+
+/// Wire form of [`Condition`].
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct WireCondition {
+    /// 0 none, 1 absent, 2 exists, 3 version.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    /// With kind 3.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+
+impl From<Condition> for Option<WireCondition> {
+    fn from(condition: Condition) -> Option<WireCondition> {
+        let (kind, version) = match condition {
+            Condition::None => return None,
+            Condition::Absent => (1, 0),
+            Condition::Exists => (2, 0),
+            Condition::Version(version) => (3, version),
+        };
+        Some(WireCondition { kind, version })
+    }
+}
+
+impl Write {
+    /// The condition; `None` for one that this release does not know.
+    pub(crate) fn condition(&self) -> Option<Condition> {
+        let Some(WireCondition { kind, version }) = self.condition else { return Some(Condition::None) };
+        match kind {
+            0 => Some(Condition::None),
+            1 => Some(Condition::Absent),
+            2 => Some(Condition::Exists),
+            3 => Some(Condition::Version(version)),
+            _ => None,
+        }
+    }
+}
+
+/// See [`Operation::Scan`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Scan {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: String,
+    /// Name of the bucket.
+    #[prost(string, tag = "2")]
+    pub bucket: String,
+    /// Where to begin in the order of keys.
+    #[prost(string, tag = "3")]
+    pub from: String,
+    /// Whether a document with the key `from` itself is left out.
+    #[prost(bool, tag = "4")]
+    pub after: bool,
+    /// The most documents to return.
+    #[prost(uint64, tag = "5")]
+    pub documents_max: u64,
+    /// Stop at the document that reaches this many bytes.
+    #[prost(uint64, tag = "6")]
+    pub bytes_max: u64,
+}
+
+/// See [`Operation::FindUser`].
+#[derive(Clone, PartialEq, Message)]
+pub struct FindUser {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: String,
+    /// The exact name.
+    #[prost(string, tag = "2")]
+    pub username: String,
+}
+
+/// See [`Operation::FindRoles`].
+#[derive(Clone, PartialEq, Message)]
+pub struct FindRoles {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: String,
+    /// Full id of the user.
+    #[prost(string, tag = "2")]
+    pub user: String,
+}
+
+/// See [`Operation::ChangeSchema`].
+#[derive(Clone, PartialEq, Message)]
+pub struct ChangeSchema {
+    /// Name of the database.
+    #[prost(string, tag = "1")]
+    pub database: String,
+    /// What to do.
+    #[prost(enumeration = "SchemaVerb", tag = "2")]
+    pub verb: i32,
+    /// Bare name of the class, for verbs about one.
+    #[prost(string, tag = "3")]
+    pub class: String,
+    /// The descriptors as they were sent.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub body: Bytes,
+}
+
+/// What a schema change does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum SchemaVerb {
+    /// Not said.
+    Unspecified = 0,
+    /// Merge descriptors and operations.
+    Merge = 1,
+    /// Replace the whole schema.
+    Replace = 2,
+    /// Merge one class.
+    MergeClass = 3,
+    /// Replace one class.
+    ReplaceClass = 4,
+    /// Drop one class.
+    DropClass = 5,
+}
+
+/// What a leader answers to a request that it carried out.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Answer {
+    /// To [`Operation::Get`]; absent documents are errors, except for internal reads.
+    #[prost(message, tag = "10")]
+    Record(Record),
+    /// To [`Operation::Write`].
+    #[prost(message, tag = "11")]
+    Written(WrittenAll),
+    /// To [`Operation::Scan`].
+    #[prost(message, tag = "12")]
+    Page(Page),
+    /// To [`Operation::FindRoles`].
+    #[prost(message, tag = "13")]
+    Roles(Roles),
+    /// To [`Operation::ChangeSchema`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
+    #[prost(uint64, tag = "14")]
+    Version(u64),
+    /// Carried out; nothing to say. Also: an internal read found nothing.
+    #[prost(bool, tag = "15")]
+    Done(bool),
+}
+
+/// A document as the leader read it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Record {
+    /// Decoded key.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Stored version.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// The complete JSON object.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: Bytes,
+    /// Hidden members as a JSON object; only in answers to the service itself.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub hidden: Bytes,
+}
+
+/// What became of all writes of a request, in order.
+#[derive(Clone, PartialEq, Message)]
+pub struct WrittenAll {
+    /// One for each write.
+    #[prost(message, repeated, tag = "1")]
+    pub written: Vec<WrittenOne>,
+}
+
+/// What became of one write.
+#[derive(Clone, PartialEq, Message)]
+pub struct WrittenOne {
+    /// The version it has now, or had before the delete.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// Whether a document was there before.
+    #[prost(bool, tag = "2")]
+    pub existed: bool,
+    /// The complete JSON object; empty after a delete.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub body: Bytes,
+}
+
+/// A page of one shard.
+#[derive(Clone, PartialEq, Message)]
+pub struct Page {
+    /// Readable documents in key order.
+    #[prost(message, repeated, tag = "1")]
+    pub records: Vec<Record>,
+    /// The last key looked at, if there may be more after it.
+    #[prost(string, optional, tag = "2")]
+    pub last: Option<String>,
+}
+
+/// Full ids of roles.
+#[derive(Clone, PartialEq, Message)]
+pub struct Roles {
+    /// In key order.
+    #[prost(string, repeated, tag = "1")]
+    pub ids: Vec<String>,
+}
+
+/// Why a leader did not carry out a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// Another node leads, or none. Effect: none.
+    NotLeader {
+        /// The node that is thought to lead.
+        hint: Option<NodeId>,
+    },
+    /// It could not be done right now: overloaded, no quorum, metadata behind. Effect: none.
+    Busy(Error),
+    /// It may have happened.
+    Unknown,
+    /// Final.
+    Refused(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Refused(error)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireRequest {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(string, optional, tag = "2")]
+    user: Option<String>,
+    #[prost(string, repeated, tag = "3")]
+    roles: Vec<String>,
+    #[prost(string, optional, tag = "4")]
+    idempotency_key: Option<String>,
+    #[prost(uint64, tag = "5")]
+    metadata_version: u64,
+    /// Left of the deadline when it was sent.
+    #[prost(uint64, tag = "6")]
+    timeout_us: u64,
+    #[prost(oneof = "Operation", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    operation: Option<Operation>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireReply {
+    #[prost(message, optional, tag = "1")]
+    failure: Option<WireFailure>,
+    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15")]
+    answer: Option<Answer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WireFailure {
+    #[prost(enumeration = "FailureKind", tag = "1")]
+    kind: i32,
+    /// With NOT_LEADER.
+    #[prost(uint64, optional, tag = "2")]
+    hint: Option<u64>,
+    /// With BUSY and REFUSED: [`ErrorCode::as_str`].
+    #[prost(string, tag = "3")]
+    code: String,
+    /// [`Effect::as_str`].
+    #[prost(string, tag = "4")]
+    effect: String,
+    #[prost(string, tag = "5")]
+    message: String,
+    #[prost(uint64, optional, tag = "6")]
+    retry_after_us: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+enum FailureKind {
+    /// Also what a newer release may say and this one does not understand.
+    Unknown = 0,
+    NotLeader = 1,
+    Busy = 2,
+    Refused = 3,
+}
+
+impl Request {
+    /// The wire form, with what is left until the deadline.
+    pub fn encode(&self, deadline: Instant) -> Bytes {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wire = WireRequest {
+            shard: self.shard.0,
+            user: self.principal.user.clone(),
+            roles: self.principal.roles.clone(),
+            idempotency_key: self.idempotency_key.clone(),
+            metadata_version: self.metadata_version,
+            timeout_us: u64::try_from(left.as_micros()).unwrap_or(u64::MAX),
+            operation: Some(self.operation.clone()),
+        };
+        wire.encode_to_vec().into()
+    }
+
+    /// Reads the wire form: the request and its deadline. `None`: not a request, or an operation of a newer release.
+    pub fn decode(bytes: Bytes) -> Option<(Request, Instant)> {
+        let wire = WireRequest::decode(bytes).ok()?;
+        let deadline = Instant::now().checked_add(Duration::from_micros(wire.timeout_us))?;
+        let request = Request {
+            shard: ShardId(wire.shard),
+            principal: Principal { user: wire.user, roles: wire.roles },
+            idempotency_key: wire.idempotency_key,
+            metadata_version: wire.metadata_version,
+            operation: wire.operation?,
+        };
+        Some((request, deadline))
+    }
+}
+
+/// The wire form of a leader's reply.
+pub fn encode_reply(reply: Result<Answer, Failure>) -> Bytes {
+    let wire = match reply {
+        Ok(answer) => WireReply { failure: None, answer: Some(answer) },
+        Err(failure) => WireReply { failure: Some(failure.into()), answer: None },
+    };
+    wire.encode_to_vec().into()
+}
+
+/// Reads a reply. What cannot be read may have happened.
+pub fn decode_reply(bytes: Bytes) -> Result<Answer, Failure> {
+    let wire = WireReply::decode(bytes).map_err(|_| Failure::Unknown)?;
+    match (wire.failure, wire.answer) {
+        (None, Some(answer)) => Ok(answer),
+        (Some(failure), _) => Err(failure.into()),
+        (None, None) => Err(Failure::Unknown),
+    }
+}
+
+impl From<Failure> for WireFailure {
+    fn from(failure: Failure) -> WireFailure {
+        match failure {
+            Failure::NotLeader { hint } => WireFailure {
+                kind: FailureKind::NotLeader as i32,
+                hint: hint.map(|node| node.0),
+                ..WireFailure::default()
+            },
+            Failure::Unknown => WireFailure::default(),
+            Failure::Busy(error) => wire_error(FailureKind::Busy, error),
+            Failure::Refused(error) => wire_error(FailureKind::Refused, error),
+        }
+    }
+}
+
+fn wire_error(kind: FailureKind, error: Error) -> WireFailure {
+    WireFailure {
+        kind: kind as i32,
+        hint: None,
+        code: error.code.as_str().to_owned(),
+        effect: error.effect.as_str().to_owned(),
+        message: error.message,
+        retry_after_us: error.retry_after.map(|after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX)),
+    }
+}
+
+impl From<WireFailure> for Failure {
+    fn from(wire: WireFailure) -> Failure {
+        match wire.kind() {
+            FailureKind::Unknown => Failure::Unknown,
+            FailureKind::NotLeader => Failure::NotLeader { hint: wire.hint.map(NodeId) },
+            FailureKind::Busy => Failure::Busy(domain_error(wire)),
+            FailureKind::Refused => Failure::Refused(domain_error(wire)),
+        }
+    }
+}
+
+fn domain_error(wire: WireFailure) -> Error {
+    let effects = [Effect::None, Effect::Applied, Effect::Unknown];
+    Error {
+        code: ErrorCode::parse(&wire.code).unwrap_or(ErrorCode::Internal),
+        effect: effects.into_iter().find(|effect| effect.as_str() == wire.effect).unwrap_or(Effect::Unknown),
+        message: wire.message,
+        retry_after: wire.retry_after_us.map(Duration::from_micros),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(operation: Operation) -> Request {
+        Request {
+            shard: ShardId(7),
+            principal: Principal { user: Some("/db/User/1".to_owned()), roles: vec!["/db/Role/1".to_owned()] },
+            idempotency_key: Some("k".to_owned()),
+            metadata_version: 12,
+            operation,
+        }
+    }
+
+    #[test]
+    fn requests_round_trip_with_their_deadline() {
+        let write = Write {
+            bucket: "Todo".to_owned(),
+            key: "a/b".to_owned(),
+            condition: Condition::Version(3).into(),
+            body: Bytes::from_static(b"{}"),
+            hidden: Bytes::new(),
+            delete: false,
+        };
+        let operation = Operation::Write(Writes { database: "v1".to_owned(), writes: vec![write], batch: true });
+        let sent = request(operation);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let (got, until) = Request::decode(sent.encode(deadline)).expect("decodes");
+        assert_eq!(got, sent);
+        assert!(until <= deadline + Duration::from_secs(1));
+        assert!(until + Duration::from_secs(4) > deadline);
+    }
+
+    #[test]
+    fn an_unknown_operation_is_no_request() {
+        let empty = WireRequest { shard: 1, ..WireRequest::default() };
+        assert!(Request::decode(empty.encode_to_vec().into()).is_none());
+        assert!(Request::decode(Bytes::from_static(b"\xff\xff")).is_none());
+    }
+
+    #[test]
+    fn conditions_round_trip_and_unknown_ones_are_noticed() {
+        for condition in [Condition::None, Condition::Absent, Condition::Exists, Condition::Version(9)] {
+            let write = Write { condition: condition.into(), ..Write::default() };
+            assert_eq!(write.condition(), Some(condition));
+        }
+        let newer = Write { condition: Some(WireCondition { kind: 9, version: 0 }), ..Write::default() };
+        assert_eq!(newer.condition(), None);
+    }
+
+    #[test]
+    fn replies_round_trip() {
+        let error = Error::unavailable("later").with_effect(Effect::None);
+        for reply in [
+            Ok(Answer::Done(true)),
+            Ok(Answer::Version(4)),
+            Err(Failure::NotLeader { hint: Some(NodeId(3)) }),
+            Err(Failure::NotLeader { hint: None }),
+            Err(Failure::Unknown),
+            Err(Failure::Busy(error.clone())),
+            Err(Failure::Refused(error)),
+        ] {
+            assert_eq!(decode_reply(encode_reply(reply.clone())), reply);
+        }
+    }
+
+    #[test]
+    fn a_reply_that_cannot_be_read_may_have_happened() {
+        assert_eq!(decode_reply(Bytes::from_static(b"\xff")), Err(Failure::Unknown));
+        assert_eq!(decode_reply(Bytes::new()), Err(Failure::Unknown));
+    }
+}

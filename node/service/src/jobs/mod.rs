@@ -1,0 +1,74 @@
+//! Background work. Each job runs on every node and does something only where this node leads the shard that owns the work, so that it
+//! goes on after a failover; all of them find what is to do in replicated state alone, and doing it twice is harmless.
+//!
+//! The caller spawns `run(self, stop)` of each; it returns soon after `stop` is cancelled.
+
+mod bootstrap;
+mod fence;
+mod leader_balance;
+mod ticker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::state::ClusterState;
+use proto::ShardId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use self::bootstrap::Bootstrap;
+pub use self::fence::Fence;
+pub use self::leader_balance::LeaderBalance;
+pub use self::ticker::Ticker;
+use crate::Core;
+
+/// A job of the metadata leader looks again at least so often: becoming the leader is no change of the metadata.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// All jobs of a node.
+pub struct Jobs {
+    /// Tells shards of buckets and confirms it.
+    pub fence: Fence,
+    /// Writes predefined users and roles.
+    pub bootstrap: Bootstrap,
+    /// Ages what is kept for a time.
+    pub ticker: Ticker,
+    /// Hands shards to their preferred leaders.
+    pub leader_balance: LeaderBalance,
+}
+
+impl Jobs {
+    pub(crate) fn new(core: Arc<Core>) -> Jobs {
+        Jobs {
+            fence: Fence::new(Arc::clone(&core)),
+            bootstrap: Bootstrap::new(Arc::clone(&core)),
+            ticker: Ticker::new(Arc::clone(&core)),
+            leader_balance: LeaderBalance::new(core),
+        }
+    }
+
+    /// Runs all of them until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(
+            self.fence.run(stop.clone()),
+            self.bootstrap.run(stop.clone()),
+            self.ticker.run(stop.clone()),
+            self.leader_balance.run(stop),
+        );
+    }
+}
+
+/// Waits for a change of the metadata, or a while. False: stop.
+async fn next_look(changes: &mut watch::Receiver<Arc<ClusterState>>, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        // An error means that nobody publishes any more; then time alone paces the job.
+        _ = changes.changed() => true,
+        () = tokio::time::sleep(LOOK_AGAIN) => true,
+    }
+}
+
+/// Whether this node leads the metadata group.
+fn leads_metadata(core: &Core) -> bool {
+    core.groups.is_leader(ShardId::META)
+}

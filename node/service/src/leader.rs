@@ -1,0 +1,209 @@
+//! What the leader of a shard does with a request: validate, pre-check, stamp, propose, or read behind a barrier.
+//!
+//! Runs on the node that leads, called directly by that node's own requests and by [`crate::forward`] for those of others. It trusts
+//! the principal that the asked node authenticated, and resolves names again with its own copy of the metadata, which it lets catch up
+//! with the asked node's first.
+//!
+//! Invariants:
+//! - Nothing is proposed that was not validated under the bucket version that it is stamped with.
+//! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
+//! - The accepting path of a write takes no barrier: apply checks everything again.
+
+mod layouts;
+mod prepare;
+mod read;
+mod ticks;
+mod write;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cluster::state::{BucketInfo, ClusterState, Database};
+use prost::Message as _;
+use proto::{NodeId, ShardId};
+use storage::machine::Replica;
+use storage::machine::outcome::Outcome;
+
+use self::layouts::Layouts;
+use self::ticks::Ticks;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::forward::{Answer, Failure, Operation, Request};
+use crate::limits::Limits;
+use crate::metadata::Metadata;
+use crate::ports::{Groups, ProposeError, ReadError};
+use crate::reads::ReadPool;
+
+/// The leader's side of all shards that this node leads.
+pub(crate) struct Shards {
+    limits: Limits,
+    groups: Arc<dyn Groups>,
+    clock: Arc<dyn Clock>,
+    metadata: Metadata,
+    reads: ReadPool,
+    layouts: Layouts,
+    ticks: Ticks,
+}
+
+impl Shards {
+    pub(crate) fn new(limits: &Limits, groups: Arc<dyn Groups>, clock: Arc<dyn Clock>, metadata: Metadata) -> Shards {
+        Shards {
+            reads: ReadPool::new(limits.disk_reads_max),
+            limits: limits.clone(),
+            ticks: Ticks::new(Arc::clone(&clock)),
+            groups,
+            clock,
+            metadata,
+            layouts: Layouts::default(),
+        }
+    }
+
+    /// Carries out a request for a shard that this node leads.
+    pub(crate) async fn execute(&self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
+        self.catch_up(request.metadata_version, deadline).await?;
+        match &request.operation {
+            Operation::Write(writes) => self.write(request, writes, deadline).await,
+            Operation::Get(get) => self.get(request, get, deadline).await,
+            Operation::Scan(scan) => Box::pin(self.scan(request, scan, deadline)).await,
+            Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
+            Operation::FindRoles(find) => Box::pin(self.find_roles(request, find, deadline)).await,
+            Operation::SetBuckets(buckets) => Box::pin(self.set_buckets(request.shard, buckets, deadline)).await,
+            Operation::ChangeSchema(change) => Box::pin(self.change_schema(request, change, deadline)).await,
+            Operation::InitCluster(command) => Box::pin(self.init_metadata(command, deadline)).await,
+            Operation::AnnounceNode(command) => Box::pin(self.announce_node(command, deadline)).await,
+            Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
+        }
+    }
+
+    /// Waits until this node's metadata is as new as the asked node's.
+    async fn catch_up(&self, version: u64, deadline: Instant) -> Result<(), Failure> {
+        if self.metadata.current().version >= version {
+            return Ok(());
+        }
+        let newer = self.metadata.wait(deadline, |state| state.version >= version).await;
+        let behind = || Failure::Busy(Error::unavailable("the metadata of the shard's leader is behind"));
+        newer.map(|_| ()).ok_or_else(behind)
+    }
+
+    /// The version of the metadata once everything committed so far is applied here.
+    async fn metadata_version(&self, deadline: Instant) -> Result<Answer, Failure> {
+        self.barrier(ShardId::META, deadline).await?;
+        Ok(Answer::Version(self.metadata.current().version))
+    }
+
+    /// The applied state that this node leads.
+    fn replica(&self, shard: ShardId) -> Result<Arc<Replica>, Failure> {
+        self.groups.replica(shard).ok_or(Failure::NotLeader { hint: None })
+    }
+
+    /// Makes the applied state here current, if this node still leads.
+    pub(crate) async fn barrier(&self, shard: ShardId, deadline: Instant) -> Result<(), Failure> {
+        Ok(self.groups.read_barrier(shard, deadline).await?)
+    }
+
+    /// Proposes an encoded command; gives the encoded reply.
+    pub(crate) async fn propose_raw(&self, shard: ShardId, command: Bytes, deadline: Instant) -> Result<Bytes, Failure> {
+        Ok(self.groups.propose(shard, command, deadline).await?)
+    }
+
+    /// The metadata as applied here.
+    pub(crate) fn metadata_now(&self) -> Arc<ClusterState> {
+        self.metadata.current()
+    }
+
+    /// Wall time for stamps.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.clock.wall_us()
+    }
+
+    /// Proposes a command to a document shard.
+    pub(crate) async fn propose(
+        &self,
+        shard: ShardId,
+        command: &proto::log::Command,
+        deadline: Instant,
+    ) -> Result<Outcome, Failure> {
+        let reply = self.propose_raw(shard, command.encode_to_vec().into(), deadline).await?;
+        // The command is applied; only its reply is unreadable.
+        Outcome::decode(&reply).map_err(|error| {
+            tracing::error!(%error, %shard, "reply of the state machine does not decode");
+            Failure::Unknown
+        })
+    }
+
+    /// Runs a read that may wait for a disk, in the bounded pool.
+    pub(crate) async fn read<T, F>(&self, deadline: Instant, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        self.reads.run(deadline, read).await
+    }
+
+    async fn set_buckets(&self, shard: ShardId, buckets: &Bytes, deadline: Instant) -> Result<Answer, Failure> {
+        let Ok(buckets) = proto::log::SetBuckets::decode(buckets.clone()) else {
+            return Err(Error::bad_request("malformed buckets").into());
+        };
+        let replica = self.replica(shard)?;
+        let operation = proto::log::command::Operation::SetBuckets(buckets);
+        let command = self.command(shard, &replica, operation);
+        self.propose(shard, &command, deadline).await?;
+        Ok(Answer::Done(true))
+    }
+
+    /// A command with time and tick of now.
+    pub(crate) fn command(
+        &self,
+        shard: ShardId,
+        replica: &Replica,
+        operation: proto::log::command::Operation,
+    ) -> proto::log::Command {
+        proto::log::Command {
+            tick: Some(self.ticks.tick(shard, replica, self.groups.commit_index(shard))),
+            stamp_us: self.clock.wall_us(),
+            operation: Some(operation),
+        }
+    }
+
+    /// The shard's T, as close as it can be told now: what a tick would make it.
+    pub(crate) fn time_us(&self, shard: ShardId, replica: &Replica) -> u64 {
+        let tick = self.ticks.tick(shard, replica, 0);
+        tick.base_us.saturating_add(tick.elapsed_us)
+    }
+}
+
+/// The database of a request; the asked node found it, so only a drop in between can have removed it.
+pub(crate) fn find_database<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Database> {
+    state.database(name).ok_or_else(|| Error::database_not_found(name))
+}
+
+/// A bucket of a database, by name.
+fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
+    database.buckets.get(name).ok_or_else(|| Error::bucket_not_found(name))
+}
+
+impl From<ProposeError> for Failure {
+    fn from(error: ProposeError) -> Failure {
+        match error {
+            ProposeError::NotLeader { hint } => not_leader(hint),
+            ProposeError::NoGroup => not_leader(None),
+            ProposeError::Overloaded | ProposeError::Stopping => Failure::Busy(Error::unavailable(error.to_string())),
+            ProposeError::Unknown => Failure::Unknown,
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        match error {
+            ReadError::NotLeader { hint } => not_leader(hint),
+            ReadError::NoGroup => not_leader(None),
+            ReadError::NoQuorum | ReadError::Overloaded => Failure::Busy(Error::unavailable(error.to_string())),
+        }
+    }
+}
+
+fn not_leader(hint: Option<NodeId>) -> Failure {
+    Failure::NotLeader { hint }
+}

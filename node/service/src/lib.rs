@@ -1,0 +1,295 @@
+//! Every rule of the product, drivable without sockets: documents, schema, sessions, routing, and the jobs behind them.
+//!
+//! The edges (HTTP, gRPC) parse, make one call here, and convert the answer. Everything the service needs from outside comes through
+//! the traits in [`ports`] and [`clock`]. `DESIGN.md` beside this crate has the reasons.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`context`] [`error`] | the plain types of the facade |
+//! | `documents` | what the asked node does with a document request: who asks, which shard, which key |
+//! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
+//! | `leader` | what the leader does: validate, pre-check, stamp, propose |
+//! | [`forward`] | the wire form of forwarded requests and replies |
+//! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
+//! | [`auth`] | tokens, password hashes, predefined users and roles |
+//! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
+//! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
+//! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
+//!
+//! Lacks: what only one protocol knows (headers, statuses, CORS), and the bytes on disk.
+
+#![deny(unsafe_code)]
+
+pub mod auth;
+pub mod clock;
+pub mod context;
+mod documents;
+pub mod error;
+pub mod forward;
+mod ids;
+pub mod init;
+pub mod jobs;
+mod leader;
+pub mod limits;
+mod metadata;
+pub mod metrics;
+pub mod ports;
+mod reads;
+mod router;
+mod schema;
+mod sessions;
+pub mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::NodeId;
+use serde_json::Value;
+
+pub use crate::context::{
+    BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Document, ScanPage, ScanRange, Session, Written,
+};
+pub use crate::error::{Error, Result};
+pub use crate::init::{InitOutcome, InitRequest};
+pub use crate::limits::Limits;
+pub use crate::status::ClusterStatus;
+
+use crate::clock::Clock;
+use crate::leader::Shards;
+use crate::metadata::Metadata;
+use crate::metrics::{Metrics, Operation};
+use crate::ports::{Forward, Groups, Members};
+use crate::router::Router;
+
+/// What an operator decides about a node's service. Data only; the parts that do things are in [`Ports`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node: NodeId,
+    /// Peer addresses of the nodes that found the cluster, this one among them.
+    pub seeds: Vec<String>,
+    /// Allows the password `root` for root. Only `larder dev` sets it.
+    pub dev: bool,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// The layers beside the service.
+#[derive(Clone)]
+pub struct Ports {
+    /// Raft groups of this node.
+    pub groups: Arc<dyn Groups>,
+    /// Connections to other nodes.
+    pub forward: Arc<dyn Forward>,
+    /// Making nodes members.
+    pub members: Arc<dyn Members>,
+    /// This node's copy of the metadata.
+    pub metadata: cluster::machine::StateHandle,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The facade. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    core: Arc<Core>,
+}
+
+/// All parts of the service of one node.
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) forward: Arc<dyn Forward>,
+    pub(crate) members: Arc<dyn Members>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metadata: Metadata,
+    pub(crate) router: Router,
+    pub(crate) shards: Shards,
+    pub(crate) passwords: auth::password::Hasher,
+    pub(crate) sessions: sessions::Rechecks,
+    pub(crate) metrics: Metrics,
+}
+
+impl Service {
+    /// Puts the service together. Starts nothing: requests are refused as unavailable until the cluster is founded, and the work of
+    /// [`Service::jobs`] must be run by the caller.
+    pub fn new(options: Options, ports: Ports) -> Service {
+        let limits = &options.limits;
+        let metadata = Metadata::new(ports.metadata);
+        let core = Core {
+            shards: Shards::new(limits, Arc::clone(&ports.groups), Arc::clone(&ports.clock), metadata.clone()),
+            router: Router::new(options.node, Arc::clone(&ports.groups), Arc::clone(&ports.forward)),
+            passwords: auth::password::Hasher::new(limits.password_hashes_max, limits.password_waiting_max),
+            sessions: sessions::Rechecks::default(),
+            metrics: Metrics::default(),
+            groups: ports.groups,
+            forward: ports.forward,
+            members: ports.members,
+            clock: ports.clock,
+            metadata,
+            options,
+        };
+        Service { core: Arc::new(core) }
+    }
+
+    /// The background work of this node.
+    pub fn jobs(&self) -> jobs::Jobs {
+        jobs::Jobs::new(Arc::clone(&self.core))
+    }
+
+    /// Answers a request that another node forwarded here; never forwards it on. The deadline is inside the request.
+    pub async fn handle_forward(&self, body: Bytes) -> Bytes {
+        self.core.handle_forward(body).await
+    }
+
+    /// Reads one document.
+    ///
+    /// # Errors
+    /// `ObjectNotFound` also for a document that the caller may not read.
+    pub async fn get(&self, ctx: &Context, bucket: &str, key: &str, consistency: Consistency) -> Result<Document> {
+        self.core.metrics.observe(Operation::Get, self.core.get(ctx, bucket, key, consistency)).await
+    }
+
+    /// Writes one whole document: `body` is a JSON object with the members of the class and `acl`.
+    ///
+    /// Without `key` the id of the body names the document; without that too the service makes a key.
+    ///
+    /// # Errors
+    /// By the condition: `ObjectExists`, `ObjectOutOfDate`. By rights: `PermissionDenied`, `InvalidPermissionModification`. By content:
+    /// `SyntaxError`, `InvalidTypeValue`, `BadRequest`, `BodyTooLarge`, `KeyTooLong`. `OutcomeUnknown`: it may have happened.
+    pub async fn put(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: Option<&str>,
+        body: Bytes,
+        condition: Condition,
+    ) -> Result<Written> {
+        self.core.metrics.observe(Operation::Put, self.core.put(ctx, bucket, key, body, condition)).await
+    }
+
+    /// Deletes one document; gives whether it existed.
+    ///
+    /// # Errors
+    /// `ObjectOutOfDate` if the condition does not hold. Without a condition a missing document is no error.
+    pub async fn delete(&self, ctx: &Context, bucket: &str, key: &str, condition: Condition) -> Result<bool> {
+        self.core.metrics.observe(Operation::Delete, self.core.delete(ctx, bucket, key, condition)).await
+    }
+
+    /// Applies several writes of one shard, all or nothing; gives one document for each, in order.
+    ///
+    /// # Errors
+    /// `CrossShard` unless all documents lie in one shard; else those of [`Service::put`] and [`Service::delete`].
+    pub async fn batch(&self, ctx: &Context, writes: Vec<BatchWrite>) -> Result<Vec<Document>> {
+        self.core.metrics.observe(Operation::Batch, self.core.batch(ctx, writes)).await
+    }
+
+    /// One page of a bucket, bounded in bytes and documents. Callers loop over [`ScanPage::continuation`].
+    ///
+    /// Every page is linearizable by itself; together they are not one view.
+    pub async fn scan(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
+        self.core.metrics.observe(Operation::Scan, self.core.scan(ctx, bucket, range)).await
+    }
+
+    /// All class descriptors, as an array.
+    pub async fn schema(&self, ctx: &Context) -> Result<Value> {
+        self.core.metrics.observe(Operation::ReadSchema, self.core.read_schema(ctx)).await
+    }
+
+    /// One class descriptor, by bare name.
+    pub async fn schema_class(&self, ctx: &Context, bucket: &str) -> Result<Value> {
+        self.core.metrics.observe(Operation::ReadSchema, self.core.read_class(ctx, bucket)).await
+    }
+
+    /// Merges descriptors and operations into the schema; gives the resulting schema. For admins.
+    ///
+    /// Acknowledged when every shard applied it. All schema changes fail with `PermissionDenied` for others, and as
+    /// [`document::SchemaError`] says for changes that do not fit. An error with effect `applied` means: stored, not yet confirmed.
+    pub async fn add_schema(&self, ctx: &Context, body: Bytes) -> Result<Value> {
+        self.core.metrics.observe(Operation::ChangeSchema, self.core.add_schema(ctx, body)).await
+    }
+
+    /// Replaces the whole schema; classes that are left out are dropped, system classes stay. For admins.
+    pub async fn replace_schema(&self, ctx: &Context, body: Bytes) -> Result<Value> {
+        self.core.metrics.observe(Operation::ChangeSchema, self.core.replace_schema(ctx, body)).await
+    }
+
+    /// Adds the missing fields of one class, or the class; gives its descriptor. For admins.
+    pub async fn add_class(&self, ctx: &Context, bucket: &str, body: Bytes) -> Result<Value> {
+        self.core.metrics.observe(Operation::ChangeSchema, self.core.add_class(ctx, bucket, body)).await
+    }
+
+    /// Replaces one class; gives its descriptor. For admins.
+    pub async fn replace_class(&self, ctx: &Context, bucket: &str, body: Bytes) -> Result<Value> {
+        self.core.metrics.observe(Operation::ChangeSchema, self.core.replace_class(ctx, bucket, body)).await
+    }
+
+    /// Drops one class. For admins.
+    pub async fn drop_class(&self, ctx: &Context, bucket: &str) -> Result<()> {
+        self.core.metrics.observe(Operation::ChangeSchema, self.core.drop_class(ctx, bucket)).await
+    }
+
+    /// What a client needs to begin: the schema, and its session if the token is good. A bad token is no error.
+    pub async fn connect(&self, ctx: &Context) -> Result<Connect> {
+        self.core.metrics.observe(Operation::Connect, self.core.connect(ctx)).await
+    }
+
+    /// Logs in by name and password.
+    ///
+    /// # Errors
+    /// `BadCredentials`, never saying which of the two is wrong; `TooManyRequests` when too many log-ins wait.
+    pub async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
+        self.core.metrics.observe(Operation::Login, self.core.login(ctx, username, password)).await
+    }
+
+    /// The caller's user, and a renewed token. Reads user and roles again.
+    ///
+    /// # Errors
+    /// `BadCredentials` without a valid session.
+    pub async fn me(&self, ctx: &Context) -> Result<Session> {
+        self.core.metrics.observe(Operation::Me, self.core.me(ctx)).await
+    }
+
+    /// Ends a session as far as the server is concerned, which is not at all: sessions are stateless and the client forgets its token.
+    ///
+    /// A token that was copied before stays good until it expires; revoking tokens is not built yet.
+    pub async fn logout(&self, ctx: &Context) -> Result<()> {
+        self.core.metrics.observe(Operation::Logout, async { self.core.logout(ctx) }).await
+    }
+
+    /// Whether this node can serve: the cluster is founded and bootstrapped, and every shard with a replica here has a leader.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        self.core.ready()
+    }
+
+    /// What this node knows of the cluster.
+    pub fn cluster_status(&self) -> ClusterStatus {
+        self.core.cluster_status()
+    }
+
+    /// Tells the cluster where this node can be reached, if that has changed since it last said so.
+    ///
+    /// # Errors
+    /// `Unavailable` without a metadata leader.
+    pub async fn announce_node(&self, node: proto::log::Node, deadline: std::time::Instant) -> Result<()> {
+        self.core.announce(node, deadline).await
+    }
+
+    /// Founds the cluster out of the seed nodes, or finds it founded.
+    ///
+    /// Waits until documents can be written. Can be repeated after any failure.
+    ///
+    /// # Errors
+    /// `BadRequest`: numbers out of range, or a password that is not allowed. `Unavailable`: a seed does not answer. `ObjectExists`: a
+    /// seed belongs to another cluster.
+    pub async fn init_cluster(&self, request: InitRequest) -> Result<InitOutcome> {
+        self.core.init_cluster(request).await
+    }
+}

@@ -1,0 +1,63 @@
+//! Every limit of the service, named, with its reason. [`Limits`] is what an operator may change; the constants are not for tuning.
+
+use std::time::Duration;
+
+/// What `Retry-After` says when nothing better is known: about one election.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Most writes of one batch: one entry must stay far below the log's batch bytes.
+pub const BATCH_WRITES_MAX: usize = 1_000;
+
+/// Settings with a default and a reason each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A document's JSON as sent. 1 MiB: a command must fit one append with room to spare.
+    pub body_bytes_max: usize,
+    /// All bodies of one batch together.
+    pub batch_bytes_max: usize,
+    /// A decoded key in UTF-8. 1 KiB: keys are copied into every index, event and record.
+    pub key_bytes_max: usize,
+    /// An `Idempotency-Key`.
+    pub idempotency_key_bytes_max: usize,
+    /// Nested objects and arrays of a body.
+    pub depth_max: usize,
+    /// Bytes of documents in one page of a scan. 512 KiB: a page is held in memory at three places.
+    pub scan_page_bytes: usize,
+    /// Documents in one page of a scan.
+    pub scan_page_documents: usize,
+    /// Documents that one page looks at, readable or not: bounds the time that a page takes.
+    pub scan_page_visits: usize,
+    /// Reads that wait for a disk at the same time.
+    pub disk_reads_max: usize,
+    /// Password hashes at the same time: each takes 19 MiB and tens of milliseconds of a core.
+    pub password_hashes_max: usize,
+    /// Log-ins that wait for a password hash; more are refused.
+    pub password_waiting_max: usize,
+    /// After this a token's user and roles are looked up again.
+    pub token_short_life: Duration,
+    /// After this a session ends.
+    pub token_long_life: Duration,
+    /// How long idempotency records are kept.
+    pub idempotency_kept: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes_max: 1024 * 1024,
+            batch_bytes_max: 4 * 1024 * 1024,
+            key_bytes_max: 1024,
+            idempotency_key_bytes_max: 256,
+            depth_max: 100,
+            scan_page_bytes: 512 * 1024,
+            scan_page_documents: 1_000,
+            scan_page_visits: 10_000,
+            disk_reads_max: 32,
+            password_hashes_max: 2,
+            password_waiting_max: 64,
+            token_short_life: Duration::from_secs(60 * 60),
+            token_long_life: Duration::from_secs(30 * 24 * 60 * 60),
+            idempotency_kept: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Counters and histograms of the service, with their handles kept: looking one up by name for every request costs more than counting.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use metrics::{Counter, Histogram, counter, histogram};
+use proto::ErrorCode;
+
+use crate::error::Result;
+
+/// Requests by operation and outcome (`ok` or the error code).
+pub const REQUESTS: &str = "larder_requests_total";
+/// Seconds that requests took, by operation.
+pub const REQUEST_SECONDS: &str = "larder_request_seconds";
+/// Requests sent on to another node.
+pub const FORWARDS: &str = "larder_forwards_total";
+/// Attempts after the first one.
+pub const RETRIES: &str = "larder_retries_total";
+
+/// What is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Get,
+    Put,
+    Delete,
+    Batch,
+    Scan,
+    ReadSchema,
+    ChangeSchema,
+    Connect,
+    Login,
+    Me,
+    Logout,
+}
+
+impl Operation {
+    const ALL: [Operation; 11] = [
+        Operation::Get,
+        Operation::Put,
+        Operation::Delete,
+        Operation::Batch,
+        Operation::Scan,
+        Operation::ReadSchema,
+        Operation::ChangeSchema,
+        Operation::Connect,
+        Operation::Login,
+        Operation::Me,
+        Operation::Logout,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Get => "get",
+            Operation::Put => "put",
+            Operation::Delete => "delete",
+            Operation::Batch => "batch",
+            Operation::Scan => "scan",
+            Operation::ReadSchema => "schema",
+            Operation::ChangeSchema => "schema_change",
+            Operation::Connect => "connect",
+            Operation::Login => "login",
+            Operation::Me => "me",
+            Operation::Logout => "logout",
+        }
+    }
+}
+
+/// The handles of one operation, made when first used.
+#[derive(Default)]
+struct Handles {
+    seconds: OnceLock<Histogram>,
+    ok: OnceLock<Counter>,
+    errors: [OnceLock<Counter>; ErrorCode::ALL.len()],
+}
+
+/// All request metrics.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    operations: [Handles; Operation::ALL.len()],
+}
+
+impl Metrics {
+    /// Runs a request and counts it.
+    pub(crate) async fn observe<T>(&self, operation: Operation, request: impl Future<Output = Result<T>>) -> Result<T> {
+        let start = Instant::now();
+        let result = request.await;
+        let handles = &self.operations[operation as usize];
+        let name = operation.name();
+        handles.seconds.get_or_init(|| histogram!(REQUEST_SECONDS, "operation" => name)).record(start.elapsed());
+        match &result {
+            Ok(_) => handles.ok.get_or_init(|| counter!(REQUESTS, "operation" => name, "outcome" => "ok")).increment(1),
+            Err(error) => {
+                let outcome = error.code.as_str();
+                let counted = &handles.errors[error.code as usize];
+                counted.get_or_init(|| counter!(REQUESTS, "operation" => name, "outcome" => outcome)).increment(1);
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,169 @@
+//! What the service needs from the layers beside it, as narrow traits: consensus groups, other nodes, and joining nodes to a cluster.
+//!
+//! The node implements them over the crate `raft`; tests implement them in memory, so that every rule of the product can be driven
+//! without a socket or an election. All traits are object-safe and their futures are boxed: one small allocation for a call that
+//! waits for a disk or a network anyway.
+//!
+//! The errors say what a caller may conclude: everything but [`ProposeError::Unknown`] and [`ForwardError::Lost`] means that
+//! nothing happened and nothing will.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use proto::{NodeId, ReplicaId, ShardId};
+use storage::machine::Replica;
+
+/// Who leads a shard, as this node has heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The leading replica.
+    pub replica: ReplicaId,
+    /// The node that holds it.
+    pub node: NodeId,
+    /// The term it leads in.
+    pub term: u64,
+}
+
+/// Why a proposal has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The replica here does not lead. Effect: none.
+    #[error("not the leader")]
+    NotLeader {
+        /// The node that is thought to lead.
+        hint: Option<NodeId>,
+    },
+    /// No replica of the shard runs here. Effect: none.
+    #[error("no replica of the shard runs here")]
+    NoGroup,
+    /// Too many proposals or bytes are in flight. Effect: none.
+    #[error("too many proposals in flight")]
+    Overloaded,
+    /// The node is going down. Effect: none.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The deadline passed or the reply was lost after the command was accepted. Effect: unknown.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// Why a linearizable read could not be served. Nothing happened in any of the cases.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The replica here does not lead.
+    #[error("not the leader")]
+    NotLeader {
+        /// The node that is thought to lead.
+        hint: Option<NodeId>,
+    },
+    /// No replica of the shard runs here.
+    #[error("no replica of the shard runs here")]
+    NoGroup,
+    /// The leader could not confirm itself with a quorum before the deadline.
+    #[error("no quorum")]
+    NoQuorum,
+    /// Too many reads wait.
+    #[error("too many reads in flight")]
+    Overloaded,
+}
+
+/// Why another node did not answer a forwarded request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// The request has certainly not been handled: no connection, a full queue, or refused on arrival. Effect: none.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The request may have been handled; the reply is lost or late. Effect: unknown.
+    #[error("the reply is lost")]
+    Lost,
+}
+
+/// A failure that only the operator's log and message need to understand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PortError(pub String);
+
+/// The Raft groups of this node.
+pub trait Groups: Send + Sync + 'static {
+    /// Proposes an encoded command to the shard's group and waits until it is applied here.
+    ///
+    /// Dropping the future does not undo the proposal.
+    fn propose(&self, shard: ShardId, command: Bytes, deadline: Instant) -> BoxFuture<'_, Result<Bytes, ProposeError>>;
+
+    /// Returns once the local replica, being leader, has applied everything that was committed anywhere when this was called.
+    fn read_barrier(&self, shard: ShardId, deadline: Instant) -> BoxFuture<'_, Result<(), ReadError>>;
+
+    /// The applied state of the local replica, if there is one.
+    fn replica(&self, shard: ShardId) -> Option<Arc<Replica>>;
+
+    /// Whether the local replica believes that it leads. Cheap: called for every request.
+    fn is_leader(&self, shard: ShardId) -> bool;
+
+    /// The leader that the local replica knows of.
+    fn leader(&self, shard: ShardId) -> Option<Leader>;
+
+    /// Waits until the local replica knows of a leader other than `seen`, at most until the deadline; gives what is known then.
+    ///
+    /// Without a local replica it waits until the deadline.
+    fn leader_changed(&self, shard: ShardId, seen: Option<Leader>, deadline: Instant) -> BoxFuture<'_, Option<Leader>>;
+
+    /// The highest log index that the local replica knows to be committed; 0 without a replica.
+    fn commit_index(&self, shard: ShardId) -> u64;
+
+    /// All shards with a local replica.
+    fn shards(&self) -> Vec<ShardId>;
+
+    /// Starts a group with these members; does nothing if it was started before.
+    fn initialize<'a>(
+        &'a self,
+        shard: ShardId,
+        members: &'a BTreeMap<ReplicaId, NodeId>,
+    ) -> BoxFuture<'a, Result<(), PortError>>;
+
+    /// Whether the replica `to`, as this leader sees it, has (nearly) the whole log and may take over without a pause.
+    fn caught_up(&self, shard: ShardId, to: ReplicaId) -> bool;
+
+    /// Asks the local leader to hand the shard over to `to`.
+    fn transfer_leader(&self, shard: ShardId, to: ReplicaId) -> BoxFuture<'_, Result<(), PortError>>;
+}
+
+/// Connections to the other nodes.
+pub trait Forward: Send + Sync + 'static {
+    /// Sends an encoded request (see [`crate::forward`]) to a node and gives its encoded reply.
+    fn forward(&self, node: NodeId, body: Bytes, deadline: Instant) -> BoxFuture<'_, Result<Bytes, ForwardError>>;
+
+    /// How long ago the node was last heard from; `None`: never since this process started.
+    fn last_heard(&self, node: NodeId) -> Option<Duration>;
+}
+
+/// What a node says of itself before it belongs to a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// Identity, names and addresses.
+    pub node: proto::log::Node,
+    /// The cluster it belongs to.
+    pub cluster_id: Option<String>,
+    /// Its program version.
+    pub version: String,
+}
+
+/// Making nodes members of a cluster. Both calls reach the own node too, by its own peer address.
+pub trait Members: Send + Sync + 'static {
+    /// Asks the node at a peer address who it is.
+    fn describe<'a>(&'a self, address: &'a str, deadline: Instant) -> BoxFuture<'a, Result<Description, PortError>>;
+
+    /// Makes the node at a peer address a member of the cluster and holder of metadata replica `replica`.
+    ///
+    /// Idempotent; refused by a node that belongs to another cluster or holds another metadata replica.
+    fn join<'a>(
+        &'a self,
+        address: &'a str,
+        cluster_id: &'a str,
+        replica: ReplicaId,
+        nodes: &'a [proto::log::Node],
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<(), PortError>>;
+}

@@ -1,0 +1,201 @@
+//! Getting a request to the leader of its shard (design, sections 3 and 4).
+//!
+//! The asked node carries the request out if it leads, else sends it once to the node that it thinks leads. A node that does not lead
+//! answers so, with a hint, and never sends on. The asked node tries again until the deadline as long as nothing has happened; an
+//! unknown outcome is tried again only where a repetition is harmless: reads, and writes under an idempotency key.
+//!
+//! Between tries it waits for news of an election, not for a fixed time: a leader's death costs the election and nothing more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cluster::state::ClusterState;
+use metrics::{Counter, counter};
+use parking_lot::Mutex;
+use proto::{Effect, ErrorCode, NodeId, ShardId};
+
+use crate::Core;
+use crate::error::{Error, Result};
+use crate::forward::{Answer, Failure, Request, decode_reply, encode_reply};
+use crate::metrics::{FORWARDS, RETRIES};
+use crate::ports::{Forward, ForwardError, Groups, Leader};
+
+/// First pause without news of an election.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+/// Longest pause without news: a leader may have changed where this node cannot see it.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// One try of a request that may be repeated. Longer than a failover, so that a slow try is not given up for nothing.
+const TRY_MAX: Duration = Duration::from_millis(2_500);
+
+/// What the asked node knows about leaders of shards.
+pub(crate) struct Router {
+    node: NodeId,
+    groups: Arc<dyn Groups>,
+    forward: Arc<dyn Forward>,
+    /// Last known leaders of shards without a replica here, from hints and from answers.
+    routes: Mutex<HashMap<ShardId, NodeId>>,
+    forwards: OnceLock<Counter>,
+    retries: OnceLock<Counter>,
+}
+
+impl Router {
+    /// A router that knows nothing yet.
+    pub(crate) fn new(node: NodeId, groups: Arc<dyn Groups>, forward: Arc<dyn Forward>) -> Router {
+        Router {
+            node,
+            groups,
+            forward,
+            routes: Mutex::default(),
+            forwards: OnceLock::new(),
+            retries: OnceLock::new(),
+        }
+    }
+
+    /// The node that leads the shard, as far as is known here.
+    pub(crate) fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        if let Some(leader) = self.groups.leader(shard) {
+            return Some(leader.node);
+        }
+        self.routes.lock().get(&shard).copied()
+    }
+
+    /// Where to send the next try: the known leader, else, without a replica of our own, the holders one after the other.
+    fn target(&self, state: &ClusterState, shard: ShardId, tries: usize) -> Option<NodeId> {
+        let known = self.leader(shard).filter(|&node| node != self.node);
+        if known.is_some() || self.groups.replica(shard).is_some() {
+            return known;
+        }
+        let holders = state.assignments(shard);
+        let others: Vec<NodeId> = holders.iter().map(|holder| holder.node).filter(|&node| node != self.node).collect();
+        others.get(tries % others.len().max(1)).copied()
+    }
+
+    /// Remembers what an answer said about the leader of a shard without a replica here.
+    fn learn(&self, shard: ShardId, leader: Option<NodeId>) {
+        if self.groups.replica(shard).is_some() {
+            return;
+        }
+        let mut routes = self.routes.lock();
+        match leader {
+            Some(node) => routes.insert(shard, node),
+            None => routes.remove(&shard),
+        };
+    }
+
+    async fn send(&self, node: NodeId, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
+        self.forwards.get_or_init(|| counter!(FORWARDS)).increment(1);
+        let reply = match self.forward.forward(node, request.encode(deadline), deadline).await {
+            Ok(bytes) => decode_reply(bytes),
+            Err(ForwardError::NotSent(reason)) => {
+                tracing::debug!(%node, shard = %request.shard, reason, "forward was not sent");
+                self.learn(request.shard, None);
+                return Err(Failure::Busy(Error::unavailable(format!("node {node} cannot be reached"))));
+            }
+            Err(ForwardError::Lost) => Err(Failure::Unknown),
+        };
+        match &reply {
+            Ok(_) => self.learn(request.shard, Some(node)),
+            Err(Failure::NotLeader { hint }) => self.learn(request.shard, *hint),
+            Err(Failure::Unknown) => self.learn(request.shard, None),
+            Err(Failure::Busy(_) | Failure::Refused(_)) => {}
+        }
+        reply
+    }
+}
+
+/// How the tries of one request went so far.
+struct Course {
+    shard: ShardId,
+    tries: usize,
+    pause: Duration,
+    /// Some try may have happened.
+    unknown: bool,
+    /// Why the last try with a reason failed.
+    reason: Option<Error>,
+}
+
+impl Course {
+    /// Every request ends here or with an answer.
+    fn give_up(self) -> Error {
+        if self.unknown {
+            return Error::new(ErrorCode::OutcomeUnknown, "the write may have happened: its reply was lost or late");
+        }
+        self.reason.unwrap_or_else(|| Error::unavailable(format!("shard {} has no leader", self.shard)))
+    }
+
+    /// A refusal after a try with unknown outcome says nothing about that try.
+    fn refuse(&self, error: Error) -> Error {
+        if self.unknown && error.effect == Effect::None { error.with_effect(Effect::Unknown) } else { error }
+    }
+}
+
+impl Core {
+    /// Gets a request answered by the leader of its shard, whoever that is, before the deadline.
+    ///
+    /// # Errors
+    /// What the leader refused; `Unavailable` if nothing has happened; `OutcomeUnknown` if it may have.
+    pub(crate) async fn route(&self, state: &ClusterState, request: &Request, deadline: Instant) -> Result<Answer> {
+        let repeatable = request.operation.is_idempotent() || request.idempotency_key.is_some();
+        let mut course =
+            Course { shard: request.shard, tries: 0, pause: PAUSE_FIRST, unknown: false, reason: None };
+        loop {
+            let seen = self.groups.leader(request.shard);
+            let until = if repeatable { deadline.min(Instant::now() + TRY_MAX) } else { deadline };
+            let mut hurry = false;
+            match self.attempt(state, request, course.tries, until).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Refused(error)) => return Err(course.refuse(error)),
+                Err(Failure::Unknown) => {
+                    course.unknown |= !request.operation.is_read();
+                    if !repeatable {
+                        return Err(course.give_up());
+                    }
+                }
+                Err(Failure::Busy(error)) => course.reason = Some(error),
+                // The first hint is followed at once; hints that lead in circles are not.
+                Err(Failure::NotLeader { hint }) => hurry = hint.is_some() && course.tries == 0,
+            }
+            course.tries += 1;
+            if Instant::now() >= deadline {
+                return Err(course.give_up());
+            }
+            self.router.retries.get_or_init(|| counter!(RETRIES)).increment(1);
+            if !hurry {
+                self.pause(&mut course, seen, deadline).await;
+            }
+        }
+    }
+
+    /// One try: here, or at one other node.
+    async fn attempt(&self, state: &ClusterState, request: &Request, tries: usize, until: Instant) -> Result<Answer, Failure> {
+        if self.groups.is_leader(request.shard) {
+            return self.shards.execute(request, until).await;
+        }
+        match self.router.target(state, request.shard, tries) {
+            Some(node) => Box::pin(self.router.send(node, request, until)).await,
+            None => Err(Failure::NotLeader { hint: None }),
+        }
+    }
+
+    /// Waits for another leader than the one before the failed try, but not for long.
+    async fn pause(&self, course: &mut Course, seen: Option<Leader>, deadline: Instant) {
+        let until = deadline.min(Instant::now() + course.pause);
+        self.groups.leader_changed(course.shard, seen, until).await;
+        course.pause = (course.pause * 2).min(PAUSE_MAX);
+    }
+
+    /// Carries out what another node sent here.
+    pub(crate) async fn handle_forward(&self, body: Bytes) -> Bytes {
+        let Some((request, deadline)) = Request::decode(body) else {
+            let error = Error::bad_request("this node does not understand the forwarded request");
+            return encode_reply(Err(Failure::Refused(error)));
+        };
+        if !self.groups.is_leader(request.shard) {
+            let hint = self.groups.leader(request.shard).map(|leader| leader.node);
+            return encode_reply(Err(Failure::NotLeader { hint }));
+        }
+        encode_reply(self.shards.execute(&request, deadline).await)
+    }
+}

@@ -1,0 +1,202 @@
+//! What this node knows of the cluster: readiness, and the status that operators see.
+//!
+//! Everything here is local knowledge at one moment: terms and leaders as this node's replicas know them, liveness as this node hears it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster::state::{Assignment, ClusterState, DEFAULT_DATABASE};
+use proto::{NodeId, ShardId};
+use serde::Serialize;
+
+use crate::Core;
+
+/// A node is alive if it was heard from within this time: several heartbeats.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The cluster as one node sees it; its serde form is the admin API's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// `None` before the cluster is founded.
+    pub cluster_id: Option<String>,
+    /// All in all.
+    pub health: Health,
+    /// By id.
+    pub nodes: Vec<NodeStatus>,
+    /// By number, the metadata group (0) first.
+    pub shards: Vec<ShardStatus>,
+    /// Id of the default database.
+    pub database: u32,
+    /// Number of document shards.
+    pub shard_count: u32,
+    /// Buckets of the default database by name.
+    pub buckets: BTreeMap<String, BucketStatus>,
+}
+
+/// How well the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Everything is there.
+    Healthy,
+    /// It serves, but a node is missing.
+    Degraded,
+    /// Some shard has no quorum or no leader.
+    NoQuorum,
+    /// Not founded yet.
+    Uninitialized,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Hexadecimal id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Zone.
+    pub zone: String,
+    /// Client address.
+    pub client: String,
+    /// Peer address.
+    pub peer: String,
+    /// Whether this node heard from it lately.
+    pub alive: bool,
+}
+
+/// A shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShardStatus {
+    /// Number.
+    pub shard: u32,
+    /// Id of the leading node, as far as known.
+    pub leader: Option<String>,
+    /// The leader's term; `None` unless a replica here knows it.
+    pub term: Option<u64>,
+    /// In order of preference as leader.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// A replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplicaStatus {
+    /// Id.
+    pub replica: u64,
+    /// Id of its node.
+    pub node: String,
+    /// What it does.
+    pub role: Role,
+    /// Whether its node is alive.
+    pub alive: bool,
+}
+
+/// What a replica does in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Leads.
+    Leader,
+    /// Votes.
+    Follower,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BucketStatus {
+    /// Id.
+    pub id: u32,
+    /// Version of its rules.
+    pub version: u64,
+}
+
+impl Core {
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        let state = self.metadata.current();
+        if !state.is_initialized() {
+            return Err("the cluster is not initialized".to_owned());
+        }
+        if !state.bootstrapped {
+            return Err("predefined users and roles are not written yet".to_owned());
+        }
+        for (shard, _) in state.replicas_on(self.options.node) {
+            if self.groups.replica(shard).is_none() {
+                return Err(format!("the replica of shard {shard} is not open"));
+            }
+            if self.groups.leader(shard).is_none() {
+                return Err(format!("shard {shard} has no leader"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn cluster_status(&self) -> ClusterStatus {
+        let state = self.metadata.current();
+        let nodes = state.nodes.iter().map(|(id, node)| NodeStatus {
+            id: id.to_string(),
+            name: node.name.clone(),
+            zone: node.zone.clone(),
+            client: node.client_address.clone(),
+            peer: node.peer_address.clone(),
+            alive: self.is_alive(*id),
+        });
+        let shards = state.placement.keys().map(|shard| self.shard_status(&state, *shard)).collect::<Vec<_>>();
+        let database = state.database(DEFAULT_DATABASE);
+        let buckets = database.into_iter().flat_map(|database| &database.buckets);
+        let buckets = buckets.map(|(name, info)| (name.clone(), BucketStatus { id: info.id, version: info.version }));
+        ClusterStatus {
+            cluster_id: state.is_initialized().then(|| state.cluster_id.clone()),
+            health: self.health(&state),
+            nodes: nodes.collect(),
+            shards,
+            database: database.map_or(0, |database| database.id),
+            shard_count: state.shards,
+            buckets: buckets.collect(),
+        }
+    }
+
+    /// Whether a node was heard from lately; the own one always was.
+    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
+        node == self.options.node || self.forward.last_heard(node).is_some_and(|ago| ago <= ALIVE_WITHIN)
+    }
+
+    fn shard_status(&self, state: &ClusterState, shard: ShardId) -> ShardStatus {
+        let leader = self.router.leader(shard);
+        let voters = state.voters(shard);
+        let replicas = state.assignments(shard).iter().map(|assignment| ReplicaStatus {
+            replica: assignment.replica.0,
+            node: assignment.node.to_string(),
+            role: match () {
+                () if leader == Some(assignment.node) => Role::Leader,
+                () if voters.contains(assignment) => Role::Follower,
+                () => Role::Learner,
+            },
+            alive: self.is_alive(assignment.node),
+        });
+        ShardStatus {
+            shard: shard.0,
+            leader: leader.map(|node| node.to_string()),
+            term: self.groups.leader(shard).map(|leader| leader.term),
+            replicas: replicas.collect(),
+        }
+    }
+
+    /// No shard may lack a quorum of live voters, nor, where a replica here would know, a leader.
+    fn health(&self, state: &ClusterState) -> Health {
+        if !state.is_initialized() {
+            return Health::Uninitialized;
+        }
+        let alive = |voters: &[Assignment]| voters.iter().filter(|voter| self.is_alive(voter.node)).count();
+        let serves = |shard: &ShardId| {
+            let voters = state.voters(*shard);
+            let led = self.groups.replica(*shard).is_none() || self.groups.leader(*shard).is_some();
+            led && alive(voters) * 2 > voters.len()
+        };
+        if !state.placement.keys().all(serves) {
+            return Health::NoQuorum;
+        }
+        if state.nodes.keys().all(|node| self.is_alive(*node)) { Health::Healthy } else { Health::Degraded }
+    }
+}

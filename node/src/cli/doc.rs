@@ -1,0 +1,258 @@
+//! `larder doc get|put|delete`: one document.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment, usage};
+
+/// Reads, writes and deletes single documents.
+#[derive(Args, Clone, Debug)]
+pub struct Doc {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Verb {
+    /// Prints a document
+    #[command(after_help = "Example:\n  larder doc get Demo hello")]
+    Get(Get),
+    /// Writes a whole document and prints what is stored
+    #[command(after_help = "Examples:\n  \
+        larder doc put Demo hello '{\"text\":\"hi\"}'\n  \
+        larder doc put Demo hello @hello.json --if-match 3\n  \
+        cat hello.json | larder doc put Demo hello - --insert")]
+    Put(Put),
+    /// Deletes a document
+    #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
+    Delete(Delete),
+}
+
+#[derive(Args, Clone, Debug)]
+struct Target {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// The bucket (class) of the document
+    bucket: String,
+    /// The document's key, not encoded
+    key: String,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Condition {
+    /// Only if the stored document has this version; `*`: only if there is one
+    #[arg(long, value_name = "VERSION|*")]
+    if_match: Option<String>,
+    /// A request repeated with the same key takes effect once
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Get {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Put {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    condition: Condition,
+    /// Only if no document of this key exists
+    #[arg(long, conflicts_with = "if_match")]
+    insert: bool,
+    /// A JSON object; @FILE reads a file, - reads standard input
+    #[arg(default_value = "-", value_name = "JSON|@FILE|-")]
+    document: String,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Delete {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    condition: Condition,
+}
+
+impl Target {
+    fn path(&self) -> String {
+        format!("/db/{}/{}", segment(&self.bucket), segment(&self.key))
+    }
+
+    fn id(&self) -> String {
+        format!("/db/{}/{}", self.bucket, segment(&self.key))
+    }
+}
+
+impl Condition {
+    fn headers(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let mut headers = Vec::new();
+        match self.if_match.as_deref().map(|text| text.trim_matches('"')) {
+            None => {}
+            Some("*") => headers.push(("if-match", "*".to_owned())),
+            Some(version) if version.parse::<u64>().is_ok() => {
+                headers.push(("if-match", format!("\"{version}\"")))
+            }
+            Some(other) => {
+                return Err(usage(format!(
+                    "--if-match takes a version or *, not `{other}`"
+                )));
+            }
+        }
+        if let Some(key) = &self.idempotency_key {
+            headers.push(("idempotency-key", key.clone()));
+        }
+        Ok(headers)
+    }
+}
+
+/// Runs `larder doc`.
+pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
+    match doc.verb {
+        Verb::Get(get) => {
+            let answer = call(
+                &get.target,
+                Method::GET,
+                &get.target.path(),
+                Request::default(),
+            )
+            .await?;
+            print_document(&answer, get.target.output.output)
+        }
+        Verb::Put(put) => run_put(&put).await,
+        Verb::Delete(delete) => {
+            let request = Request {
+                headers: delete.condition.headers()?,
+                body: None,
+            };
+            call(
+                &delete.target,
+                Method::DELETE,
+                &delete.target.path(),
+                request,
+            )
+            .await?;
+            match delete.target.output.output {
+                Output::Json => {
+                    println!("{}", json!({ "id": delete.target.id(), "deleted": true }))
+                }
+                Output::Text => println!("{} is gone", delete.target.id()),
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn run_put(put: &Put) -> anyhow::Result<()> {
+    let mut document = read_document(&put.document)?;
+    let headers = put.condition.headers()?;
+    let (method, path) = if put.insert {
+        document.insert("id".to_owned(), Value::String(put.target.id()));
+        (Method::POST, format!("/db/{}", segment(&put.target.bucket)))
+    } else {
+        (Method::PUT, put.target.path())
+    };
+    let body = serde_json::to_vec(&document).context("cannot write the document")?;
+    let answer = call(
+        &put.target,
+        method,
+        &path,
+        Request {
+            headers,
+            body: Some(body.into()),
+        },
+    )
+    .await?;
+    print_document(&answer, put.target.output.output)
+}
+
+async fn call(
+    target: &Target,
+    method: Method,
+    path: &str,
+    request: Request,
+) -> anyhow::Result<Answer> {
+    let client = Client::connect(&target.connect).await?;
+    client
+        .send(method, path, request)
+        .await
+        .map_err(|failure| failure.report(target.output.output))
+}
+
+fn read_document(argument: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
+    let bytes: Bytes = if argument == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
+        bytes.into()
+    } else if let Some(file) = argument.strip_prefix('@') {
+        std::fs::read(Path::new(file))
+            .with_context(|| format!("cannot read {file}"))?
+            .into()
+    } else {
+        argument.to_owned().into()
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) => Err(usage("a document is a JSON object")),
+        Err(error) => Err(usage(format!("the document is not JSON: {error}"))),
+    }
+}
+
+/// Text is indented, JSON is the server's own bytes on one line.
+fn print_document(answer: &Answer, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
+        Output::Text => {
+            let value: Value =
+                serde_json::from_slice(&answer.body).context("the server's answer is not JSON")?;
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&value).context("cannot print the document")?
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(if_match: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
+        Condition {
+            if_match: Some(if_match.to_owned()),
+            idempotency_key: None,
+        }
+        .headers()
+    }
+
+    #[test]
+    fn versions_are_quoted_and_a_star_is_not() {
+        assert_eq!(condition("3").unwrap(), [("if-match", "\"3\"".to_owned())]);
+        assert_eq!(
+            condition("\"3\"").unwrap(),
+            [("if-match", "\"3\"".to_owned())]
+        );
+        assert_eq!(condition("*").unwrap(), [("if-match", "*".to_owned())]);
+        assert!(condition("three").is_err());
+    }
+
+    #[test]
+    fn only_objects_are_documents() {
+        assert_eq!(read_document("{\"a\":1}").unwrap().len(), 1);
+        assert!(read_document("[1]").is_err());
+        assert!(read_document("{").is_err());
+    }
+}

@@ -1,0 +1,224 @@
+//! The command line: one binary, one tree of verbs.
+//!
+//! `start` and `dev` run nodes; `doc`, `import`, `export` and `bench` speak to the client port over the public API;
+//! `cluster` speaks to the admin port. Results go to standard output, everything else to standard error.
+
+pub mod bench;
+pub mod client;
+pub mod cluster;
+pub mod dev;
+pub mod doc;
+pub mod exit;
+pub mod export;
+pub mod import;
+pub mod records;
+pub mod start;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::config::Config;
+
+/// A sharded, replicated document store for web apps.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "larder", version, about, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
+    70 log disk failed, 78 configuration.\n\nTo begin:\n  larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    Dev(dev::Dev),
+    Start(start::Start),
+    Cluster(cluster::Cluster),
+    Doc(doc::Doc),
+    Import(import::Import),
+    Export(export::Export),
+    Bench(Box<bench::Bench>),
+    /// Prints a completion script
+    #[command(
+        after_help = "Example:\n  larder completions bash > ~/.local/share/bash-completion/completions/larder"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the command line and runs it; `node` runs a node until it was told to stop.
+///
+/// `node` decides the exit status with an [`exit::Exit`] in its error; any other error gives status 1.
+pub fn main<N, F>(node: N) -> ExitCode
+where
+    N: FnOnce(Config) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with status 0, mistakes to standard error with status 2.
+            let status = if error.use_stderr() {
+                exit::Status::Usage
+            } else {
+                exit::Status::Ok
+            };
+            let _ = error.print();
+            return ExitCode::from(status as u8);
+        }
+    };
+    match run(cli.command, node) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let (status, message) = exit::classify(&error);
+            if let Some(message) = message {
+                eprintln!("larder: {message}");
+            }
+            ExitCode::from(status as u8)
+        }
+    }
+}
+
+fn run<N, F>(command: Command, node: N) -> anyhow::Result<()>
+where
+    N: FnOnce(Config) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    match command {
+        Command::Start(start) => {
+            let config = start::prepare(&start)?;
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(node(config))
+        }
+        Command::Bench(bench) => bench::run(&bench),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "larder", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Dev(dev) => on_this_thread(dev::run(dev)),
+        Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
+        Command::Doc(doc) => on_this_thread(doc::run(doc)),
+        Command::Import(import) => on_this_thread(import::run(import)),
+        Command::Export(export) => on_this_thread(export::run(export)),
+    }
+}
+
+/// One thread is enough for a client; and `dev` must start its children on the thread that lives as long as it does.
+fn on_this_thread(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every verb with its arguments, defaults and variables.
+    fn describe(command: &clap::Command, path: &str, out: &mut String) {
+        let path = format!("{path}{}", command.get_name());
+        let about = command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        writeln!(out, "{path}: {about}").unwrap();
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
+        {
+            write!(out, "  {argument}").unwrap();
+            if let Some(variable) = argument.get_env() {
+                write!(out, " [{}]", variable.to_string_lossy()).unwrap();
+            }
+            let defaults: Vec<_> = argument
+                .get_default_values()
+                .iter()
+                .map(|value| value.to_string_lossy())
+                .collect();
+            if !defaults.is_empty() && argument.get_action().takes_values() {
+                write!(out, " = {}", defaults.join(",")).unwrap();
+            }
+            out.push('\n');
+        }
+        for verb in command
+            .get_subcommands()
+            .filter(|verb| verb.get_name() != "help")
+        {
+            describe(verb, &format!("{path} "), out);
+        }
+    }
+
+    #[test]
+    fn verbs_and_flags_are_as_recorded() {
+        let mut found = String::new();
+        let mut command = Cli::command();
+        command.build();
+        describe(&command, "", &mut found);
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/golden/verbs.txt");
+        if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+            std::fs::write(&golden, &found).unwrap();
+        }
+        let recorded = std::fs::read_to_string(&golden).unwrap_or_default();
+        assert_eq!(
+            found, recorded,
+            "run with UPDATE_GOLDENFILES=1 and review the diff"
+        );
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn examples_of_the_help_texts_parse() {
+        for line in [
+            "larder dev --nodes 5 --replicas 3 --data /tmp/five --print-ready-json",
+            "larder start --config n1.toml",
+            "larder cluster init --shards 16 --replicas 3 --root-password-file root.txt",
+            "larder cluster status -o json",
+            "larder doc put Demo hello @hello.json --if-match 3",
+            "larder doc delete Demo hello --if-match *",
+            "larder import movies.json --bucket Movie --create",
+            "larder export --bucket Todo --out todo.ndjson",
+            "larder bench --clients 1,64,256 --workload a",
+            "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
+            "larder bench --verify --url http://a:1 --url http://b:1",
+            "larder completions bash",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "larder doc put Demo k {} --insert --if-match 3",
+            "larder doc get Demo k --user root",
+            "larder dev --shards 12",
+            "larder bench --mix read=50",
+            "larder bench --workload a --mix read=100",
+            "larder start",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The node's configuration: every key, its default and its unit, in one place.
+//!
+//! Later wins: defaults here, then the TOML file, then the environment (`LARDER_<SECTION>__<KEY>`). Unknown keys are
+//! refused, and [`Config::validate`] names the rule that a combination breaks. Settings are data: clocks, engines and
+//! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
+
+pub mod load;
+pub mod validate;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::Error;
+pub use validate::Rule;
+
+/// Everything that `larder start` can be told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[node]`: what this node is called and where its data lies.
+    pub node: Node,
+    /// `[listen]`: the three listeners.
+    pub listen: Listen,
+    /// `[advertise]`: the addresses that others use, where they differ from `[listen]`.
+    pub advertise: Advertise,
+    /// `[cluster]`: how to find the other nodes.
+    pub cluster: Cluster,
+    /// `[security]`.
+    pub security: Security,
+    /// `[limits]`: past each of them a request is refused with no effect.
+    pub limits: Limits,
+    /// `[storage]`: memory budgets of the two databases.
+    pub storage: Storage,
+    /// `[raft]`: timings, the same on every node.
+    pub raft: Raft,
+    /// `[telemetry]`: logs.
+    pub telemetry: Telemetry,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// A name for people. The identity is the random id in the data directory.
+    pub name: String,
+    /// The folder of both databases. One node per folder.
+    pub data_dir: PathBuf,
+    /// Replicas of a shard go to distinct zones first. Empty: no zone.
+    pub zone: String,
+}
+
+/// `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// HTTP and gRPC of clients.
+    pub client: SocketAddr,
+    /// gRPC between nodes.
+    pub peer: SocketAddr,
+    /// Metrics and the admin API.
+    pub admin: SocketAddr,
+}
+
+/// `[advertise]`: `host:port`. Absent: the listen address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Advertise {
+    /// Where clients reach this node.
+    pub client: Option<String>,
+    /// Where the other nodes reach this node.
+    pub peer: Option<String>,
+}
+
+/// `[cluster]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Peer addresses (`host:port`) of nodes to start from; the own one may be among them.
+    pub seeds: Vec<String>,
+}
+
+/// `[security]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// No TLS and no peer authentication.
+    pub insecure: bool,
+    /// `cluster init` accepts the password `root` for root. `larder dev` writes it; no other cluster should.
+    pub allow_default_password: bool,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Longest document key after decoding, in bytes of UTF-8.
+    pub key_bytes_max: usize,
+    /// Deepest nesting of a document.
+    pub depth_max: usize,
+    /// Client requests being served at once.
+    pub requests_in_flight_max: usize,
+    /// Raft proposals waiting for their outcome at once.
+    pub proposals_in_flight_max: usize,
+    /// How long a request may take, retries and forwards included, in milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// `[storage]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Memtables of the data database, all together, in bytes.
+    pub memtable_bytes: usize,
+    /// Block cache of the data database, in bytes.
+    pub block_cache_bytes: usize,
+    /// Memtables of the log database, in bytes.
+    pub log_memtable_bytes: usize,
+    /// Newest entries of all groups' logs kept in memory, in bytes.
+    pub log_tail_bytes: usize,
+}
+
+/// `[raft]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raft {
+    /// Between two heartbeats; also the time-out of an append, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Heartbeats that a read asks for come no closer than this, in milliseconds.
+    pub heartbeat_min_interval_ms: u64,
+    /// Shortest silence after which a follower stands for election, in milliseconds.
+    pub election_min_ms: u64,
+    /// Longest such silence; also the leader's lease, in milliseconds.
+    pub election_max_ms: u64,
+    /// A leader that heard no quorum this long probes for one, in milliseconds.
+    pub quorum_loss_probe_ms: u64,
+}
+
+/// `[telemetry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// A level, or a filter such as `info,raft=debug`.
+    pub log: String,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const MIB: usize = 1024 * 1024;
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            name: "n1".to_owned(),
+            data_dir: PathBuf::from("/var/lib/larder"),
+            zone: String::new(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            client: loopback(7400),
+            peer: loopback(7401),
+            admin: loopback(7402),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: MIB,
+            key_bytes_max: 1024,
+            depth_max: 100,
+            requests_in_flight_max: 4096,
+            proposals_in_flight_max: 1024,
+            deadline_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            memtable_bytes: 64 * MIB,
+            block_cache_bytes: 32 * MIB,
+            log_memtable_bytes: 16 * MIB,
+            log_tail_bytes: 4 * MIB,
+        }
+    }
+}
+
+impl Default for Raft {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 150,
+            heartbeat_min_interval_ms: 75,
+            election_min_ms: 400,
+            election_max_ms: 700,
+            quorum_loss_probe_ms: 1_400,
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+impl Limits {
+    /// How long a request may take.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl Config {
+    /// The `host:port` under which clients reach this node.
+    pub fn client_address(&self) -> String {
+        self.advertise
+            .client
+            .clone()
+            .unwrap_or_else(|| self.listen.client.to_string())
+    }
+
+    /// The `host:port` under which the other nodes reach this node.
+    pub fn peer_address(&self) -> String {
+        self.advertise
+            .peer
+            .clone()
+            .unwrap_or_else(|| self.listen.peer.to_string())
+    }
+}

@@ -1,0 +1,401 @@
+//! What must hold between the values of a configuration. Each broken rule has a variant that carries both values.
+
+use std::net::SocketAddr;
+
+use super::{Config, Limits, Raft, Storage};
+
+/// Above it a single document would fill Raft messages and apply batches (4 MiB) several times over.
+const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
+/// A key is part of every row that concerns the document.
+const KEY_BYTES_CEILING: usize = 4096;
+/// JSON is walked recursively; deeper nesting would need more than a worker's stack.
+const DEPTH_CEILING: usize = 120;
+/// Smaller memtables would be flushed all the time.
+const MEMTABLE_BYTES_FLOOR: usize = 1024 * 1024;
+
+/// A rule that a configuration breaks, with the values that break it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// Two listeners share an address.
+    #[error("listen.{first} and listen.{second} must differ, both are {address}")]
+    SameListener {
+        /// One listener.
+        first: &'static str,
+        /// The other one.
+        second: &'static str,
+        /// Their address.
+        address: SocketAddr,
+    },
+    /// A listener on all interfaces says nothing about how to reach it.
+    #[error("advertise.{listener} must be set (host:port), because listen.{listener} is {address}")]
+    AdvertiseMissing {
+        /// The listener.
+        listener: &'static str,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// An address is not `host:port`.
+    #[error("{key} must be host:port, not `{value}`")]
+    NotAnAddress {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A value must not be empty.
+    #[error("{key} must not be empty")]
+    Empty {
+        /// The key.
+        key: &'static str,
+    },
+    /// A value is below its floor.
+    #[error("{key} = {value} must be at least {floor}")]
+    TooSmall {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The smallest value.
+        floor: u64,
+    },
+    /// A value is above its ceiling.
+    #[error("{key} = {value} must be at most {ceiling}")]
+    TooLarge {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The largest value.
+        ceiling: u64,
+    },
+    /// Two timings are in the wrong order.
+    #[error("{small} = {small_value} must be below {large} = {large_value}")]
+    Order {
+        /// The key that must be smaller.
+        small: &'static str,
+        /// Its value.
+        small_value: u64,
+        /// The key that must be larger.
+        large: &'static str,
+        /// Its value.
+        large_value: u64,
+    },
+    /// A leader would step down for a probe while its lease still runs.
+    #[error(
+        "raft.quorum_loss_probe_ms = {probe} must be at least twice raft.election_max_ms = {election}"
+    )]
+    ProbeTooEarly {
+        /// `raft.quorum_loss_probe_ms`.
+        probe: u64,
+        /// `raft.election_max_ms`.
+        election: u64,
+    },
+    /// The log filter cannot be parsed.
+    #[error("telemetry.log = `{value}` is no log filter: {reason}")]
+    LogFilter {
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// The first broken [`Rule`].
+    pub fn validate(&self) -> Result<(), Rule> {
+        self.validate_addresses()?;
+        if self.node.name.is_empty() {
+            return Err(Rule::Empty { key: "node.name" });
+        }
+        if self.node.data_dir.as_os_str().is_empty() {
+            return Err(Rule::Empty {
+                key: "node.data_dir",
+            });
+        }
+        self.limits.validate()?;
+        self.storage.validate()?;
+        self.raft.validate()?;
+        below(
+            ("raft.election_max_ms", self.raft.election_max_ms),
+            ("limits.deadline_ms", self.limits.deadline_ms),
+        )?;
+        tracing_subscriber::EnvFilter::try_new(&self.telemetry.log)
+            .map(|_| ())
+            .map_err(|error| Rule::LogFilter {
+                value: self.telemetry.log.clone(),
+                reason: error.to_string(),
+            })
+    }
+
+    fn validate_addresses(&self) -> Result<(), Rule> {
+        let listen = &self.listen;
+        for (first, a, second, b) in [
+            ("client", listen.client, "peer", listen.peer),
+            ("client", listen.client, "admin", listen.admin),
+            ("peer", listen.peer, "admin", listen.admin),
+        ] {
+            // Port 0 asks the system for any free port: never the same one twice.
+            if a == b && a.port() != 0 {
+                return Err(Rule::SameListener {
+                    first,
+                    second,
+                    address: a,
+                });
+            }
+        }
+        for (listener, address, advertised) in [
+            ("client", listen.client, &self.advertise.client),
+            ("peer", listen.peer, &self.advertise.peer),
+        ] {
+            if address.ip().is_unspecified() && advertised.is_none() {
+                return Err(Rule::AdvertiseMissing { listener, address });
+            }
+        }
+        let advertised = [
+            ("advertise.client", self.advertise.client.as_ref()),
+            ("advertise.peer", self.advertise.peer.as_ref()),
+        ];
+        let seeds = self
+            .cluster
+            .seeds
+            .iter()
+            .map(|seed| ("cluster.seeds", Some(seed)));
+        for (key, value) in advertised.into_iter().chain(seeds) {
+            if let Some(value) = value.filter(|value| !is_host_port(value)) {
+                return Err(Rule::NotAnAddress {
+                    key,
+                    value: value.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), Rule> {
+        within(
+            "limits.body_bytes_max",
+            self.body_bytes_max,
+            1024,
+            BODY_BYTES_CEILING,
+        )?;
+        within(
+            "limits.key_bytes_max",
+            self.key_bytes_max,
+            64,
+            KEY_BYTES_CEILING,
+        )?;
+        within("limits.depth_max", self.depth_max, 1, DEPTH_CEILING)?;
+        within(
+            "limits.requests_in_flight_max",
+            self.requests_in_flight_max,
+            1,
+            usize::MAX,
+        )?;
+        within(
+            "limits.proposals_in_flight_max",
+            self.proposals_in_flight_max,
+            1,
+            usize::MAX,
+        )
+    }
+}
+
+impl Storage {
+    fn validate(&self) -> Result<(), Rule> {
+        within(
+            "storage.memtable_bytes",
+            self.memtable_bytes,
+            MEMTABLE_BYTES_FLOOR,
+            usize::MAX,
+        )?;
+        within(
+            "storage.log_memtable_bytes",
+            self.log_memtable_bytes,
+            MEMTABLE_BYTES_FLOOR,
+            usize::MAX,
+        )
+    }
+}
+
+impl Raft {
+    fn validate(&self) -> Result<(), Rule> {
+        if self.heartbeat_min_interval_ms == 0 {
+            return Err(Rule::TooSmall {
+                key: "raft.heartbeat_min_interval_ms",
+                value: 0,
+                floor: 1,
+            });
+        }
+        let heartbeat = ("raft.heartbeat_ms", self.heartbeat_ms);
+        below(
+            (
+                "raft.heartbeat_min_interval_ms",
+                self.heartbeat_min_interval_ms,
+            ),
+            heartbeat,
+        )?;
+        below(heartbeat, ("raft.election_min_ms", self.election_min_ms))?;
+        below(
+            ("raft.election_min_ms", self.election_min_ms),
+            ("raft.election_max_ms", self.election_max_ms),
+        )?;
+        if self.quorum_loss_probe_ms < self.election_max_ms.saturating_mul(2) {
+            return Err(Rule::ProbeTooEarly {
+                probe: self.quorum_loss_probe_ms,
+                election: self.election_max_ms,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn within(key: &'static str, value: usize, floor: usize, ceiling: usize) -> Result<(), Rule> {
+    if value < floor {
+        return Err(Rule::TooSmall {
+            key,
+            value: value as u64,
+            floor: floor as u64,
+        });
+    }
+    if value > ceiling {
+        return Err(Rule::TooLarge {
+            key,
+            value: value as u64,
+            ceiling: ceiling as u64,
+        });
+    }
+    Ok(())
+}
+
+fn below(small: (&'static str, u64), large: (&'static str, u64)) -> Result<(), Rule> {
+    if small.1 < large.1 {
+        return Ok(());
+    }
+    Err(Rule::Order {
+        small: small.0,
+        small_value: small.1,
+        large: large.0,
+        large_value: large.1,
+    })
+}
+
+/// `host:port` with a non-empty host and a port above 0; the host is not resolved here.
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(change: impl FnOnce(&mut Config)) -> Rule {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap_err()
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_rule_names_both_values() {
+        let rule = broken(|config| config.raft.election_min_ms = 100);
+        assert_eq!(
+            rule.to_string(),
+            "raft.heartbeat_ms = 150 must be below raft.election_min_ms = 100"
+        );
+        let rule = broken(|config| config.raft.quorum_loss_probe_ms = 1399);
+        assert_eq!(
+            rule,
+            Rule::ProbeTooEarly {
+                probe: 1399,
+                election: 700
+            }
+        );
+        let rule = broken(|config| config.limits.deadline_ms = 700);
+        assert!(
+            matches!(
+                rule,
+                Rule::Order {
+                    large: "limits.deadline_ms",
+                    ..
+                }
+            ),
+            "{rule}"
+        );
+        let rule = broken(|config| config.limits.depth_max = 100_000);
+        assert!(
+            matches!(
+                rule,
+                Rule::TooLarge {
+                    key: "limits.depth_max",
+                    ..
+                }
+            ),
+            "{rule}"
+        );
+    }
+
+    #[test]
+    fn two_listeners_on_one_address_are_refused() {
+        let rule = broken(|config| config.listen.admin = config.listen.peer);
+        assert!(
+            matches!(
+                rule,
+                Rule::SameListener {
+                    first: "peer",
+                    second: "admin",
+                    ..
+                }
+            ),
+            "{rule}"
+        );
+    }
+
+    #[test]
+    fn a_listener_on_all_interfaces_needs_an_advertised_address() {
+        let rule = broken(|config| config.listen.peer = SocketAddr::from(([0, 0, 0, 0], 7401)));
+        assert!(
+            matches!(
+                rule,
+                Rule::AdvertiseMissing {
+                    listener: "peer",
+                    ..
+                }
+            ),
+            "{rule}"
+        );
+    }
+
+    #[test]
+    fn seeds_are_host_and_port() {
+        for bad in ["10.0.0.1", "http://10.0.0.1:7401", ":7401", "host:0"] {
+            let rule = broken(|config| config.cluster.seeds = vec![bad.to_owned()]);
+            assert!(
+                matches!(
+                    rule,
+                    Rule::NotAnAddress {
+                        key: "cluster.seeds",
+                        ..
+                    }
+                ),
+                "{bad}: {rule}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_log_filter_is_refused() {
+        let rule = broken(|config| config.telemetry.log = "info,raft=loud".to_owned());
+        assert!(matches!(rule, Rule::LogFilter { .. }), "{rule}");
+    }
+}

@@ -1,0 +1,375 @@
+//! `larder.v1.Documents`: each call parses, makes one call into the service, and converts the answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use proto::ErrorCode;
+use proto::v1::precondition::Condition as WireCondition;
+use proto::v1::{self, batch_write, documents_server};
+use service::{
+    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, Error, ScanPage,
+    ScanRange,
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Request, Response, Status};
+
+use super::deadline::timeout;
+use super::error::status;
+use crate::http::{Pages, Shared, build_context, database_name, refuse, request_id};
+
+/// Metric label of a call that succeeded.
+const OK: &str = "ok";
+
+/// The service behind `larder.v1.Documents`.
+pub(super) struct Documents {
+    shared: Arc<Shared>,
+}
+
+/// A call on its way through: what every method needs.
+struct Call {
+    ctx: Context,
+    /// Held until the call, or the stream it answers with, is over.
+    permit: OwnedSemaphorePermit,
+}
+
+impl Documents {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn call<T>(
+        &self,
+        request: &Request<T>,
+        request_id: &str,
+        database: &str,
+    ) -> Result<Call, Error> {
+        let database = match database {
+            "" => "",
+            name => database_name(name).ok_or_else(|| {
+                refuse(
+                    ErrorCode::BadRequest,
+                    "a database is 1 to 63 of A-Z a-z 0-9 _",
+                )
+            })?,
+        };
+        let headers = request.metadata().as_ref();
+        let longest = self.shared.limits.request_time;
+        let wait = timeout(headers).map_or(longest, |asked| asked.min(longest));
+        Ok(Call {
+            ctx: build_context(headers, request_id, database, wait)?,
+            permit: self.shared.permit()?,
+        })
+    }
+
+    /// Runs one call: measures it, and turns its error into a status.
+    async fn answer<T, R, F>(
+        &self,
+        method: &'static str,
+        request: Request<T>,
+        run: impl FnOnce(Request<T>, String) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        F: Future<Output = Result<R, Error>>,
+    {
+        let started = Instant::now();
+        let id = request_id(request.metadata().as_ref());
+        let outcome = run(request, id.clone()).await;
+        let elapsed = started.elapsed();
+        let code = outcome
+            .as_ref()
+            .map_or_else(|error| error.code.as_str(), |_| OK);
+        self.shared.grpc_meter.record(method, code, elapsed);
+        tracing::debug!(
+            target: "larder::access",
+            request_id = id,
+            method,
+            code,
+            micros = elapsed.as_micros() as u64,
+            "call"
+        );
+        outcome
+            .map(Response::new)
+            .map_err(|error| status(&error, &id))
+    }
+
+    async fn get_document(
+        &self,
+        request: Request<v1::GetRequest>,
+        id: String,
+    ) -> Result<v1::GetResponse, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let request = request.into_inner();
+        let level = match request.consistency() {
+            v1::Consistency::Linearizable => Consistency::Linearizable,
+            v1::Consistency::Local => Consistency::Local,
+        };
+        let document = self
+            .shared
+            .service
+            .get(&call.ctx, &request.bucket, &request.key, level)
+            .await?;
+        Ok(v1::GetResponse {
+            document: Some(to_wire(document)),
+        })
+    }
+
+    async fn put_document(
+        &self,
+        request: Request<v1::PutRequest>,
+        id: String,
+    ) -> Result<v1::PutResponse, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let request = request.into_inner();
+        let condition = condition(request.precondition)?;
+        let key = Some(request.key.as_str()).filter(|key| !key.is_empty());
+        let written = self
+            .shared
+            .service
+            .put(&call.ctx, &request.bucket, key, request.json, condition)
+            .await?;
+        Ok(v1::PutResponse {
+            document: Some(to_wire(written.document)),
+        })
+    }
+
+    async fn delete_document(
+        &self,
+        request: Request<v1::DeleteRequest>,
+        id: String,
+    ) -> Result<v1::DeleteResponse, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let request = request.into_inner();
+        let condition = condition(request.precondition)?;
+        let existed = self
+            .shared
+            .service
+            .delete(&call.ctx, &request.bucket, &request.key, condition)
+            .await?;
+        Ok(v1::DeleteResponse { existed })
+    }
+
+    async fn write_batch(
+        &self,
+        request: Request<v1::BatchRequest>,
+        id: String,
+    ) -> Result<v1::BatchResponse, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let writes = request
+            .into_inner()
+            .writes
+            .into_iter()
+            .map(batch_write)
+            .collect::<Result<Vec<_>, _>>()?;
+        let documents = self.shared.service.batch(&call.ctx, writes).await?;
+        Ok(v1::BatchResponse {
+            documents: documents.into_iter().map(to_wire).collect(),
+        })
+    }
+
+    async fn scan_bucket(
+        &self,
+        request: Request<v1::ScanRequest>,
+        id: String,
+    ) -> Result<ScanStream, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        // A stream has the client's own time as a whole, and the usual time for each page.
+        let end = timeout(request.metadata().as_ref())
+            .and_then(|asked| Instant::now().checked_add(asked));
+        let request = request.into_inner();
+        let range = ScanRange {
+            limit: request.limit,
+            continuation: Some(request.continuation).filter(|bytes| !bytes.is_empty()),
+            start_key: Some(request.start_key).filter(|key| !key.is_empty()),
+        };
+        let page_time = self.shared.limits.request_time;
+        let mut pages = Pages::new(
+            self.shared.service.clone(),
+            call.ctx,
+            &request.bucket,
+            range,
+            page_time,
+            end,
+        );
+        // The first page decides the status of the call.
+        let first = pages.next().await?;
+        Ok(stream_of(first, pages, call.permit, id))
+    }
+}
+
+/// The messages of a scan.
+type ScanStream = Pin<Box<dyn Stream<Item = Result<v1::ScanResponse, Status>> + Send>>;
+
+/// The first page and then the others, each read when the client is ready for it.
+fn stream_of(
+    first: Option<ScanPage>,
+    pages: Pages,
+    permit: OwnedSemaphorePermit,
+    id: String,
+) -> ScanStream {
+    let rest = stream::try_unfold((pages, permit), |(mut pages, permit)| async move {
+        Ok::<_, Error>(pages.next().await?.map(|page| (page, (pages, permit))))
+    });
+    let all = stream::iter(first.map(Ok)).chain(rest);
+    all.map_ok(page_to_wire)
+        .map_err(move |error| status(&error, &id))
+        .boxed()
+}
+
+fn page_to_wire(page: ScanPage) -> v1::ScanResponse {
+    v1::ScanResponse {
+        documents: page.documents.into_iter().map(to_wire).collect(),
+        continuation: page.continuation.unwrap_or_default(),
+    }
+}
+
+fn to_wire(document: Document) -> v1::Document {
+    v1::Document {
+        bucket: document.bucket,
+        key: document.key,
+        version: document.version,
+        json: document.body,
+    }
+}
+
+/// # Errors
+/// `bad_request` for `absent: false` and `exists: false`, which could be read in two ways.
+fn condition(precondition: Option<v1::Precondition>) -> Result<Condition, Error> {
+    match precondition.and_then(|precondition| precondition.condition) {
+        None => Ok(Condition::None),
+        Some(WireCondition::Version(version)) => Ok(Condition::Version(version)),
+        Some(WireCondition::Absent(true)) => Ok(Condition::Absent),
+        Some(WireCondition::Exists(true)) => Ok(Condition::Exists),
+        Some(WireCondition::Absent(false) | WireCondition::Exists(false)) => Err(refuse(
+            ErrorCode::BadRequest,
+            "absent and exists must be true or left out",
+        )),
+    }
+}
+
+/// # Errors
+/// `bad_request` without an operation.
+fn batch_write(write: v1::BatchWrite) -> Result<BatchWrite, Error> {
+    let operation = match write.operation {
+        Some(batch_write::Operation::Put(json)) => BatchOperation::Put(json),
+        Some(batch_write::Operation::Delete(true)) => BatchOperation::Delete,
+        Some(batch_write::Operation::Delete(false)) | None => {
+            return Err(refuse(
+                ErrorCode::BadRequest,
+                "every write of a batch needs put, or delete: true",
+            ));
+        }
+    };
+    Ok(BatchWrite {
+        bucket: write.bucket,
+        key: write.key,
+        condition: condition(write.precondition)?,
+        operation,
+    })
+}
+
+#[tonic::async_trait]
+impl documents_server::Documents for Documents {
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        self.answer("Get", request, |request, id| self.get_document(request, id))
+            .await
+    }
+
+    async fn put(
+        &self,
+        request: Request<v1::PutRequest>,
+    ) -> Result<Response<v1::PutResponse>, Status> {
+        self.answer("Put", request, |request, id| self.put_document(request, id))
+            .await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        self.answer("Delete", request, |request, id| {
+            self.delete_document(request, id)
+        })
+        .await
+    }
+
+    async fn batch(
+        &self,
+        request: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchResponse>, Status> {
+        self.answer("Batch", request, |request, id| {
+            self.write_batch(request, id)
+        })
+        .await
+    }
+
+    type ScanStream = ScanStream;
+
+    async fn scan(
+        &self,
+        request: Request<v1::ScanRequest>,
+    ) -> Result<Response<ScanStream>, Status> {
+        self.answer("Scan", request, |request, id| self.scan_bucket(request, id))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn wire(condition: WireCondition) -> Option<v1::Precondition> {
+        Some(v1::Precondition {
+            condition: Some(condition),
+        })
+    }
+
+    #[test]
+    fn preconditions_have_one_reading() {
+        for (precondition, expected) in [
+            (None, Condition::None),
+            (Some(v1::Precondition { condition: None }), Condition::None),
+            (wire(WireCondition::Version(7)), Condition::Version(7)),
+            (wire(WireCondition::Absent(true)), Condition::Absent),
+            (wire(WireCondition::Exists(true)), Condition::Exists),
+        ] {
+            assert_eq!(condition(precondition), Ok(expected));
+        }
+        for ambiguous in [WireCondition::Absent(false), WireCondition::Exists(false)] {
+            assert_eq!(
+                condition(wire(ambiguous)).map_err(|error| error.code),
+                Err(ErrorCode::BadRequest)
+            );
+        }
+    }
+
+    #[test]
+    fn a_batch_write_without_operation_is_refused() {
+        let write = |operation| v1::BatchWrite {
+            bucket: "Todo".into(),
+            key: "1".into(),
+            precondition: None,
+            operation,
+        };
+        let put = batch_write(write(Some(batch_write::Operation::Put(
+            Bytes::from_static(b"{}"),
+        ))))
+        .expect("write");
+        assert_eq!(
+            put.operation,
+            BatchOperation::Put(Bytes::from_static(b"{}"))
+        );
+        let delete = batch_write(write(Some(batch_write::Operation::Delete(true)))).expect("write");
+        assert_eq!(delete.operation, BatchOperation::Delete);
+        for operation in [None, Some(batch_write::Operation::Delete(false))] {
+            assert!(batch_write(write(operation)).is_err());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Single documents (contract section 3.3): insert, read, replace, delete.
+
+use axum::response::Response;
+use http::StatusCode;
+use proto::ErrorCode;
+use service::{Condition, Error};
+
+use super::conditions::{self, OfRead, Verdict};
+use super::context;
+use super::edge::Call;
+use super::error::refuse;
+use super::respond;
+
+/// `GET /db/:bucket/:oid`.
+pub(crate) async fn get(call: Call<'_>, bucket: &str, key: &str) -> Result<Response, Error> {
+    let ctx = call.context()?;
+    let consistency = context::consistency(call.headers())?;
+    let conditions = OfRead::from_headers(call.headers())?;
+    let document = call
+        .shared
+        .service
+        .get(&ctx, bucket, key, consistency)
+        .await?;
+    match conditions.judge(document.version) {
+        Verdict::Full => Ok(respond::document(
+            StatusCode::OK,
+            document.version,
+            document.body,
+        )),
+        Verdict::NotModified => Ok(respond::not_modified(document.version)),
+        Verdict::OutOfDate => Err(refuse(
+            ErrorCode::ObjectOutOfDate,
+            format!("the stored version is {}", document.version),
+        )),
+    }
+}
+
+/// `POST /db/:bucket`: the id is in the body, or made here.
+pub(crate) async fn insert(mut call: Call<'_>, bucket: &str) -> Result<Response, Error> {
+    let ctx = call.context()?;
+    if !matches!(
+        conditions::of_write(call.headers())?,
+        Condition::None | Condition::Absent
+    ) {
+        return Err(refuse(ErrorCode::BadRequest, "an insert takes no if-match"));
+    }
+    let body = call.read_body().await?;
+    let written = call
+        .shared
+        .service
+        .put(&ctx, bucket, None, body, Condition::Absent)
+        .await?;
+    Ok(respond::document(
+        StatusCode::CREATED,
+        written.document.version,
+        written.document.body,
+    ))
+}
+
+/// `PUT /db/:bucket/:oid`: replaces, or inserts where no condition forbids it; 200 in both cases, as the contract has it.
+pub(crate) async fn put(mut call: Call<'_>, bucket: &str, key: &str) -> Result<Response, Error> {
+    let ctx = call.context()?;
+    let condition = conditions::of_write(call.headers())?;
+    let body = call.read_body().await?;
+    let written = call
+        .shared
+        .service
+        .put(&ctx, bucket, Some(key), body, condition)
+        .await
+        .map_err(|error| precondition(error, condition))?;
+    Ok(respond::document(
+        StatusCode::OK,
+        written.document.version,
+        written.document.body,
+    ))
+}
+
+/// A failed `If-None-Match: *` is 412 (RFC 9110, 13.1.2); 409 is the answer to an insert.
+fn precondition(mut error: Error, condition: Condition) -> Error {
+    if condition == Condition::Absent && error.code == ErrorCode::ObjectExists {
+        error.code = ErrorCode::ObjectOutOfDate;
+    }
+    error
+}
+
+/// `DELETE /db/:bucket/:oid`.
+pub(crate) async fn delete(call: Call<'_>, bucket: &str, key: &str) -> Result<Response, Error> {
+    let ctx = call.context()?;
+    let condition = conditions::of_write(call.headers())?;
+    if condition == Condition::Absent {
+        return Err(refuse(
+            ErrorCode::BadRequest,
+            "a delete takes no if-none-match",
+        ));
+    }
+    call.shared
+        .service
+        .delete(&ctx, bucket, key, condition)
+        .await?;
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}

@@ -1,0 +1,335 @@
+//! The edge: one service for everything that arrives at the client port.
+//!
+//! gRPC is told apart by its content type. An HTTP request is routed on its raw path, answered by one handler, and every outcome passes
+//! the same end: error body, request id, CORS, HEAD, compression, metrics, log. Nothing here knows a rule of the product.
+//!
+//! Requests that reach the service hold a permit, `requests_in_flight_max` at a time; more are refused at once with effect none. Probes
+//! need none: a full node is still alive.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{ALLOW, HeaderMap};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode};
+use proto::ErrorCode;
+use service::{Error, Service};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::context::{self, X_REQUEST_ID};
+use super::error::{self, not_offered, refuse};
+use super::route::{self, Malformed, Route, Target};
+use super::{Limits, body, buckets, cors, documents, health, respond, schema, sessions};
+use crate::grpc;
+use crate::telemetry::{GrpcMeter, HttpMeter};
+
+/// Header names and values of one request together; hyper's own limits lie above.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// What all requests of a node share.
+pub(crate) struct Shared {
+    pub(crate) service: Service,
+    pub(crate) limits: Limits,
+    pub(crate) grpc_meter: GrpcMeter,
+    http_meter: HttpMeter,
+    permits: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(service: Service, limits: Limits) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(limits.requests_in_flight_max));
+        let (grpc_meter, http_meter) = (GrpcMeter::default(), HttpMeter::default());
+        Arc::new(Self {
+            service,
+            limits,
+            grpc_meter,
+            http_meter,
+            permits,
+        })
+    }
+
+    /// The right to use the service, until dropped.
+    ///
+    /// # Errors
+    /// `unavailable` if too many requests are in flight.
+    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.permits)
+            .try_acquire_owned()
+            .map_err(|_| Error::unavailable("too many requests in flight"))
+    }
+}
+
+/// A request on its way to a handler.
+pub(crate) struct Call<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) head: &'a Parts,
+    pub(crate) permit: OwnedSemaphorePermit,
+    request_id: &'a str,
+    database: &'a str,
+    body: Body,
+}
+
+impl Call<'_> {
+    /// The headers.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// What the service must know besides the content.
+    pub(crate) fn context(&self) -> Result<service::Context, Error> {
+        context::build(
+            self.headers(),
+            self.request_id,
+            self.database,
+            self.shared.limits.request_time,
+        )
+    }
+
+    /// The same for a caller whose credentials do not matter.
+    pub(crate) fn anonymous_context(&self) -> service::Context {
+        context::anonymous(
+            self.request_id,
+            self.database,
+            self.shared.limits.request_time,
+        )
+    }
+
+    /// The whole body.
+    pub(crate) async fn read_body(&mut self) -> Result<bytes::Bytes, Error> {
+        body::read(
+            &self.head.headers,
+            std::mem::take(&mut self.body),
+            &self.shared.limits,
+        )
+        .await
+    }
+}
+
+/// The client port's service. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    shared: Arc<Shared>,
+    grpc: grpc::Api,
+}
+
+impl Edge {
+    pub(crate) fn new(service: Service, limits: Limits) -> Self {
+        let shared = Shared::new(service, limits);
+        Self {
+            grpc: grpc::Api::new(Arc::clone(&shared)),
+            shared,
+        }
+    }
+}
+
+impl tower::Service<Request<Body>> for Edge {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if grpc::is_grpc(request.headers()) {
+            return self.grpc.call(request);
+        }
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { Ok(serve(&shared, request).await) })
+    }
+}
+
+/// Answers one HTTP request, whatever happens.
+async fn serve(shared: &Arc<Shared>, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let request_id = context::request_id(&head.headers);
+    let target = route::parse(head.uri.path());
+    let outcome = AssertUnwindSafe(dispatch(shared, &head, body, &request_id, &target))
+        .catch_unwind()
+        .await;
+    let outcome = outcome.unwrap_or_else(|_| Err(refuse(ErrorCode::Internal, "internal error")));
+    let mut response = outcome.unwrap_or_else(|error| refusal(&error, &request_id, &target));
+    cors::apply(&head.headers, response.headers_mut());
+    if let Ok(id) = HeaderValue::try_from(request_id.as_str()) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    let response = match head.method {
+        Method::HEAD => respond::without_body(response),
+        _ => respond::compress(&head.headers, response).await,
+    };
+    observe(
+        shared,
+        &head,
+        &request_id,
+        &target,
+        response.status(),
+        started,
+    );
+    response
+}
+
+/// The response to a refused request.
+fn refusal(error: &Error, request_id: &str, target: &Result<Target<'_>, Malformed>) -> Response {
+    let mut response = error::response(error, request_id);
+    if let (ErrorCode::MethodNotAllowed, Ok(target)) = (error.code, target) {
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static(target.route.methods()));
+    }
+    response
+}
+
+fn observe(
+    shared: &Shared,
+    head: &Parts,
+    request_id: &str,
+    target: &Result<Target<'_>, Malformed>,
+    status: StatusCode,
+    started: Instant,
+) {
+    let route = target
+        .as_ref()
+        .map_or("malformed", |target| target.route.name());
+    let elapsed = started.elapsed();
+    shared
+        .http_meter
+        .record(method_label(&head.method), route, status.as_u16(), elapsed);
+    tracing::debug!(
+        target: "larder::access",
+        request_id,
+        method = %head.method,
+        path = head.uri.path(),
+        status = status.as_u16(),
+        micros = elapsed.as_micros() as u64,
+        "request"
+    );
+}
+
+/// Methods as labels: no client can make new ones.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Finds the handler for a request and calls it.
+async fn dispatch(
+    shared: &Arc<Shared>,
+    head: &Parts,
+    body: Body,
+    request_id: &str,
+    target: &Result<Target<'_>, Malformed>,
+) -> Result<Response, Error> {
+    if head.method == Method::OPTIONS {
+        return Ok(cors::preflight());
+    }
+    check_headers(&head.headers)?;
+    let target = target
+        .as_ref()
+        .map_err(|why| refuse(ErrorCode::BadRequest, why.to_string()))?;
+    if let Some(response) = without_permit(shared, head, &target.route)? {
+        return Ok(response);
+    }
+    let call = Call {
+        shared,
+        head,
+        permit: shared.permit()?,
+        request_id,
+        database: target.database,
+        body,
+    };
+    with_permit(call, &target.route).await
+}
+
+/// What needs no permit: probes, and all that is not offered.
+fn without_permit(
+    shared: &Shared,
+    head: &Parts,
+    route: &Route<'_>,
+) -> Result<Option<Response>, Error> {
+    let reads = matches!(head.method, Method::GET | Method::HEAD);
+    match route {
+        Route::Later(what) => return Err(not_offered(what)),
+        Route::Unknown => return Err(refuse(ErrorCode::NoRoute, "nothing is at this address")),
+        _ if !reads => return Ok(None),
+        Route::Root => Ok(health::root()),
+        Route::Live => Ok(health::live()),
+        Route::Version => Ok(health::version()),
+        Route::Ready | Route::Status => health::ready(&shared.service),
+        _ => return Ok(None),
+    }
+    .map(Some)
+}
+
+/// The table of methods and routes.
+async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Error> {
+    let method = match &call.head.method {
+        &Method::HEAD => &Method::GET,
+        method => method,
+    };
+    match (method, route) {
+        (&Method::GET, Route::Document(bucket, key)) => documents::get(call, bucket, key).await,
+        (&Method::PUT, Route::Document(bucket, key)) => documents::put(call, bucket, key).await,
+        (&Method::POST, Route::Bucket(bucket)) => documents::insert(call, bucket).await,
+        (&Method::DELETE, Route::Document(bucket, key)) => {
+            documents::delete(call, bucket, key).await
+        }
+        (&Method::GET, Route::Ids(bucket)) => buckets::ids(call, bucket).await,
+        (&Method::GET, Route::Buckets) => buckets::list(call).await,
+        (&Method::GET, Route::Connect) => sessions::connect(call).await,
+        (&Method::POST, Route::Login) => sessions::login(call).await,
+        (&Method::GET, Route::Me) => sessions::me(call).await,
+        (&Method::GET, Route::Logout) => sessions::logout(call).await,
+        (&Method::GET, Route::Schema) => schema::read(call).await,
+        (&Method::POST, Route::Schema) => schema::add(call).await,
+        (&Method::PUT, Route::Schema) => schema::replace(call).await,
+        (&Method::GET, Route::SchemaClass(bucket)) => schema::read_class(call, bucket).await,
+        (&Method::POST, Route::SchemaClass(bucket)) => schema::add_class(call, bucket).await,
+        (&Method::PUT, Route::SchemaClass(bucket)) => schema::replace_class(call, bucket).await,
+        (&Method::DELETE, Route::SchemaClass(bucket)) => schema::drop_class(call, bucket).await,
+        (&Method::POST, Route::Connect) => Err(not_offered("connect as a page: use GET")),
+        (&Method::POST, Route::Document(..)) => Err(not_offered(
+            "partial updates: use PUT with the whole document",
+        )),
+        (&Method::GET, Route::Bucket(_)) => Err(not_offered(
+            "the export of a bucket over HTTP: use Scan over gRPC",
+        )),
+        (&Method::PUT, Route::Bucket(_)) => Err(not_offered(
+            "the import of a bucket: use POST for each document",
+        )),
+        (&Method::DELETE, Route::Bucket(_)) => Err(not_offered("truncating a bucket")),
+        _ => Err(refuse(
+            ErrorCode::MethodNotAllowed,
+            "this address does not know the method",
+        )),
+    }
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Error> {
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if bytes > HEADER_BYTES_MAX {
+        return Err(refuse(
+            ErrorCode::HeadersTooLarge,
+            format!("the headers are larger than {HEADER_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(())
+}

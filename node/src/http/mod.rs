@@ -1,0 +1,90 @@
+//! The client port: documents, schema and sessions over HTTP as the contract has them, and gRPC beside it on the same listener.
+//!
+//! A handler only parses, makes one call into the service, and converts the answer. What a request may do is decided there; which status
+//! an error has is decided by its code. `DESIGN.md` of this crate has the reasons.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `edge` | the way of every request: HTTP or gRPC, permit, the table of methods and routes, error form, metrics, log |
+//! | `route` | raw path → database and resource |
+//! | `context` `conditions` `body` | headers and bodies on the way in |
+//! | `respond` `error` `cors` | headers and bodies on the way out |
+//! | `documents` `buckets` `schema` `sessions` `health` | the handlers |
+//! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
+//! | [`admin`] | the admin port |
+//! | [`server`] | connections: limits, time-outs, draining |
+//!
+//! Invariants:
+//! - Every failure is JSON in the contract's form and says whether anything happened, whichever part refused.
+//! - What the contract names and this version lacks is refused by name, never answered with 404 or something made up.
+//! - Nothing waits without a limit: bodies, headers, requests in flight and connections have one each.
+//!
+//! Lacks: TLS, queries, files, partial updates, the page form of connect, caching beyond `no-cache`.
+
+pub mod admin;
+mod body;
+mod buckets;
+mod conditions;
+mod context;
+mod cors;
+mod documents;
+mod edge;
+mod error;
+mod health;
+mod respond;
+mod route;
+mod scan;
+mod schema;
+pub mod server;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use axum::Router;
+use service::Service;
+
+pub use admin::{NodeInfo, admin_app};
+pub use server::serve;
+
+pub(crate) use context::build as build_context;
+pub(crate) use context::request_id;
+pub(crate) use edge::Shared;
+pub(crate) use error::{refuse, retry_after_seconds};
+pub(crate) use route::database_name;
+pub(crate) use scan::Pages;
+
+/// What an operator may change about the client port. A document's own size is limited by the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request body. 1 MiB: what the service takes for one document.
+    pub body_bytes_max: usize,
+    /// Time for a request body to arrive.
+    pub body_read_time: Duration,
+    /// Bytes of one gRPC message on the way in. 4 MiB: a batch of documents.
+    pub grpc_message_bytes_max: usize,
+    /// Requests that are with the service at the same time; more are refused with effect none.
+    pub requests_in_flight_max: usize,
+    /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
+    pub request_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1024 * 1024,
+            body_read_time: Duration::from_secs(30),
+            grpc_message_bytes_max: 4 * 1024 * 1024,
+            requests_in_flight_max: 4096,
+            request_time: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Everything that the client port serves: HTTP and gRPC, told apart by content type.
+///
+/// Metrics go to the recorder that is installed when a kind of request is first seen, see [`crate::telemetry::install_metrics`].
+pub fn client_app(service: Service, limits: Limits) -> Router {
+    Router::new().fallback_service(edge::Edge::new(service, limits))
+}

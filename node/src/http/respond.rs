@@ -1,0 +1,241 @@
+//! Building successful responses, and compressing the ones that are worth it.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap};
+use http::{HeaderValue, Request, StatusCode};
+use serde::Serialize;
+use tower::{Service, ServiceExt};
+use tower_http::compression::Compression;
+use tower_http::compression::predicate::SizeAbove;
+
+/// The content type of all bodies.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json;charset=utf-8");
+
+/// Store, but ask before each use. All answers carry it until caching lands.
+pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// For answers with a token: no cache may keep them.
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Bodies up to this size are sent as they are: a packet is a packet, and compressing costs more than it saves.
+const COMPRESS_BYTES_MIN: u64 = 1024;
+
+/// Serializes what cannot fail to serialize: own structs and values with text keys.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .unwrap_or_else(|cause| {
+            tracing::error!(%cause, "response could not be serialized");
+            Bytes::from_static(b"{}")
+        })
+}
+
+/// A JSON body.
+pub(crate) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_CACHE);
+    response
+}
+
+/// A JSON body from a value.
+pub(crate) fn value<T: Serialize>(value: &T) -> Response {
+    json(StatusCode::OK, to_json(value))
+}
+
+/// A complete document with its version as entity tag.
+pub(crate) fn document(status: StatusCode, version: u64, body: Bytes) -> Response {
+    let mut response = json(status, body);
+    response.headers_mut().insert(ETAG, entity_tag(version));
+    response
+}
+
+/// 304: the client has this version.
+pub(crate) fn not_modified(version: u64) -> Response {
+    let mut response = empty(StatusCode::NOT_MODIFIED);
+    response.headers_mut().insert(ETAG, entity_tag(version));
+    response
+}
+
+/// No body.
+pub(crate) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
+    response
+}
+
+/// The headers of the answer to the same GET, without its body.
+pub(crate) fn without_body(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    if let Some(bytes) = body
+        .size_hint()
+        .exact()
+        .filter(|_| head.status != StatusCode::NOT_MODIFIED)
+    {
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    Response::from_parts(head, Body::empty())
+}
+
+fn entity_tag(version: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
+}
+
+/// Compresses the body if the client accepts it and it is large enough.
+pub(crate) async fn compress(request: &HeaderMap, response: Response) -> Response {
+    let Some(coding) = accepted_coding(request) else {
+        return response;
+    };
+    if response
+        .body()
+        .size_hint()
+        .exact()
+        .is_some_and(|bytes| bytes <= COMPRESS_BYTES_MIN)
+    {
+        return response;
+    }
+    // The layer wants a request to negotiate from. It gets one that leaves no choice: left to the client's own header it answers
+    // 406 when nothing fits, and by then a write has happened.
+    let mut negotiated = Request::new(Body::empty());
+    negotiated
+        .headers_mut()
+        .insert(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+    let compression =
+        Compression::new(Answer(Some(response))).compress_when(SizeAbove::new(COMPRESS_BYTES_MIN));
+    match compression.oneshot(negotiated).await {
+        Ok(compressed) => compressed.map(Body::new),
+        Err(never) => match never {},
+    }
+}
+
+/// The coding to use: zstd before gzip, unless the client gave it weight 0.
+fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
+    let mut gzip = false;
+    for line in headers.get_all(ACCEPT_ENCODING) {
+        for item in line.to_str().unwrap_or_default().split(',') {
+            let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let refused = parameters
+                .trim()
+                .strip_prefix("q=")
+                .is_some_and(|weight| weight.parse() == Ok(0.0_f32));
+            match name.trim() {
+                "zstd" if !refused => return Some("zstd"),
+                "gzip" if !refused => gzip = true,
+                _ => {}
+            }
+        }
+    }
+    gzip.then_some("gzip")
+}
+
+/// A service that gives one response, which exists already.
+#[derive(Clone)]
+struct Answer<T>(Option<T>);
+
+impl<T: Default> Service<Request<Body>> for Answer<T> {
+    type Response = T;
+    type Error = Infallible;
+    type Future = Ready<Result<T, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        ready(Ok(self.0.take().unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::CONTENT_ENCODING;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn accepting(text: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(text))])
+    }
+
+    #[test]
+    fn the_coding_is_one_that_the_client_takes() {
+        for (header, expected) in [
+            ("gzip", Some("gzip")),
+            ("gzip, deflate, br, zstd", Some("zstd")),
+            ("gzip;q=0.5,zstd;q=0", Some("gzip")),
+            ("gzip; q=0", None),
+            ("br", None),
+            ("identity", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(accepted_coding(&accepting(header)), expected, "{header}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_large_bodies_are_compressed() {
+        let large = || json(StatusCode::OK, "x".repeat(4096));
+        let small = || json(StatusCode::OK, "x".repeat(1024));
+        for (headers, response, expected) in [
+            (accepting("gzip"), large(), Some("gzip")),
+            (accepting("zstd, gzip"), large(), Some("zstd")),
+            (accepting("gzip"), small(), None),
+            (accepting("br, identity;q=0"), large(), None),
+            (HeaderMap::new(), large(), None),
+        ] {
+            let response = compress(&headers, response).await;
+            assert_eq!(response.status(), 200);
+            assert_eq!(
+                response
+                    .headers()
+                    .get(CONTENT_ENCODING)
+                    .map(|v| v.to_str().expect("ascii")),
+                expected
+            );
+            let bytes = response
+                .into_body()
+                .collect()
+                .await
+                .expect("body")
+                .to_bytes();
+            assert_eq!(bytes.len() < 1024, expected.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn head_states_the_length_of_the_body_it_leaves_out() {
+        let response = without_body(document(
+            StatusCode::OK,
+            7,
+            Bytes::from_static(b"{\"a\":1}"),
+        ));
+        assert_eq!(response.headers()[CONTENT_LENGTH], "7");
+        assert_eq!(response.headers()[ETAG], "\"7\"");
+        assert!(
+            response
+                .into_body()
+                .collect()
+                .await
+                .expect("body")
+                .to_bytes()
+                .is_empty()
+        );
+        assert!(
+            !without_body(not_modified(7))
+                .headers()
+                .contains_key(CONTENT_LENGTH)
+        );
+    }
+}

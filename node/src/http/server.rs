@@ -1,0 +1,210 @@
+//! Connections: accepting, limits and time-outs of HTTP/1.1 and HTTP/2 on one listener, and draining on stop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Buffer for a request head, and with it its limit. Far above the 16 KiB request lines of long queries; past it hyper answers 431.
+const HEAD_BYTES_MAX: usize = 128 * 1024;
+
+/// Time for a request head to arrive, which is also how long an idle HTTP/1.1 connection is kept.
+const HEAD_READ_TIME: Duration = Duration::from_secs(75);
+
+/// Parallel requests on one HTTP/2 connection. Above what one client process has in flight.
+const STREAMS_MAX: u32 = 1024;
+
+/// Bytes that a peer may send on one HTTP/2 stream unread: one full body.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// The same for a whole connection.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// How often a silent HTTP/2 connection is probed, and how long the answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIME: Duration = Duration::from_secs(20);
+
+/// Pause after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `app` until `stop`, then lets running requests end for at most `drain`.
+///
+/// At most `connections_max` connections are open; further ones wait in the kernel's queue.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    connections_max: usize,
+    stop: CancellationToken,
+    drain: Duration,
+) {
+    let builder = Arc::new(builder());
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &permits) => accepted,
+            () = stop.cancelled() => break,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(cause) => {
+                tracing::warn!(%cause, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (builder, app, watcher) = (Arc::clone(&builder), app.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let connection = builder
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+                .into_owned();
+            if let Err(cause) = watcher.watch(connection).await {
+                tracing::debug!(%cause, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were cut off: the time to drain is over");
+    }
+}
+
+/// The next connection, with its place among the open ones.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    // Answers are written whole; waiting to fill a packet would only delay them.
+    stream.set_nodelay(true)?;
+    Ok((stream, permit))
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_READ_TIME)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIME);
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Serves `app` on a free port.
+    async fn server(app: Router) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(serve(
+            listener,
+            app,
+            10,
+            stop.clone(),
+            Duration::from_secs(5),
+        ));
+        (address, stop, served)
+    }
+
+    /// Answers with the length of the path.
+    fn lengths() -> Router {
+        Router::new().fallback(|request: axum::extract::Request| async move {
+            request.uri().path().len().to_string()
+        })
+    }
+
+    async fn ask(stream: &mut TcpStream, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("write");
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("read");
+        text
+    }
+
+    #[tokio::test]
+    async fn request_lines_of_the_longest_queries_are_taken() {
+        let (address, _stop, _) = server(lengths()).await;
+        for length in [16 * 1024, 60 * 1024] {
+            let mut stream = TcpStream::connect(address).await.expect("connect");
+            ask(&mut stream, &format!("/{}", "x".repeat(length - 1))).await;
+            let text = answer(stream).await;
+            assert!(
+                text.starts_with("HTTP/1.1 200") && text.ends_with(&length.to_string()),
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn http2_is_understood_on_the_same_port() {
+        let (address, _stop, _) = server(lengths()).await;
+        let stream = TcpStream::connect(address).await.expect("connect");
+        let io = TokioIo::new(stream);
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                .await
+                .expect("handshake");
+        tokio::spawn(connection);
+        let request = http::Request::get("http://h/abc")
+            .body(axum::body::Body::empty())
+            .expect("request");
+        assert_eq!(
+            client.send_request(request).await.expect("answer").status(),
+            200
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stop_lets_running_requests_end() {
+        let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (signal, wait) = (Arc::clone(&entered), Arc::clone(&leave));
+        let app = Router::new().fallback(move || async move {
+            signal.notify_one();
+            wait.notified().await;
+        });
+        let (address, stop, served) = server(app).await;
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        ask(&mut stream, "/").await;
+        entered.notified().await;
+        stop.cancel();
+        leave.notify_one();
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
+        served.await.expect("served");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

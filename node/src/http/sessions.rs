@@ -1,0 +1,176 @@
+//! Connect, log-in, log-out (contract sections 2.1 and 8.2).
+//!
+//! A token travels in the header `baqend-authorization-token`, and in the body of connect; such an answer may not be stored by anyone.
+
+use axum::response::Response;
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
+use proto::ErrorCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use service::{Connect, Error, Session};
+
+use super::edge::Call;
+use super::error::refuse;
+use super::respond;
+
+/// Delivers a new token.
+const TOKEN_HEADER: &str = "baqend-authorization-token";
+
+/// Seconds after which a browser asks for a new Bloom filter.
+const BLOOM_FILTER_REFRESH_SECONDS: u32 = 60;
+
+/// What a client sends to log in.
+#[derive(Deserialize)]
+struct Credentials {
+    username: String,
+    password: String,
+}
+
+/// The answer to connect. It has no `bloomFilter`: an empty one would say that every cached copy is fresh.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConnectBody<'a> {
+    schema: &'a Value,
+    bloom_filter_refresh: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a RawValue>,
+}
+
+/// `GET /connect`. Never refused for its credentials: a client whose connect fails is unusable for good.
+pub(crate) async fn connect(call: Call<'_>) -> Result<Response, Error> {
+    let ctx = call.context().unwrap_or_else(|_| call.anonymous_context());
+    connected(&call.shared.service.connect(&ctx).await?)
+}
+
+fn connected(connect: &Connect) -> Result<Response, Error> {
+    let user = connect
+        .user
+        .as_deref()
+        .map(serde_json::from_slice::<&RawValue>)
+        .transpose();
+    let user = user.map_err(|cause| {
+        tracing::error!(%cause, "the stored user is not JSON");
+        refuse(ErrorCode::Internal, "internal error")
+    })?;
+    let mut response = respond::value(&ConnectBody {
+        schema: &connect.schema,
+        bloom_filter_refresh: BLOOM_FILTER_REFRESH_SECONDS,
+        token: connect.token.as_deref(),
+        user,
+    });
+    if connect.token.is_some() {
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, respond::NO_STORE);
+    }
+    Ok(response)
+}
+
+/// `POST /db/User/login`.
+pub(crate) async fn login(mut call: Call<'_>) -> Result<Response, Error> {
+    // Whoever logs in anew may hold a token that is no good any more.
+    let ctx = call.anonymous_context();
+    let body = call.read_body().await?;
+    // The parser's own message could quote a password.
+    let credentials: Credentials = serde_json::from_slice(&body).map_err(|_| {
+        refuse(
+            ErrorCode::SyntaxError,
+            "expected a JSON object with the texts username and password",
+        )
+    })?;
+    session(
+        call.shared
+            .service
+            .login(&ctx, &credentials.username, &credentials.password)
+            .await?,
+    )
+}
+
+/// `GET /db/User/me`.
+pub(crate) async fn me(call: Call<'_>) -> Result<Response, Error> {
+    let ctx = call.context()?;
+    session(call.shared.service.me(&ctx).await?)
+}
+
+/// `GET /db/User/logout`.
+pub(crate) async fn logout(call: Call<'_>) -> Result<Response, Error> {
+    let ctx = call.context()?;
+    call.shared.service.logout(&ctx).await?;
+    Ok(respond::empty(StatusCode::NO_CONTENT))
+}
+
+/// The user, with the token in the header.
+fn session(session: Session) -> Result<Response, Error> {
+    let token = HeaderValue::try_from(session.token)
+        .map_err(|_| refuse(ErrorCode::Internal, "internal error"))?;
+    let mut response = respond::json(StatusCode::OK, session.user);
+    response.headers_mut().insert(TOKEN_HEADER, token);
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, respond::NO_STORE);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::BodyExt;
+    use serde_json::json;
+
+    use super::*;
+
+    async fn body_of(response: Response) -> String {
+        String::from_utf8(
+            response
+                .into_body()
+                .collect()
+                .await
+                .expect("body")
+                .to_bytes()
+                .to_vec(),
+        )
+        .expect("utf-8")
+    }
+
+    #[tokio::test]
+    async fn connect_names_a_session_only_if_there_is_one() {
+        let anonymous = Connect {
+            schema: json!([]),
+            token: None,
+            user: None,
+        };
+        let response = connected(&anonymous).expect("response");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
+        assert_eq!(
+            body_of(response).await,
+            r#"{"schema":[],"bloomFilterRefresh":60}"#
+        );
+
+        let user = Bytes::from_static(br#"{"id":"/db/User/1"}"#);
+        let known = Connect {
+            schema: json!([{"class": "/db/Todo"}]),
+            token: Some("5f".into()),
+            user: Some(user),
+        };
+        let response = connected(&known).expect("response");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        let expected = r#"{"schema":[{"class":"/db/Todo"}],"bloomFilterRefresh":60,"token":"5f","user":{"id":"/db/User/1"}}"#;
+        assert_eq!(body_of(response).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_session_comes_with_its_token_and_is_never_stored() {
+        let response = session(Session {
+            token: "5f".into(),
+            user: Bytes::from_static(b"{}"),
+        })
+        .expect("response");
+        assert_eq!(response.headers()[TOKEN_HEADER], "5f");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(body_of(response).await, "{}");
+    }
+}

@@ -1,0 +1,15 @@
+//! One node of larder as a library, so that tests can run it inside their own process; `main.rs` is only the command line.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`http`] [`grpc`] | the edges: the client port and the admin port |
+//! | [`telemetry`] | metrics and logs |
+
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod grpc;
+pub mod http;
+pub mod node;
+pub mod telemetry;

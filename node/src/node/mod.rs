@@ -1,0 +1,293 @@
+//! One node's whole life: what is built in which order, and stopped in the reverse.
+//!
+//! Start: data directory → connections to peers → groups → service → peer port → stored replicas → client and admin
+//! ports → jobs. A node that belongs to no cluster yet does all of this too, without replicas: `/healthz` answers, and
+//! `cluster init` finds it.
+//!
+//! Stop: refuse new connections and let requests end → hand leaders away → stop the groups → flush → close the log.
+
+mod join;
+mod ports;
+mod replicas;
+mod stop;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use cluster::machine::ClusterMachine;
+use futures::future::BoxFuture;
+use proto::peer::peer_server::PeerServer;
+use raft::transport::ForwardHandler;
+use raft::transport::client::Peers;
+use raft::transport::server::PeerService;
+use raft::{Host, HostParts, Pool};
+use service::clock::SystemClock;
+use service::{Ports, Service};
+use storage::Storage;
+use storage::engine::rocks::DataOptions;
+use storage::raft_log::LogOptions;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+
+use crate::cli::exit::{Exit, Status};
+use crate::config::{Config, LogFormat};
+use crate::{http, telemetry};
+
+use self::join::Joining;
+use self::replicas::Replicas;
+
+/// Threads that apply entries and write snapshots. Two: more than the cores of a small machine only switch.
+const APPLY_THREADS: usize = 2;
+
+/// Client connections open at once; further ones wait in the kernel's queue.
+const CLIENT_CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// Admin connections open at once.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Time for running requests to end when the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// HTTP/2 windows of the peer port, as large as the asking side's.
+const PEER_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Runs a node until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Before anything is served: a port in use, a data directory that is locked, of another cluster or of a newer format.
+/// The message names it.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let format = match config.telemetry.log_format {
+        LogFormat::Text => telemetry::LogFormat::Text,
+        LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::init_logging(format, &config.telemetry.log).map_err(|error| Exit::new(Status::Config, error))?;
+    let metrics = telemetry::install_metrics().context("metrics")?;
+    if config.security.insecure {
+        tracing::warn!("running without TLS and peer authentication (security.insecure): use it in trusted networks only");
+    }
+
+    let client = bind(config.listen.client, "listen.client").await?;
+    let peer = bind(config.listen.peer, "listen.peer").await?;
+    let admin = bind(config.listen.admin, "listen.admin").await?;
+
+    let storage = open_storage(&config)?;
+    let stop = CancellationToken::new();
+    let node = Node::build(&config, storage, stop.clone()).await?;
+    tracing::info!(node = %node.host.node(), name = config.node.name, "node is up");
+
+    let peer_server = tokio::spawn(serve_peers(peer, node.peer_service(&config), stop.clone()));
+    let limits = http_limits(&config);
+    let servers = tokio::spawn({
+        let client_app = http::client_app(node.service.clone(), limits);
+        let info = node_info(&config, &node.host);
+        let control = Arc::new(ports::Control(node.host.clone()));
+        let admin_app = http::admin::admin_app(node.service.clone(), metrics.clone(), info, control);
+        let stop = stop.clone();
+        async move {
+            tokio::join!(
+                http::server::serve(client, client_app, CLIENT_CONNECTIONS_MAX, stop.clone(), DRAIN),
+                http::server::serve(admin, admin_app, ADMIN_CONNECTIONS_MAX, stop, DRAIN),
+            );
+        }
+    });
+    let jobs = tokio::spawn(node.service.jobs().run(stop.clone()));
+    let replicas = tokio::spawn(Arc::clone(&node.replicas).run(stop.clone()));
+    let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
+    let gauges = tokio::spawn(stop::gauges(node.storage.clone(), node.host.clone(), stop.clone()));
+
+    stop::signal().await?;
+    tracing::info!("stopping");
+    stop::hand_over(&node.host, &node.peers).await;
+    stop.cancel();
+    let _ = tokio::join!(servers, jobs, replicas, upkeep, gauges);
+    node.host.shutdown().await;
+    node.stop_peers.cancel();
+    let _ = peer_server.await;
+    stop::close(node.storage).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The parts of a running node that outlive their building.
+struct Node {
+    storage: Storage,
+    host: Host,
+    peers: Peers,
+    service: Service,
+    replicas: Arc<Replicas>,
+    joining: Arc<Joining>,
+    /// Ends the outgoing connections; after the groups, which still talk while they stop.
+    stop_peers: CancellationToken,
+}
+
+impl Node {
+    async fn build(config: &Config, storage: Storage, stop: CancellationToken) -> anyhow::Result<Self> {
+        let id = storage.logs.directory().node_id();
+        let stop_peers = CancellationToken::new();
+        let peers = Peers::new(id, stop_peers.clone());
+        if let Some(cluster) = storage.logs.directory().cluster_id() {
+            peers.set_cluster(&cluster);
+        }
+        let host = Host::new(HostParts {
+            node: id,
+            options: raft_options(config),
+            logs: storage.logs.clone(),
+            pool: Pool::new("larder-apply", APPLY_THREADS).context("apply threads")?,
+            transport: Arc::new(peers.clone()),
+            send_dir: config.node.data_dir.join("sending"),
+        })?;
+        let machine = ClusterMachine::new();
+        let metadata = machine.handle();
+        let replicas = Arc::new(Replicas::new(storage.clone(), host.clone(), peers.clone(), machine, own_node(config, id.0)));
+        replicas.open_stored().await?;
+        let joining = Arc::new(Joining::new(own_node(config, id.0), storage.clone(), peers.clone(), Arc::clone(&replicas)));
+        let options = service::Options {
+            node: id,
+            seeds: seeds(config),
+            dev: config.security.allow_default_password,
+            limits: service::Limits {
+                body_bytes_max: config.limits.body_bytes_max,
+                key_bytes_max: config.limits.key_bytes_max,
+                depth_max: config.limits.depth_max,
+                ..service::Limits::default()
+            },
+        };
+        let ports = Ports {
+            groups: Arc::new(ports::RaftGroups(host.clone())),
+            forward: Arc::new(ports::PeerForward(peers.clone())),
+            members: Arc::new(ports::PeerMembers),
+            metadata,
+            clock: Arc::new(SystemClock::new()),
+        };
+        let service = Service::new(options, ports);
+        replicas.announce(service.clone(), stop);
+        Ok(Self { storage, host, peers, service, replicas, joining, stop_peers })
+    }
+
+    fn peer_service(&self, config: &Config) -> PeerServer<PeerService> {
+        let forwards = Arc::new(Forwards(self.service.clone()));
+        let joining: Arc<Joining> = Arc::clone(&self.joining);
+        PeerService::new(self.host.clone(), forwards, joining, config.node.data_dir.join("receiving"))
+    }
+}
+
+/// Requests that other nodes forwarded here.
+struct Forwards(Service);
+
+impl ForwardHandler for Forwards {
+    fn handle(&self, body: Bytes) -> BoxFuture<'static, Bytes> {
+        let service = self.0.clone();
+        Box::pin(async move { service.handle_forward(body).await })
+    }
+}
+
+fn open_storage(config: &Config) -> anyhow::Result<Storage> {
+    let dir = &config.node.data_dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("data directory {}", dir.display()))?;
+    // What was being sent or received when the node last stopped is started anew by its sender.
+    for left in ["sending", "receiving"] {
+        let _ = std::fs::remove_dir_all(dir.join(left));
+    }
+    let options = storage::Options {
+        log: LogOptions {
+            tail_bytes: config.storage.log_tail_bytes,
+            memtable_bytes: config.storage.log_memtable_bytes,
+            ..LogOptions::default()
+        },
+        data: DataOptions {
+            memtable_bytes: config.storage.memtable_bytes,
+            block_cache_bytes: config.storage.block_cache_bytes,
+            ..DataOptions::default()
+        },
+    };
+    let storage = storage::open(dir, &options).with_context(|| format!("data directory {}", dir.display()))?;
+    storage.logs.on_failure(|error| {
+        // Nothing that waits may be answered: after a failed sync it is unknown what is on disk.
+        tracing::error!(%error, "the log disk failed; the process ends");
+        std::process::exit(i32::from(Status::LogFailed as u8));
+    });
+    Ok(storage)
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; another process listens there: stop it or change the key",
+            _ => "",
+        };
+        Exit::new(Status::Error, format_args!("{key} = {address}: {error}{hint}")).into()
+    })
+}
+
+async fn serve_peers(listener: TcpListener, service: PeerServer<PeerService>, stop: CancellationToken) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = tonic::transport::Server::builder()
+        .initial_stream_window_size(PEER_WINDOW_BYTES)
+        .initial_connection_window_size(PEER_WINDOW_BYTES * 2)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, async move {
+            stop.cancelled().await;
+            // Links never end by themselves; the peers reconnect elsewhere once this process is gone.
+        });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "peer port failed");
+    }
+}
+
+fn raft_options(config: &Config) -> raft::Options {
+    let millis = Duration::from_millis;
+    raft::Options {
+        heartbeat: millis(config.raft.heartbeat_ms),
+        heartbeat_min_interval: millis(config.raft.heartbeat_min_interval_ms),
+        election_min: millis(config.raft.election_min_ms),
+        election_max: millis(config.raft.election_max_ms),
+        quorum_loss_probe: millis(config.raft.quorum_loss_probe_ms),
+        proposals_in_flight_max: config.limits.proposals_in_flight_max,
+    }
+}
+
+fn http_limits(config: &Config) -> http::Limits {
+    http::Limits {
+        body_bytes_max: config.limits.body_bytes_max,
+        requests_in_flight_max: config.limits.requests_in_flight_max,
+        request_time: config.limits.deadline(),
+        ..http::Limits::default()
+    }
+}
+
+/// The nodes that found a cluster: the configured ones, or this one alone.
+fn seeds(config: &Config) -> Vec<String> {
+    match config.cluster.seeds.is_empty() {
+        true => vec![config.peer_address()],
+        false => config.cluster.seeds.clone(),
+    }
+}
+
+fn own_node(config: &Config, id: u64) -> proto::log::Node {
+    proto::log::Node {
+        id,
+        name: config.node.name.clone(),
+        zone: config.node.zone.clone(),
+        client_address: config.client_address(),
+        peer_address: config.peer_address(),
+        weight: 0,
+    }
+}
+
+fn node_info(config: &Config, host: &Host) -> http::admin::NodeInfo {
+    http::admin::NodeInfo {
+        id: host.node().to_string(),
+        name: config.node.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        client: config.client_address(),
+        peer: config.peer_address(),
+        admin: config.listen.admin.to_string(),
+        zone: config.node.zone.clone(),
+    }
+}

@@ -1,0 +1,189 @@
+//! Makes this node hold the replicas that the metadata assigns to it, and no other.
+//!
+//! A replica is started only for an id that metadata lists. The first membership of a fresh group is set by the node of
+//! its preferred leader at once, and by the others if no leader shows: all of them set the same one, so it does not
+//! matter who was first. Retiring replicas is not done here yet: nothing retires them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cluster::machine::{ClusterMachine, StateHandle};
+use cluster::state::ClusterState;
+use proto::{NodeId, ReplicaId, ShardId};
+use raft::Host;
+use raft::transport::client::Peers;
+use service::Service;
+use storage::Storage;
+use storage::machine::documents::DocumentMachine;
+use storage::machine::{Machine, Replica};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+/// Looks again at least so often: a group without a leader sends no event.
+const LOOK_AGAIN: Duration = Duration::from_millis(1000);
+
+/// How long a group may be without a leader before a node that is not its preferred leader sets its membership.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long one announcement of an address may take.
+const ANNOUNCE_TIME: Duration = Duration::from_secs(5);
+
+/// The replicas of this node.
+pub(super) struct Replicas {
+    storage: Storage,
+    host: Host,
+    peers: Peers,
+    machine: Arc<ClusterMachine>,
+    own: proto::log::Node,
+    /// One opening at a time: a join and the metadata may ask for the same replica.
+    opening: Mutex<()>,
+}
+
+impl Replicas {
+    pub(super) fn new(
+        storage: Storage,
+        host: Host,
+        peers: Peers,
+        machine: Arc<ClusterMachine>,
+        own: proto::log::Node,
+    ) -> Self {
+        Self { storage, host, peers, machine, own, opening: Mutex::new(()) }
+    }
+
+    fn metadata(&self) -> StateHandle {
+        self.machine.handle()
+    }
+
+    /// Starts the replicas that lie on this disk.
+    ///
+    /// # Errors
+    /// One of them cannot be recovered.
+    pub(super) async fn open_stored(&self) -> anyhow::Result<()> {
+        let mut rows = self.storage.logs.directory().replicas();
+        // Metadata first: it holds the addresses that the other groups need.
+        rows.sort_by_key(|row| row.shard);
+        for row in rows {
+            self.open(row.shard, row.replica).await?;
+            if row.shard == ShardId::META {
+                self.connect(&self.metadata().current());
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one replica, made on disk first if it is new. A no-op if it runs.
+    ///
+    /// # Errors
+    /// The disk failed, or the stored state cannot be recovered.
+    pub(super) async fn open(&self, shard: ShardId, replica: ReplicaId) -> anyhow::Result<()> {
+        let _one = self.opening.lock().await;
+        if self.host.status(shard).is_some_and(|status| status.replica == replica) {
+            return Ok(());
+        }
+        let storage = self.storage.clone();
+        let machine: Arc<dyn Machine> =
+            if shard.is_meta() { self.machine.clone() } else { Arc::new(DocumentMachine) };
+        let opened = tokio::task::spawn_blocking(move || {
+            let row = storage.logs.directory().create_replica(shard, replica)?;
+            let applied = Replica::open(storage.engine.clone(), machine, shard, row.data)?;
+            Ok::<_, storage::Error>((applied, storage.logs.group(row.log)?))
+        });
+        let (applied, log) = opened.await?.with_context(|| format!("replica {replica} of shard {shard}"))?;
+        self.host.open_group(shard, replica, applied, log).await?;
+        tracing::info!(%shard, %replica, "replica open");
+        Ok(())
+    }
+
+    /// Follows the metadata until `stop`.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        self.metadata().subscribe(Box::new(move |_| wake.notify_one()));
+        let mut waiting = BTreeMap::new();
+        loop {
+            let state = self.metadata().current();
+            if state.is_initialized() {
+                self.connect(&state);
+                self.follow(&state, &mut waiting).await;
+                self.add_learners(&state).await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changed.notified() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Tells the cluster, once it is there and whenever metadata says something else, where this node is.
+    pub(super) fn announce(&self, service: Service, stop: CancellationToken) {
+        let (metadata, own) = (self.metadata(), self.own.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                }
+                let state = metadata.current();
+                let known = state.nodes.get(&NodeId(own.id));
+                let stale = known.is_some_and(|node| {
+                    node.peer_address != own.peer_address || node.client_address != own.client_address
+                });
+                let deadline = std::time::Instant::now() + ANNOUNCE_TIME;
+                if stale && let Err(error) = service.announce_node(own.clone(), deadline).await {
+                    tracing::debug!(%error, "address not announced yet");
+                }
+            }
+        });
+    }
+
+    fn connect(&self, state: &ClusterState) {
+        self.peers.set_cluster(&state.cluster_id);
+        for (node, known) in &state.nodes {
+            self.peers.set_address(*node, &known.peer_address);
+        }
+    }
+
+    /// Opens what is assigned and sets the membership of fresh groups. `waiting` counts looks without a leader.
+    async fn follow(&self, state: &ClusterState, waiting: &mut BTreeMap<ShardId, u32>) {
+        for (shard, replica) in state.replicas_on(self.host.node()) {
+            if let Err(error) = self.open(shard, replica).await {
+                tracing::error!(%shard, %replica, error = format!("{error:#}"), "replica not started");
+                continue;
+            }
+            if shard.is_meta() || self.host.leader(shard).is_some() {
+                waiting.remove(&shard);
+                continue;
+            }
+            let looks = waiting.entry(shard).or_insert(0);
+            *looks += 1;
+            let preferred = state.preferred_leader(shard) == Some(replica);
+            if !preferred && LOOK_AGAIN * *looks < PATIENCE {
+                continue;
+            }
+            let members =
+                state.voters(shard).iter().map(|assigned| (assigned.replica, assigned.node)).collect();
+            if let Err(error) = self.host.initialize(shard, &members).await {
+                tracing::warn!(%shard, %error, "membership not set");
+            }
+        }
+    }
+
+    /// The metadata leader adds nodes beyond the voters as learners.
+    async fn add_learners(&self, state: &ClusterState) {
+        if !self.host.is_leader(ShardId::META) {
+            return;
+        }
+        let Some(status) = self.host.status(ShardId::META) else { return };
+        for assigned in state.assignments(ShardId::META) {
+            if status.members.contains_key(&assigned.replica) {
+                continue;
+            }
+            if let Err(error) = self.host.add_learner(ShardId::META, assigned.replica, assigned.node).await {
+                tracing::warn!(node = %assigned.node, %error, "metadata learner not added");
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Stopping a node, and the gauges of what it holds while it runs.
+
+use std::time::Duration;
+
+use raft::transport::client::Peers;
+use raft::{Host, Role};
+use storage::Storage;
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Time to hand all leaders away. Short: when the whole cluster stops, nobody is left to take them.
+const HAND_OVER: Duration = Duration::from_millis(1500);
+
+/// Between two looks at the gauges.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
+/// Returns at SIGTERM or Ctrl-C.
+pub(super) async fn signal() -> std::io::Result<()> {
+    let mut terminate = on_signal(SignalKind::terminate())?;
+    let mut interrupt = on_signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Hands every shard that this node leads to a voter that is up and has (nearly) the whole log, so that writes do not
+/// wait for an election.
+pub(super) async fn hand_over(host: &Host, peers: &Peers) {
+    let deadline = Instant::now() + HAND_OVER;
+    let mut led = Vec::new();
+    for shard in host.shards() {
+        let Some(status) = host.status(shard).filter(|status| status.role == Role::Leader) else { continue };
+        let others = status.members.iter().filter(|(replica, member)| {
+            **replica != status.replica && member.voter && peers.is_up(member.node)
+        });
+        let Some((target, _)) = others.max_by_key(|(_, member)| member.matched) else { continue };
+        if let Err(error) = host.transfer_leader(shard, *target).await {
+            tracing::debug!(%shard, %error, "leader not handed over");
+            continue;
+        }
+        led.push((shard, status.leader));
+    }
+    for (shard, seen) in led {
+        host.leader_changed(shard, seen, deadline).await;
+    }
+}
+
+/// Flushes what was applied, so that the next start has nothing to replay, and closes the log.
+pub(super) async fn close(storage: Storage) {
+    let closed = tokio::task::spawn_blocking(move || {
+        if let Err(error) = storage.engine.flush() {
+            tracing::warn!(%error, "not flushed; the next start replays the log");
+        }
+        storage.logs.shutdown();
+    });
+    if let Err(error) = closed.await {
+        tracing::error!(%error, "close failed");
+    }
+}
+
+/// Publishes sizes and queue lengths until `stop`.
+pub(super) async fn gauges(storage: Storage, host: Host, stop: CancellationToken) {
+    loop {
+        let data = storage.engine.stats();
+        metrics::gauge!("larder_data_memtable_bytes").set(data.memtable_bytes as f64);
+        metrics::gauge!("larder_data_block_cache_bytes").set(data.block_cache_bytes as f64);
+        metrics::gauge!("larder_data_sst_bytes").set(data.sst_bytes as f64);
+        let shards = host.shards();
+        let led = shards.iter().filter(|shard| host.is_leader(**shard)).count();
+        metrics::gauge!("larder_shards").set(shards.len() as f64);
+        metrics::gauge!("larder_shards_led").set(led as f64);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(GAUGES_EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Three hosts over the memory network: elections, replication, cuts, hand-over, snapshots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::{NodeId, ReplicaId, ShardId};
+use storage::engine::rocks::{DataOptions, Rocks};
+use storage::machine::{Machine, Replica, Transaction};
+use storage::raft_log::{LogOptions, Logs};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::transport::memory::Network;
+use crate::{Host, HostParts, Options, Pool, ProposeError, ReadError};
+
+const SHARD: ShardId = ShardId(1);
+
+/// Counts commands in a row of its own and answers with the count.
+struct Counter;
+
+impl Machine for Counter {
+    fn apply(&self, tx: &mut Transaction<'_>, _: storage::LogId, _: &Bytes) -> storage::Result<Bytes> {
+        let column = storage::engine::Column::Documents;
+        let count = tx.get(column, b"count")?.map_or(0, |bytes| bytes.len() as u64) + 1;
+        tx.put(column, b"count", vec![b'x'; count as usize].into());
+        Ok(Bytes::from(count.to_be_bytes().to_vec()))
+    }
+}
+
+struct Node {
+    host: Host,
+    replica: Arc<Replica>,
+    _dir: TempDir,
+}
+
+struct Cluster {
+    network: Network,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    async fn start(count: u64) -> Self {
+        let network = Network::default();
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            nodes.push(start_node(&network, number).await);
+        }
+        let members: BTreeMap<_, _> = (1..=count).map(|n| (ReplicaId(n), NodeId(n))).collect();
+        nodes[0].host.initialize(SHARD, &members).await.expect("initialized");
+        Self { network, nodes }
+    }
+
+    async fn leader(&self, among: &[usize]) -> usize {
+        let deadline = deadline();
+        loop {
+            let lead = among.iter().copied().find(|&at| self.nodes[at].host.is_leader(SHARD));
+            if let Some(lead) = lead {
+                return lead;
+            }
+            assert!(Instant::now() < deadline, "no leader in time");
+            let seen = self.nodes[among[0]].host.leader(SHARD);
+            self.nodes[among[0]].host.leader_changed(SHARD, seen, Instant::now() + Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn applied(&self, at: usize, index: u64) {
+        let deadline = deadline();
+        while self.nodes[at].replica.applied().id.map_or(0, |id| id.index) < index {
+            assert!(Instant::now() < deadline, "node {at} did not apply {index}");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn start_node(network: &Network, number: u64) -> Node {
+    let dir = tempfile::tempdir().expect("folder");
+    let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("logs");
+    let engine = Arc::new(Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data"));
+    let host = Host::new(HostParts {
+        node: NodeId(number),
+        options: Options::default(),
+        logs: logs.clone(),
+        pool: Pool::new("test-apply", 1).expect("thread"),
+        transport: Arc::new(network.endpoint(NodeId(number))),
+        send_dir: dir.path().join("send"),
+    })
+    .expect("options");
+    let row = logs.directory().create_replica(SHARD, ReplicaId(number)).expect("row");
+    let replica = Replica::open(engine, Arc::new(Counter), SHARD, row.data).expect("replica");
+    let log = logs.group(row.log).expect("log");
+    host.open_group(SHARD, ReplicaId(number), Arc::clone(&replica), log).await.expect("open");
+    network.connect(NodeId(number), host.clone());
+    Node { host, replica, _dir: dir }
+}
+
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn command() -> Bytes {
+    Bytes::from_static(b"more")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_applied_everywhere_and_read_back() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    for expected in 1..=20u64 {
+        let reply = cluster.nodes[leader].host.propose(SHARD, command(), deadline()).await.expect("applied");
+        assert_eq!(reply.as_ref(), expected.to_be_bytes());
+    }
+    cluster.nodes[leader].host.read_barrier(SHARD, deadline()).await.expect("linearizable");
+    let index = cluster.nodes[leader].replica.applied().id.expect("applied").index;
+    for at in 0..3 {
+        cluster.applied(at, index).await;
+        assert_eq!(cluster.nodes[at].replica.applied().chain, cluster.nodes[leader].replica.applied().chain);
+    }
+    let follower = (leader + 1) % 3;
+    assert_eq!(
+        cluster.nodes[follower].host.propose(SHARD, command(), deadline()).await,
+        Err(ProposeError::NotLeader { hint: Some(NodeId(leader as u64 + 1)) })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_off_leader_refuses_reads_and_the_others_elect_one() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader(&[0, 1, 2]).await;
+    cluster.nodes[old].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    cluster.network.cut(NodeId(old as u64 + 1));
+    let soon = Instant::now() + Duration::from_millis(500);
+    let read = cluster.nodes[old].host.read_barrier(SHARD, soon).await;
+    assert!(matches!(read, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })), "{read:?}");
+    let soon = Instant::now() + Duration::from_millis(500);
+    let lost = cluster.nodes[old].host.propose(SHARD, command(), soon).await;
+    assert!(matches!(lost, Err(ProposeError::Unknown | ProposeError::NotLeader { .. })), "{lost:?}");
+    let others: Vec<_> = (0..3).filter(|at| *at != old).collect();
+    let new = cluster.leader(&others).await;
+    cluster.nodes[new].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    cluster.network.heal(NodeId(old as u64 + 1));
+    let index = cluster.nodes[new].replica.applied().id.expect("applied").index;
+    cluster.applied(old, index).await;
+    assert_eq!(cluster.nodes[old].replica.applied().chain, cluster.nodes[new].replica.applied().chain);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader(&[0, 1, 2]).await;
+    cluster.nodes[old].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    let to = (old + 1) % 3;
+    cluster.nodes[old].host.transfer_leader(SHARD, ReplicaId(to as u64 + 1)).await.expect("asked");
+    assert_eq!(cluster.leader(&[to]).await, to);
+    cluster.nodes[to].host.propose(SHARD, command(), deadline()).await.expect("applied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lacks_purged_entries_gets_a_snapshot_while_writes_go_on() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    let late = (leader + 1) % 3;
+    cluster.network.cut(NodeId(late as u64 + 1));
+    for _ in 0..50 {
+        cluster.nodes[leader].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    }
+    let purged = cluster.nodes[leader].host.snapshot(SHARD, true).await.expect("snapshot");
+    assert!(purged >= 50);
+    cluster.network.heal(NodeId(late as u64 + 1));
+    for _ in 0..50 {
+        cluster.nodes[leader].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    }
+    let index = cluster.nodes[leader].replica.applied().id.expect("applied").index;
+    cluster.applied(late, index).await;
+    assert_eq!(cluster.nodes[late].replica.applied().chain, cluster.nodes[leader].replica.applied().chain);
+    let status = cluster.nodes[late].host.status(SHARD).expect("status");
+    assert!(status.purged >= purged, "the log before the snapshot is gone: {status:?}");
+}

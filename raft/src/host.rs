@@ -1,0 +1,273 @@
+//! All Raft groups of one node: open, propose, prove reads, hand over, stop.
+//!
+//! Invariants: a group is opened once per replica id; what is refused with `NotLeader`, `NoGroup`, `Overloaded` or
+//! `Stopping` was never appended. Lacks: placement and who should lead, which are the metadata's and the jobs'.
+
+mod group;
+mod serve;
+mod snapshots;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Config;
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::raft::linearizable_read::LinearizerOption;
+use parking_lot::RwLock;
+use proto::{NodeId, ReplicaId, ShardId};
+use storage::machine::Replica;
+use storage::raft_log::{GroupLog, Logs};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::group::Group;
+use crate::error::{Error, ProposeError, ReadError, Result};
+use crate::options::Options;
+use crate::pool::Pool;
+use crate::transport::Transport;
+use crate::type_config::{Command, Member};
+
+pub use self::group::{GroupStatus, Leader, MemberStatus, Role};
+
+/// How long a stopping group may take to finish what it holds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a host is built from.
+pub struct HostParts {
+    /// This node.
+    pub node: NodeId,
+    /// Timing and bounds of every group.
+    pub options: Options,
+    /// The node's log database.
+    pub logs: Logs,
+    /// Threads for apply and snapshots.
+    pub pool: Pool,
+    /// The way to the other nodes.
+    pub transport: Arc<dyn Transport>,
+    /// Outgoing snapshots are written below it; on the data directory's file system.
+    pub send_dir: PathBuf,
+}
+
+/// The groups of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    node: NodeId,
+    options: Options,
+    config: Arc<Config>,
+    logs: Logs,
+    pool: Pool,
+    transport: Arc<dyn Transport>,
+    send_dir: PathBuf,
+    groups: RwLock<HashMap<ShardId, Arc<Group>>>,
+    /// Bumped when a group opens or closes.
+    opened: watch::Sender<u64>,
+}
+
+impl Host {
+    /// # Errors
+    /// [`Error::Options`]: an option breaks a rule.
+    pub fn new(parts: HostParts) -> Result<Self> {
+        let config = parts.options.validate()?;
+        let inner = Inner {
+            node: parts.node,
+            options: parts.options,
+            config,
+            logs: parts.logs,
+            pool: parts.pool,
+            transport: parts.transport,
+            send_dir: parts.send_dir,
+            groups: RwLock::default(),
+            opened: watch::Sender::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// Starts the group of one replica over its log and applied state; a no-op if it runs already.
+    ///
+    /// A fresh replica stays passive until [`Self::initialize`] or until a leader finds it.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] or [`Error::Stopped`]: the stored state cannot be recovered; nothing runs.
+    pub async fn open_group(&self, shard: ShardId, replica: ReplicaId, machine: Arc<Replica>, log: GroupLog) -> Result<()> {
+        if self.group(shard).is_some_and(|group| group.replica_id() == replica) {
+            return Ok(());
+        }
+        let group = Group::open(&self.inner, shard, replica, machine, log).await?;
+        self.inner.groups.write().insert(shard, group);
+        self.inner.opened.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Gives a pristine group its first membership. Safe to call on several members with the same `members`, and
+    /// again after it took effect.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`], [`Error::Stopped`].
+    pub async fn initialize(&self, shard: ShardId, members: &BTreeMap<ReplicaId, NodeId>) -> Result<()> {
+        let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
+        let members: BTreeMap<u64, Member> =
+            members.iter().map(|(replica, node)| (replica.0, Member { node: *node })).collect();
+        match group.raft().initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(Error::Refused(error.to_string())),
+            Err(RaftError::Fatal(fatal)) => Err(Error::Stopped { shard, cause: fatal.to_string() }),
+        }
+    }
+
+    /// Appends a command and waits until it is applied here; gives the state machine's reply.
+    ///
+    /// Dropping the future does not undo it. Waits no longer than `deadline`.
+    ///
+    /// # Errors
+    /// [`ProposeError::Unknown`]: it may be applied, now or later. Any other: it was never appended.
+    pub async fn propose(&self, shard: ShardId, command: Bytes, deadline: Instant) -> Result<Bytes, ProposeError> {
+        let group = self.group(shard).ok_or(ProposeError::NoGroup)?;
+        let Ok(_permit) = group.permits().try_acquire() else {
+            return Err(ProposeError::Overloaded);
+        };
+        let write = group.raft().client_write(Command(command));
+        match tokio::time::timeout_at(deadline, write).await {
+            Ok(Ok(response)) => Ok(response.data.0),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Err(ProposeError::NotLeader { hint: to.leader_node.map(|member| member.node) })
+            }
+            // Whatever helper also matches `LogEntryDiscarded` as a forward: it was appended, so it is unknown.
+            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Returns once this leader has proven, after the call began, that it leads, and has applied all that was
+    /// committed before: a read of the replica is then linearizable.
+    ///
+    /// # Errors
+    /// Any: nothing was proven.
+    pub async fn read_barrier(&self, shard: ShardId, deadline: Instant) -> Result<(), ReadError> {
+        let group = self.group(shard).ok_or(ReadError::NoGroup)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
+        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);
+        let barrier = group.raft().ensure_linearizable(option);
+        match tokio::time::timeout_at(deadline, barrier).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
+                Err(ReadError::NotLeader { hint: to.leader_node.map(|member| member.node) })
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ReadError::NoQuorum)
+            }
+            Ok(Err(RaftError::Fatal(_))) => Err(ReadError::NoGroup),
+        }
+    }
+
+    /// The applied state of this node's replica of a shard.
+    pub fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
+        self.group(shard).map(|group| Arc::clone(group.machine()))
+    }
+
+    /// Whether this node leads the shard, as far as it knows.
+    pub fn is_leader(&self, shard: ShardId) -> bool {
+        self.leader(shard).is_some_and(|leader| leader.node == self.inner.node)
+    }
+
+    /// Who leads the shard, as far as this node knows; `None` without a replica here, or during an election.
+    pub fn leader(&self, shard: ShardId) -> Option<Leader> {
+        self.group(shard).and_then(|group| group.leader())
+    }
+
+    /// Waits until another leader than `seen` is known, or the deadline; gives who leads then.
+    pub async fn leader_changed(&self, shard: ShardId, seen: Option<Leader>, deadline: Instant) -> Option<Leader> {
+        let Some(group) = self.group(shard) else {
+            tokio::time::sleep_until(deadline).await;
+            return None;
+        };
+        let mut leaders = group.watch_leader();
+        let change = leaders.wait_for(|leader| leader.is_some() && *leader != seen);
+        match tokio::time::timeout_at(deadline, change).await {
+            Ok(Ok(leader)) => *leader,
+            Ok(Err(_)) | Err(_) => group.leader(),
+        }
+    }
+
+    /// The highest log index that this replica knows to be committed; 0: none, or no replica here.
+    pub fn commit_index(&self, shard: ShardId) -> u64 {
+        self.group(shard).map_or(0, |group| group.commit_index())
+    }
+
+    /// How the group of a shard stands, seen from here.
+    pub fn status(&self, shard: ShardId) -> Option<GroupStatus> {
+        self.group(shard).map(|group| group.status())
+    }
+
+    /// The shards that have a replica here.
+    pub fn shards(&self) -> Vec<ShardId> {
+        let mut shards: Vec<_> = self.inner.groups.read().keys().copied().collect();
+        shards.sort_unstable();
+        shards
+    }
+
+    /// Changes each time a group opens or closes.
+    pub fn watch_groups(&self) -> watch::Receiver<u64> {
+        self.inner.opened.subscribe()
+    }
+
+    /// Hands leadership of a shard that this node leads to another voter. Returns when the request is on its way;
+    /// the election event tells the outcome.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`], [`Error::Stopped`].
+    pub async fn transfer_leader(&self, shard: ShardId, to: ReplicaId) -> Result<()> {
+        let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
+        let asked = group.raft().trigger().transfer_leader(to.0).await;
+        asked.map_err(|fatal| Error::Stopped { shard, cause: fatal.to_string() })
+    }
+
+    /// Adds a member without a vote to a group that this node leads. Returns when the change is committed.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`]. [`Error::Refused`]: not the leader, or another change is under way.
+    pub async fn add_learner(&self, shard: ShardId, replica: ReplicaId, node: NodeId) -> Result<()> {
+        let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
+        let added = group.raft().add_learner(replica.0, Member { node }, false).await;
+        added.map(|_| ()).map_err(|error| Error::Refused(error.to_string()))
+    }
+
+    /// Stops one group; what it holds on disk stays.
+    pub async fn stop_group(&self, shard: ShardId) {
+        let group = self.inner.groups.write().remove(&shard);
+        if let Some(group) = group {
+            self.inner.opened.send_modify(|count| *count += 1);
+            stop(&group).await;
+        }
+    }
+
+    /// Stops all groups. Proposals under way end as unknown.
+    pub async fn shutdown(&self) {
+        let groups: Vec<_> = self.inner.groups.write().drain().map(|(_, group)| group).collect();
+        self.inner.opened.send_modify(|count| *count += 1);
+        futures::future::join_all(groups.iter().map(|group| stop(group))).await;
+    }
+
+    fn group(&self, shard: ShardId) -> Option<Arc<Group>> {
+        self.inner.groups.read().get(&shard).cloned()
+    }
+}
+
+async fn stop(group: &Group) {
+    match tokio::time::timeout(STOP_TIMEOUT, group.raft().shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(shard = %group.shard(), %error, "group did not stop cleanly"),
+        Err(_) => tracing::warn!(shard = %group.shard(), "group did not stop in time"),
+    }
+}

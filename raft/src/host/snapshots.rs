@@ -1,0 +1,102 @@
+//! Snapshots of a shard: recorded, purged behind, received and installed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::alias::{SnapshotMetaOf, SnapshotOf};
+use prost::Message as _;
+use proto::log;
+use proto::peer::SnapshotHeader;
+use proto::{ReplicaId, ShardId};
+use storage::engine::Column;
+use storage::ids::StoreId;
+use storage::snapshot::{FileInfo, Manifest};
+
+use super::Host;
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::state_machine::SnapshotData;
+use crate::type_config::TypeConfig;
+
+/// Recording a snapshot flushes the data database.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// Records a snapshot of this node's replica: what is applied is flushed. With `purge`, the log up to it goes
+    /// too, and a replica that lacks it will be sent the shard. Returns the index it stands at.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`], [`Error::Stopped`], [`Error::Timeout`]: it may still happen.
+    pub async fn snapshot(&self, shard: ShardId, purge: bool) -> Result<u64> {
+        let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
+        let raft = group.raft();
+        let stopped = |cause: String| Error::Stopped { shard, cause };
+        let target = group.machine().applied().id.map_or(0, |id| id.index);
+        raft.trigger().snapshot().await.map_err(|fatal| stopped(fatal.to_string()))?;
+        let metrics = raft
+            .wait(Some(RECORD_TIMEOUT))
+            .metrics(|metrics| metrics.snapshot.map_or(0, |id| id.index) >= target, "snapshot recorded")
+            .await
+            .map_err(|_| Error::Timeout("the snapshot"))?;
+        let index = metrics.snapshot.map_or(0, |id| id.index);
+        if purge {
+            raft.trigger().purge_log(index).await.map_err(|fatal| stopped(fatal.to_string()))?;
+            raft.wait(Some(RECORD_TIMEOUT))
+                .metrics(|metrics| metrics.purged.map_or(0, |id| id.index) >= index, "log purged")
+                .await
+                .map_err(|_| Error::Timeout("the purge"))?;
+        }
+        Ok(index)
+    }
+
+    /// A fresh store id for a snapshot that is about to arrive.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`]: the replica is not here. [`Error::Storage`]: the disk failed.
+    pub async fn begin_receive(&self, shard: ShardId, target: ReplicaId) -> Result<StoreId> {
+        self.addressed(shard, target).ok_or(Error::NoGroup(shard))?;
+        let logs = self.inner.logs.clone();
+        let begun = self.inner.pool.run(move || logs.directory().begin_receive(shard)).await;
+        begun.ok_or(Error::Timeout("the storage thread"))?.map_err(Error::from)
+    }
+
+    /// Installs a snapshot whose files have arrived in `dir`; gives this replica's vote.
+    ///
+    /// # Errors
+    /// [`Error::Wire`]: the header is malformed. [`Error::NoGroup`]. [`Error::Refused`]: openraft or the storage
+    /// layer did not take it; the old state stands.
+    pub async fn install_snapshot(&self, header: SnapshotHeader, dir: PathBuf, files: Vec<PathBuf>) -> Result<log::Vote> {
+        let shard = ShardId(header.shard);
+        let group = self.addressed(shard, ReplicaId(header.target)).ok_or(Error::NoGroup(shard))?;
+        let vote = codec::vote_from_proto(header.vote)?;
+        let last = codec::log_id_from_proto(header.last.ok_or(Error::Wire("a snapshot has no position"))?);
+        let membership_bytes = Bytes::from(header.membership.unwrap_or_default().encode_to_vec());
+        let membership_id =
+            header.membership_log_id.map(|id| codec::log_id_to_storage(&codec::log_id_from_proto(id)));
+        let membership = (membership_id, membership_bytes);
+        let meta = SnapshotMetaOf::<TypeConfig> {
+            last_log_id: Some(last),
+            last_membership: codec::stored_membership(Some(&membership))?,
+        };
+        let files = header
+            .files
+            .iter()
+            .zip(files)
+            .map(|(file, path)| {
+                let column = u8::try_from(file.column).ok().and_then(Column::from_number);
+                let column = column.ok_or(Error::Wire("a snapshot file of an unknown column"))?;
+                Ok(FileInfo { column, bytes: file.bytes, checksum: file.checksum, path })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let manifest = Manifest { last: codec::log_id_to_storage(&last), membership, files };
+        let data = SnapshotData::Received { store: StoreId(header.store), manifest, dir };
+        let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: data };
+        let response = group
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(|fatal| Error::Refused(fatal.to_string()))?;
+        Ok(codec::vote_to_proto(&response.vote))
+    }
+}

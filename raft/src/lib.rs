@@ -1,0 +1,25 @@
+//! Consensus: one Raft group per shard, all groups of a node behind one [`Host`].
+//!
+//! The only crate that knows openraft. It replicates opaque commands into any [`storage::machine::Replica`] and knows
+//! nothing about documents. [`transport`] is the seam to the network. See `DESIGN.md` for the options and why so.
+
+mod codec;
+mod error;
+mod host;
+mod log_store;
+mod network;
+mod options;
+mod pool;
+mod state_machine;
+pub mod transport;
+mod type_config;
+
+pub use error::{Error, ProposeError, ReadError, Result};
+pub use host::{GroupStatus, Host, HostParts, Leader, MemberStatus, Role};
+pub use options::Options;
+pub use pool::Pool;
+
+#[cfg(test)]
+mod cluster_test;
+#[cfg(test)]
+mod suite;

@@ -1,0 +1,320 @@
+//! openraft's network over [`Transport`]: what one group sends to one replica.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyerror::AnyError;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Stream, StreamExt as _};
+use openraft::alias::SnapshotOf;
+use openraft::entry::RaftEntry as _;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use proto::peer::append_response::Result as AppendResult;
+use proto::peer::envelope::Body;
+use proto::peer::{self, raft_request, raft_response};
+use proto::{ReplicaId, ShardId};
+use prost::Message as _;
+use storage::snapshot;
+
+use crate::codec;
+use crate::error::Error;
+use crate::pool::Pool;
+use crate::state_machine::SnapshotData;
+use crate::transport::{CallError, Class, Transport};
+use crate::type_config::{LogId, Member, TypeConfig, Vote};
+
+/// Appends of one group to one follower that may be on their way at once.
+const PIPELINE: usize = 16;
+
+/// An append with entries waits for the follower's fsync: longer than a heartbeat may, since a lost connection is
+/// noticed by itself and a slow disk should not be sent the same entries again.
+const APPEND_TIMEOUT: Duration = Duration::from_millis(2000);
+
+/// Makes the clients of one group.
+pub(crate) struct Factory {
+    pub(crate) shard: ShardId,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) pool: Pool,
+    /// Files of outgoing snapshots are written below it.
+    pub(crate) send_dir: PathBuf,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Client {
+        Client {
+            shard: self.shard,
+            target: ReplicaId(target),
+            node: *node,
+            transport: Arc::clone(&self.transport),
+            pool: self.pool.clone(),
+            send_dir: self.send_dir.clone(),
+        }
+    }
+}
+
+/// One group's way to one replica.
+#[derive(Clone)]
+pub(crate) struct Client {
+    shard: ShardId,
+    target: ReplicaId,
+    node: Member,
+    transport: Arc<dyn Transport>,
+    pool: Pool,
+    send_dir: PathBuf,
+}
+
+impl Client {
+    async fn call(
+        &self,
+        request: raft_request::Request,
+        timeout: Duration,
+    ) -> Result<raft_response::Response, RPCError<TypeConfig>> {
+        let request = peer::RaftRequest { shard: self.shard.0, target: self.target.0, request: Some(request) };
+        let answer =
+            self.transport.call(self.node.node, Class::Consensus, Body::RaftRequest(request), timeout).await;
+        match answer.map_err(rpc_error)? {
+            Body::RaftResponse(peer::RaftResponse { response: Some(response) }) => Ok(response),
+            _ => Err(malformed("not a raft response")),
+        }
+    }
+
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = peer::AppendRequest {
+            vote: Some(codec::vote_to_proto(&request.vote)),
+            previous: request.prev_log_id.as_ref().map(codec::log_id_to_proto),
+            entries: request.entries.iter().map(codec::encode_entry).collect(),
+            commit: request.leader_commit.as_ref().map(codec::log_id_to_proto),
+        };
+        match self.call(raft_request::Request::Append(request), timeout).await? {
+            raft_response::Response::Append(response) => append_response(response).map_err(wire),
+            _ => Err(malformed("not an append response")),
+        }
+    }
+
+    async fn vote_call(
+        &self,
+        request: raft_request::Request,
+        timeout: Duration,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(request, timeout).await? {
+            raft_response::Response::Vote(response) => Ok(VoteResponse {
+                vote: codec::vote_from_proto(response.vote).map_err(wire)?,
+                vote_granted: response.granted,
+                last_log_id: response.last.map(codec::log_id_from_proto),
+            }),
+            _ => Err(malformed("not a vote response")),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::Source(replica) = snapshot.snapshot else {
+            return Err(StreamingError::Network(NetworkError::new(&AnyError::error("not a snapshot of this node"))));
+        };
+        let store = self
+            .transport
+            .prepare_snapshot(self.node.node, self.shard, self.target)
+            .await
+            .map_err(|error| StreamingError::from(rpc_error(error)))?;
+        let dir = self.send_dir.join(format!("shard-{}-replica-{}", self.shard, self.target));
+        let target = dir.clone();
+        let manifest = self
+            .pool
+            .run(move || {
+                // What an interrupted transfer left is of another view.
+                let _ = std::fs::remove_dir_all(&target);
+                std::fs::create_dir_all(&target)?;
+                snapshot::write_files(&replica, store, &target)
+            })
+            .await
+            .unwrap_or_else(|| Err(storage::Error::Io(std::io::Error::other("the snapshot thread panicked"))))
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let membership = proto::log::Membership::decode(manifest.membership.1.clone())
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let header = peer::SnapshotHeader {
+            shard: self.shard.0,
+            target: self.target.0,
+            vote: Some(codec::vote_to_proto(&vote)),
+            last: Some(codec::log_id_to_proto(&codec::log_id_from_storage(manifest.last))),
+            membership_log_id: manifest.membership.0.map(|id| codec::log_id_to_proto(&codec::log_id_from_storage(id))),
+            membership: Some(membership),
+            files: manifest
+                .files
+                .iter()
+                .map(|file| peer::SnapshotFile {
+                    column: u32::from(file.column as u8),
+                    bytes: file.bytes,
+                    checksum: file.checksum,
+                })
+                .collect(),
+            store: store.0,
+        };
+        let files = manifest.files.iter().map(|file| file.path.clone()).collect();
+        let sent = self.transport.send_snapshot(self.node.node, header, files).await;
+        let _ = tokio::fs::remove_dir_all(&dir).await;
+        let response = sent.map_err(|error| StreamingError::from(rpc_error(error)))?;
+        let vote = codec::vote_from_proto(response.vote)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        Ok(SnapshotResponse { vote })
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.append(rpc, option.hard_ttl()).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let client: &'s Self = self;
+        let ttl = option.hard_ttl();
+        let answers = input
+            .map(move |request| {
+                let previous = request.prev_log_id;
+                let last = request.entries.last().map(openraft::Entry::log_id).or(previous);
+                let timeout = if request.entries.is_empty() { ttl } else { APPEND_TIMEOUT };
+                async move { (client.append(request, timeout).await, previous, last) }
+            })
+            // In the order of the requests, so that answers can be matched without an id.
+            .buffered(PIPELINE);
+        let ended = futures::stream::unfold((answers.boxed(), false), |(mut answers, ended)| async move {
+            if ended {
+                return None;
+            }
+            let (answer, previous, last) = answers.next().await?;
+            let (item, end) = stream_item(answer, previous, last);
+            Some((item, (answers, end)))
+        });
+        Box::pin(async move { Ok(ended.boxed()) })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.vote_call(raft_request::Request::Vote(vote_request(&rpc)), option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.vote_call(raft_request::Request::PreVote(vote_request(&rpc)), option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = peer::TransferRequest {
+            from: Some(codec::vote_to_proto(req.from_leader())),
+            to: *req.to_node_id(),
+            last: req.last_log_id().map(codec::log_id_to_proto),
+        };
+        match self.call(raft_request::Request::Transfer(request), option.hard_ttl()).await? {
+            // A refusal is not an error of the network; the sender only logs it.
+            raft_response::Response::Transfer(peer::TransferResponse { accepted: true }) => Ok(Ok(())),
+            raft_response::Response::Transfer(_) => Err(malformed("the target did not take over")),
+            _ => Err(malformed("not a transfer response")),
+        }
+    }
+}
+
+/// One answer as openraft's stream takes it, and whether the stream ends with it.
+fn stream_item(
+    answer: Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>,
+    previous: Option<LogId>,
+    last: Option<LogId>,
+) -> (Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>, bool) {
+    match answer {
+        Ok(response) => {
+            let partial = matches!(&response, AppendEntriesResponse::PartialSuccess(matching) if *matching != last);
+            let result = response.into_stream_result(previous, last);
+            let end = partial || result.is_err();
+            (Ok(result), end)
+        }
+        Err(error) => (Err(error), true),
+    }
+}
+
+fn vote_request(rpc: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
+    peer::VoteRequest {
+        vote: Some(codec::vote_to_proto(&rpc.vote)),
+        last: rpc.last_log_id.as_ref().map(codec::log_id_to_proto),
+        leadership_transfer: rpc.leadership_transfer,
+    }
+}
+
+fn append_response(response: peer::AppendResponse) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
+    Ok(match response.result() {
+        AppendResult::Success => AppendEntriesResponse::Success,
+        AppendResult::Partial => {
+            AppendEntriesResponse::PartialSuccess(response.matching.map(codec::log_id_from_proto))
+        }
+        AppendResult::Conflict => AppendEntriesResponse::Conflict,
+        AppendResult::HigherVote => AppendEntriesResponse::HigherVote(codec::vote_from_proto(response.vote)?),
+    })
+}
+
+/// Not sent means that the peer is down: back off. Lost means that it may be slow: try again soon.
+fn rpc_error(error: CallError) -> RPCError<TypeConfig> {
+    match error {
+        CallError::NotSent(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        CallError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
+    }
+}
+
+fn wire(error: Error) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+fn malformed(what: &'static str) -> RPCError<TypeConfig> {
+    wire(Error::Wire(what))
+}

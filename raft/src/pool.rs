@@ -1,0 +1,74 @@
+//! Threads for work that may block on RocksDB: apply, snapshot building, disk reads.
+//!
+//! No order between jobs is promised. A group awaits each of its applies before it gives the next, which keeps one
+//! replica's applies in order.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs that may wait; each group has at most one apply under way, so this is far above the number of groups.
+const JOBS_MAX: usize = 8192;
+
+/// A fixed set of threads. Dropping the last handle ends them after the jobs they hold.
+#[derive(Clone)]
+pub struct Pool {
+    jobs: SyncSender<Job>,
+}
+
+impl Pool {
+    /// Starts `threads` threads named `name`.
+    ///
+    /// # Errors
+    /// The system refused a thread.
+    pub fn new(name: &str, threads: usize) -> std::io::Result<Self> {
+        let (jobs, receive) = sync_channel::<Job>(JOBS_MAX);
+        let receive = Arc::new(Mutex::new(receive));
+        for number in 0..threads.max(1) {
+            let receive = Arc::clone(&receive);
+            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work(&receive))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs `job` on a thread of the pool; `None` if it panicked or the pool has ended.
+    ///
+    /// Dropping the future does not stop the job.
+    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, wait) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // Nobody may wait any more; the job's effects stand all the same.
+            let _ = done.send(job());
+        });
+        self.jobs.send(job).ok()?;
+        wait.await.ok()
+    }
+}
+
+fn work(receive: &Mutex<Receiver<Job>>) {
+    loop {
+        // One idle thread waits in `recv` with the lock; the others wait for the lock.
+        let job = receive.lock().recv();
+        let Ok(job) = job else { return };
+        // A panicking job drops its sender, which its waiter sees; the thread goes on.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn results_come_back_and_a_panic_is_seen_as_none() {
+        let pool = Pool::new("test", 2).expect("threads");
+        assert_eq!(pool.run(|| 7).await, Some(7));
+        assert_eq!(pool.run(|| -> u32 { panic!("on purpose") }).await, None);
+        assert_eq!(pool.run(|| 8).await, Some(8));
+    }
+}

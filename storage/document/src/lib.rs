@@ -1,0 +1,29 @@
+//! The pure document model: ids, access rules, times, the schema, and the JSON form of objects.
+//!
+//! Everything here is a function of its arguments: no I/O, no clock, no randomness, no global state. HTTP, gRPC, apply, the feeds and
+//! the import all ask this crate what a document *is*, so that no two of them can disagree. `DESIGN.md` beside this crate has the
+//! reasons.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`id`] | `/db/<bucket>/<encoded key>` and its parts |
+//! | [`acl`] | who may read or write: rules, object ACLs, principals |
+//! | [`time`] | microseconds since 1970 and their JSON texts |
+//! | [`schema`] | class descriptors, how they may change, and compiled layouts |
+//! | [`body`] | checking a body against its class, and writing the stored form out again |
+//! | [`error`] | what can be wrong with any of these |
+//!
+//! Deliberately absent: stored bytes and keys (crate `storage`), statuses and error codes (crate `proto`), and what a missing ACL means
+//! in a given database (crate `service`; here it always means public).
+
+#![deny(unsafe_code)]
+
+pub mod acl;
+pub mod body;
+pub mod error;
+pub mod id;
+mod json;
+pub mod schema;
+pub mod time;
+
+pub use error::{Error, SchemaError};

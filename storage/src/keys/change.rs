@@ -1,0 +1,65 @@
+//! `store | 0x20 | index u64 | ordinal u32` in [`crate::engine::Column::Changes`]: a change event at its place in the shard's history.
+
+use super::{KeyKind, begin, open};
+use crate::error::Result;
+
+/// Key of a change event, and with the shard its id. Ordered as the events happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangeKey {
+    /// Log index of the entry that made the event.
+    pub index: u64,
+    /// Counts the events of one entry, from 0.
+    pub ordinal: u32,
+}
+
+impl ChangeKey {
+    /// The key without store id.
+    pub fn encode(self) -> Vec<u8> {
+        let mut key = begin(KeyKind::Change, 12);
+        key.extend_from_slice(&self.index.to_be_bytes());
+        key.extend_from_slice(&self.ordinal.to_be_bytes());
+        key
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: another layout.
+    pub fn decode(key: &[u8]) -> Result<Self> {
+        let mut reader = open(KeyKind::Change, "change key", key)?;
+        let decoded = Self {
+            index: reader.u64_be()?,
+            ordinal: reader.u32_be()?,
+        };
+        reader.finish()?;
+        Ok(decoded)
+    }
+
+    /// What all keys of change events begin with.
+    pub fn prefix() -> Vec<u8> {
+        begin(KeyKind::Change, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys() -> impl Strategy<Value = ChangeKey> {
+        (any::<u64>(), any::<u32>()).prop_map(|(index, ordinal)| ChangeKey { index, ordinal })
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(key in keys()) {
+            prop_assert_eq!(ChangeKey::decode(&key.encode()).expect("decodes"), key);
+        }
+
+        #[test]
+        fn byte_order_is_logical_order(a in keys(), b in keys()) {
+            prop_assert_eq!(a.encode().cmp(&b.encode()), a.cmp(&b));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Everything that a node keeps on its disk, and the state machine of the documents.
+//!
+//! Two RocksDB databases lie below one data directory. `log` holds what Raft must not lose and the directory of stores; each of its
+//! promises is one synced write. `data` holds what was applied; it never uses a write-ahead log and is rebuilt from `log` past its last
+//! flush. Every key of both begins with a store id, so that several generations of a replica can lie side by side.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`engine`] | the seam to the applied data: RocksDB, or memory for tests and simulation |
+//! | [`raft_log`] | entries, votes, commit and purge points, the store directory; one sync for all groups |
+//! | [`codec`] | stored values as bytes |
+//! | [`keys`] | the catalogue of keys in the data database |
+//! | [`tables`] | typed reads and writes over those keys |
+//! | [`machine`] | entry → one batch and a reply |
+//! | [`snapshot`] | one replica as files: written, verified, installed |
+//! | [`format`](mod@format) | the version of all of this |
+//!
+//! Deliberately absent: openraft's types (crate `raft`), anything asynchronous, wall clocks. Calls block; whoever calls from an async
+//! thread uses those that say that they do not wait for a disk.
+
+#![deny(unsafe_code)]
+
+pub mod codec;
+pub mod engine;
+pub mod error;
+pub mod format;
+pub mod ids;
+pub mod keys;
+pub mod machine;
+mod open;
+pub mod raft_log;
+pub mod snapshot;
+pub mod tables;
+
+pub use error::{Error, Result};
+pub use ids::{LogId, StoreId, Vote};
+pub use open::{Options, Storage, drop_stores, open};

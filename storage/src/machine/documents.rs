@@ -1,0 +1,160 @@
+//! The document machine: commands of `larder.log.v1` in, [`Outcome`]s out.
+//!
+//! A command first moves T by its tick, then does one thing. A write first looks up its idempotency key; then its mutations are tried in
+//! order, each seeing what those before it did; if one is rejected, all are undone; at last the outcome is recorded under the key.
+//! What a single mutation checks and does is in `write`.
+//!
+//! Lacks: anything about validity of bodies, class rules and limits. The leader's service checks these before it proposes, under the
+//! bucket version that the command names.
+
+use bytes::Bytes;
+use document::acl::Principal;
+use prost::Message as _;
+use proto::log::command::Operation;
+use proto::log::{self, Command, Mutation};
+
+use super::idempotency::{self, Begun};
+use super::outcome::Outcome;
+use super::write::{Stop, Writer};
+use super::{Machine, Transaction};
+use crate::error::{Error, Result};
+use crate::ids::LogId;
+use crate::keys::BucketKey;
+use crate::tables::buckets::{self, BucketRow};
+use crate::tables::idempotency::Target;
+
+/// The state machine of a document shard. Has no state of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DocumentMachine;
+
+impl Machine for DocumentMachine {
+    fn apply(&self, tx: &mut Transaction<'_>, id: LogId, command: &Bytes) -> Result<Bytes> {
+        // Of a reference-counted buffer the decoder makes slices: the fields of a document are not copied.
+        let command = Command::decode(command.clone())
+            .map_err(|error| Error::corrupt(format!("command at {id}: {error}")))?;
+        if let Some(tick) = &command.tick {
+            tx.advance_time(tick.base_us.saturating_add(tick.elapsed_us));
+        }
+        let operation = command.operation.ok_or_else(|| {
+            Error::corrupt(format!("command at {id}: no operation that is known"))
+        })?;
+        let outcome = match operation {
+            Operation::Write(write) => {
+                let mutation = write.mutation.ok_or_else(|| {
+                    Error::corrupt(format!("command at {id}: write without mutation"))
+                })?;
+                let target = Target::Document {
+                    bucket: mutation.bucket,
+                    key: &mutation.key,
+                };
+                let mutations = std::slice::from_ref(&mutation);
+                let request = Request {
+                    principal: principal(write.principal),
+                    idempotency: write.idempotency,
+                    target,
+                    mutations,
+                };
+                request.apply(tx, id, command.stamp_us)?
+            }
+            Operation::Batch(batch) => {
+                let (target, mutations) = (Target::Batch, &batch.mutations[..]);
+                let request = Request {
+                    principal: principal(batch.principal),
+                    idempotency: batch.idempotency,
+                    target,
+                    mutations,
+                };
+                request.apply(tx, id, command.stamp_us)?
+            }
+            Operation::SetBuckets(set) => set_buckets(tx, &set)?,
+            Operation::Idle(log::Idle {}) => Outcome::Done,
+            Operation::ExpireIdempotency(expire) => {
+                idempotency::expire(tx, &expire)?;
+                Outcome::Done
+            }
+        };
+        outcome.encode()
+    }
+}
+
+/// Who acts. The log has an empty text for nobody.
+fn principal(principal: Option<log::Principal>) -> Principal {
+    let log::Principal { user, roles } = principal.unwrap_or_default();
+    Principal {
+        user: Some(user).filter(|user| !user.is_empty()),
+        roles,
+    }
+}
+
+/// One or several mutations by one caller, all or nothing.
+struct Request<'c> {
+    principal: Principal,
+    idempotency: Option<log::Idempotency>,
+    target: Target<'c>,
+    mutations: &'c [Mutation],
+}
+
+impl Request<'_> {
+    fn apply(&self, tx: &mut Transaction<'_>, id: LogId, stamp_us: u64) -> Result<Outcome> {
+        let database = self
+            .mutations
+            .first()
+            .map_or(0, |mutation| mutation.database);
+        let user = self.principal.user.as_deref().unwrap_or_default();
+        let pending =
+            match idempotency::begin(tx, self.idempotency.as_ref(), database, user, self.target)? {
+                Begun::Answered(outcome) => return Ok(outcome),
+                Begun::New(pending) => pending,
+            };
+        let outcome = self.write(tx, id, stamp_us)?;
+        if let Some(pending) = pending {
+            idempotency::record(tx, pending, &outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    fn write(&self, tx: &mut Transaction<'_>, id: LogId, stamp_us: u64) -> Result<Outcome> {
+        let savepoint = tx.savepoint();
+        let time_us = tx.next_stamp(stamp_us);
+        let mut writer = Writer::new(tx, &self.principal, id.index, time_us);
+        let mut written = Vec::with_capacity(self.mutations.len());
+        for (ordinal, mutation) in self.mutations.iter().enumerate() {
+            match writer.write(mutation) {
+                Ok(one) => written.push(one),
+                Err(Stop::Rejected(rejection)) => {
+                    tx.rollback(savepoint);
+                    return Ok(Outcome::Rejected { ordinal, rejection });
+                }
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        if writer.has_written() {
+            tx.set_stamp(time_us);
+        }
+        Ok(Outcome::Written(written))
+    }
+}
+
+/// Takes over the buckets whose version is new to the shard.
+fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcome> {
+    for bucket in &set.buckets {
+        let key = BucketKey {
+            database: bucket.database,
+            bucket: bucket.bucket,
+        };
+        let stored = buckets::get_row(tx, key)?;
+        let stored = stored.as_deref().map(buckets::decode).transpose()?;
+        if stored.is_none_or(|stored| stored.version < bucket.version) {
+            buckets::put(
+                tx,
+                key,
+                &BucketRow {
+                    version: bucket.version,
+                    name: &bucket.name,
+                    dropped: bucket.dropped,
+                },
+            )?;
+        }
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,93 @@
+//! State machines: a committed entry goes in, one batch of effects and a reply come out.
+//!
+//! Rules that hold for every machine, and that replicas agree because of:
+//! - **Pure.** Effects and reply follow from the stored state and the entry alone: no clock, no randomness, nothing that differs between
+//!   nodes. Times come with the entry.
+//! - **One batch.** All effects of a call of [`Replica::apply`] and the applied row that covers them are one write of the engine: after a
+//!   crash a store holds exactly the entries up to its applied id, and each entry once.
+//! - **Later entries see earlier ones**, also within one batch ([`Transaction`]), and the result does not depend on where batches end.
+//! - **Two failures.** A rejection is part of the reply, decided alike on every replica. Anything else is an `Err` and stops the shard:
+//!   nothing of the batch was written. There is no third.
+//! - **The chain hash** covers each entry's effects in order, so two replicas at one applied id either hold the same or can tell that they
+//!   do not.
+//!
+//! There are two machines: [`documents`] here, and the cluster metadata in the crate `cluster`.
+//!
+//! Lacks: threads and queues (the crate `raft` calls in, one thread at a time for a replica), and durability: the engine flushes when it
+//! will, and the log is kept until it has.
+
+mod chain;
+pub mod documents;
+mod idempotency;
+pub mod outcome;
+mod replica;
+mod transaction;
+mod view;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::ids::LogId;
+
+pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
+pub use replica::Replica;
+pub use transaction::{Savepoint, Transaction};
+pub use view::ReplicaView;
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: the first entry of a new leader.
+    Blank,
+    /// A command to the machine, encoded.
+    Command(Bytes),
+    /// A change of the group's members, encoded `proto::log::Membership`; kept for the consensus layer and not looked into.
+    Membership(Bytes),
+}
+
+/// A committed entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the log.
+    pub id: LogId,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// How far a store is, and all that moves along with it. Part of the same batch as the effects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last applied entry; `None`: none ever.
+    pub id: Option<LogId>,
+    /// The last applied membership: id of its entry, and the encoded `proto::log::Membership`.
+    pub membership: Option<(Option<LogId>, Bytes)>,
+    /// Hash over the effects of all entries so far, see [`Machine`].
+    pub chain: u128,
+    /// T, the shard's time for lifetimes and ages, microseconds: advanced by ticks, never back, never faster than real time.
+    pub time_us: u64,
+    /// The time that the last write was given, microseconds since 1970; the next one is later.
+    pub last_stamp_us: u64,
+}
+
+/// What turns commands into effects.
+pub trait Machine: Send + Sync + 'static {
+    /// Applies one command: reads through `tx`, puts its effects into `tx`, returns the reply. A rejection is a reply, without effects.
+    ///
+    /// # Errors
+    /// Whatever is no rejection: a command that does not decode, a corrupt row, a failing disk. Stops the shard; the effects of the
+    /// whole batch are dropped.
+    fn apply(&self, tx: &mut Transaction<'_>, id: LogId, command: &Bytes) -> Result<Bytes>;
+
+    /// Told what is there now: once when a replica opens or switches its store, then after each batch, when it is visible and before
+    /// its replies are given out. On the thread that applies.
+    ///
+    /// # Errors
+    /// Stops the shard.
+    fn applied(&self, _view: &ReplicaView<'_>) -> Result<()> {
+        Ok(())
+    }
+}

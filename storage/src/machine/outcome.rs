@@ -1,0 +1,255 @@
+//! What a command led to: the reply of the document machine. It stays within the process; only rejections are stored
+//! ([`crate::tables::idempotency`]).
+//!
+//! Bytes: a tag (1 written, 2 rejected, 3 done). Written: a varint count, and for each version, created and updated as varints, a byte of
+//! flags (1 existed, 2 replayed), the body as varint length and bytes. Rejected: the ordinal as varint, then the rejection's record.
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+
+use crate::codec::{self, Reader, Record, put_bytes, put_varint};
+use crate::error::Result;
+
+const WRITTEN: u8 = 1;
+const REJECTED: u8 = 2;
+const DONE: u8 = 3;
+const EXISTED: u8 = 1;
+const REPLAYED: u8 = 2;
+
+/// What a command led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All mutations took effect; one of these for each, in their order.
+    Written(Vec<Written>),
+    /// Nothing took effect.
+    Rejected {
+        /// Place of the first mutation that was rejected, from 0; 0 too for what concerns the whole request.
+        ordinal: usize,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// Done; there is nothing to say.
+    Done,
+}
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The version that the write took; 0: a delete of a document that was not there, which takes none.
+    pub version: u64,
+    /// Time of the insert, microseconds since 1970; of a deleted document, its last; 0 where there was none.
+    pub created_us: u64,
+    /// Time of this write, microseconds since 1970; 0 for a delete of what was not there.
+    pub updated_us: u64,
+    /// Whether the document was there before.
+    pub existed: bool,
+    /// Whether this tells of an earlier request with the same idempotency key.
+    pub replayed: bool,
+    /// The complete JSON as it is served; empty for a delete, and when replayed.
+    pub body: Bytes,
+}
+
+/// Why a command had no effect. Stored in idempotency records: variants and fields are only added, variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Rejection {
+    /// The document should have been absent.
+    Exists {
+        /// Its version.
+        version: u64,
+    },
+    /// The document has another version than the command wanted, or does not exist.
+    OutOfDate {
+        /// Its version; `None`: there is none.
+        stored: Option<u64>,
+    },
+    /// The document is not there for this caller. No write says so: contract 7.3 refuses writes as denied, readable or not, since
+    /// clients take "not found" on an update for success. The service says it of loads.
+    NotFound,
+    /// The stored document's ACL does not let the caller write.
+    Denied,
+    /// Neither does it, and the command would have changed the ACL.
+    AclChangeDenied,
+    /// The command was validated under other rules of the bucket than the shard has. Never recorded: validate again and retry.
+    SchemaChanged {
+        /// The version that the shard has; `None`: it does not know the bucket yet.
+        stored: Option<u64>,
+    },
+    /// The bucket takes no more writes.
+    BucketDropped,
+    /// The idempotency key belongs to another request. Never recorded.
+    IdempotencyMismatch,
+    /// The shard has no room for another idempotency record. Never recorded: retry later, or without a key.
+    IdempotencyBudget,
+}
+
+impl Record for Rejection {
+    const FORMAT: u8 = 1;
+    const WHAT: &'static str = "rejection";
+}
+
+impl Outcome {
+    /// The reply.
+    ///
+    /// # Errors
+    /// As [`codec::encode`].
+    pub fn encode(&self) -> Result<Bytes> {
+        let mut out = Vec::new();
+        match self {
+            Self::Written(all) => {
+                out.reserve(
+                    8 + all
+                        .iter()
+                        .map(|written| 40 + written.body.len())
+                        .sum::<usize>(),
+                );
+                out.push(WRITTEN);
+                put_varint(&mut out, all.len() as u64);
+                for written in all {
+                    written.put(&mut out);
+                }
+            }
+            Self::Rejected { ordinal, rejection } => {
+                out.push(REJECTED);
+                put_varint(&mut out, *ordinal as u64);
+                out.extend_from_slice(&codec::encode(rejection)?);
+            }
+            Self::Done => out.push(DONE),
+        }
+        Ok(out.into())
+    }
+
+    /// Reads a reply. Bodies are slices of it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: no reply of this machine.
+    pub fn decode(reply: &Bytes) -> Result<Self> {
+        let mut reader = Reader::new("outcome", reply);
+        let outcome = match reader.u8()? {
+            WRITTEN => {
+                let count = reader.varint()?;
+                Self::Written(
+                    (0..count)
+                        .map(|_| Written::read(&mut reader, reply))
+                        .collect::<Result<_>>()?,
+                )
+            }
+            REJECTED => {
+                let ordinal = usize::try_from(reader.varint()?)
+                    .map_err(|_| reader.corrupt("ordinal out of range"))?;
+                Self::Rejected {
+                    ordinal,
+                    rejection: codec::decode(reader.rest())?,
+                }
+            }
+            DONE => Self::Done,
+            _ => return Err(reader.corrupt("unknown tag")),
+        };
+        reader.finish()?;
+        Ok(outcome)
+    }
+}
+
+impl Written {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.version);
+        put_varint(out, self.created_us);
+        put_varint(out, self.updated_us);
+        out.push(if self.existed { EXISTED } else { 0 } | if self.replayed { REPLAYED } else { 0 });
+        put_bytes(out, &self.body);
+    }
+
+    fn read(reader: &mut Reader<'_>, reply: &Bytes) -> Result<Self> {
+        let (version, created_us, updated_us) =
+            (reader.varint()?, reader.varint()?, reader.varint()?);
+        let flags = reader.u8()?;
+        if flags & !(EXISTED | REPLAYED) != 0 {
+            return Err(reader.corrupt("unknown flags"));
+        }
+        Ok(Self {
+            version,
+            created_us,
+            updated_us,
+            existed: flags & EXISTED != 0,
+            replayed: flags & REPLAYED != 0,
+            body: reply.slice_ref(reader.sized()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written() -> impl Strategy<Value = Written> {
+        (any::<(u64, u64, u64, bool, bool)>(), any::<Vec<u8>>()).prop_map(
+            |((version, created_us, updated_us, existed, replayed), body)| Written {
+                version,
+                created_us,
+                updated_us,
+                existed,
+                replayed,
+                body: body.into(),
+            },
+        )
+    }
+
+    fn rejections() -> impl Strategy<Value = Rejection> {
+        prop_oneof![
+            any::<u64>().prop_map(|version| Rejection::Exists { version }),
+            any::<Option<u64>>().prop_map(|stored| Rejection::OutOfDate { stored }),
+            Just(Rejection::NotFound),
+            Just(Rejection::Denied),
+            Just(Rejection::AclChangeDenied),
+            any::<Option<u64>>().prop_map(|stored| Rejection::SchemaChanged { stored }),
+            Just(Rejection::BucketDropped),
+            Just(Rejection::IdempotencyMismatch),
+            Just(Rejection::IdempotencyBudget),
+        ]
+    }
+
+    fn outcomes() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            proptest::collection::vec(written(), 0..4).prop_map(Outcome::Written),
+            (any::<usize>(), rejections())
+                .prop_map(|(ordinal, rejection)| Outcome::Rejected { ordinal, rejection }),
+            Just(Outcome::Done),
+        ]
+    }
+
+    #[test]
+    fn stored_rejections_keep_their_numbers() {
+        // Format, then the variant. Records of every release since the first hold these.
+        for (rejection, bytes) in [
+            (Rejection::Exists { version: 7 }, &[1, 0, 7][..]),
+            (Rejection::OutOfDate { stored: None }, &[1, 1, 0]),
+            (Rejection::NotFound, &[1, 2]),
+            (Rejection::Denied, &[1, 3]),
+            (Rejection::AclChangeDenied, &[1, 4]),
+            (Rejection::SchemaChanged { stored: Some(7) }, &[1, 5, 1, 7]),
+            (Rejection::BucketDropped, &[1, 6]),
+            (Rejection::IdempotencyMismatch, &[1, 7]),
+            (Rejection::IdempotencyBudget, &[1, 8]),
+        ] {
+            assert_eq!(codec::encode(&rejection).expect("encodes"), bytes);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn outcomes_round_trip(outcome in outcomes()) {
+            let reply = outcome.encode().expect("encodes");
+            prop_assert_eq!(Outcome::decode(&reply).expect("decodes"), outcome);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_corrupt(tag in 0..5u8, bytes: Vec<u8>) {
+            let reply = Bytes::from([&[tag], &bytes[..]].concat());
+            if let Err(error) = Outcome::decode(&reply) {
+                let is_corrupt = matches!(error, crate::Error::Corrupt { .. });
+                prop_assert!(is_corrupt);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! One replica's applied state: which store holds it, how far it is, and the machine that moves it on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use proto::ShardId;
+
+use super::{Applied, Entry, Machine, ReplicaView, Transaction};
+use crate::engine::{Cached, Column, Engine};
+use crate::error::Result;
+use crate::ids::StoreId;
+use crate::keys;
+use crate::tables::applied;
+
+/// The applied state of one replica of one shard. Reads come from any thread; [`Self::apply`] and [`Self::switch_store`] take turns.
+///
+/// Invariants:
+/// - [`Self::applied`] is that of [`Self::store`], and never ahead of what readers see.
+/// - Within a store it only moves forward.
+pub struct Replica {
+    engine: Arc<dyn Engine>,
+    machine: Arc<dyn Machine>,
+    shard: ShardId,
+    current: RwLock<Current>,
+    /// Held while the state moves.
+    moving: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Current {
+    store: StoreId,
+    applied: Applied,
+}
+
+impl Replica {
+    /// The replica of `shard` whose state is in `store`; an empty store is one that has applied nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: the applied row does not decode. Otherwise those of the engine and of [`Machine::applied`].
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        machine: Arc<dyn Machine>,
+        shard: ShardId,
+        store: StoreId,
+    ) -> Result<Arc<Self>> {
+        let applied = applied::get(&*engine, store)?;
+        machine.applied(&ReplicaView::lazy(&*engine, store))?;
+        let current = RwLock::new(Current { store, applied });
+        Ok(Arc::new(Self {
+            engine,
+            machine,
+            shard,
+            current,
+            moving: Mutex::new(()),
+        }))
+    }
+
+    /// How far the state is, as readers see it.
+    pub fn applied(&self) -> Applied {
+        self.current.read().applied.clone()
+    }
+
+    /// How far the state would be after a crash now. The log may be purged up to this id, and no further.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: the applied row does not decode. Otherwise those of the engine.
+    pub fn flushed_applied(&self) -> Result<Applied> {
+        applied::get_persisted(&*self.engine, self.store())
+    }
+
+    /// The store that holds the state now.
+    pub fn store(&self) -> StoreId {
+        self.current.read().store
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// Applies committed entries in order as **one** batch, and returns a reply for each; those of blank and membership entries are
+    /// empty. Visible on return, durable once the engine has flushed.
+    ///
+    /// Indexes must rise, from above the applied one; gaps are not looked for. The caller bounds the batch.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: an entry at or below the applied index, a command that does not decode, or a row that does not.
+    /// Otherwise those of the engine and of [`Machine::applied`]; only after one of these it may have been written. Stop the shard.
+    pub fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Bytes>> {
+        let _moving = self.moving.lock();
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Current { store, applied } = self.current.read().clone();
+        let mut tx = Transaction::new(&*self.engine, store, applied);
+        let mut replies = Vec::with_capacity(entries.len());
+        for entry in entries {
+            replies.push(tx.apply(&*self.machine, entry)?);
+        }
+        let applied = tx.commit()?;
+        self.current.write().applied = applied;
+        self.machine
+            .applied(&ReplicaView::lazy(&*self.engine, store))?;
+        Ok(replies)
+    }
+
+    /// Goes over to another store, which a snapshot was installed into, and to what is applied there.
+    ///
+    /// # Errors
+    /// As [`Self::open`]. The replica stays where it was, unless [`Machine::applied`] failed.
+    pub fn switch_store(&self, store: StoreId) -> Result<()> {
+        let _moving = self.moving.lock();
+        let applied = applied::get(&*self.engine, store)?;
+        *self.current.write() = Current { store, applied };
+        self.machine
+            .applied(&ReplicaView::lazy(&*self.engine, store))
+    }
+
+    /// The newest value of a key without store id; `None`: absent. May wait for a disk.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>> {
+        self.in_store(|store| self.engine.get(column, &keys::with_store(store, key)))
+    }
+
+    /// As [`Self::get`], if memory can tell. Does not wait for a disk: fit for an async thread.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn get_cached(&self, column: Column, key: &[u8]) -> Result<Cached> {
+        self.in_store(|store| {
+            self.engine
+                .get_cached(column, &keys::with_store(store, key))
+        })
+    }
+
+    /// An unchanging view of the state as it is now.
+    pub fn view(&self) -> ReplicaView<'_> {
+        self.in_store(|store| ReplicaView::new(&*self.engine, store))
+    }
+
+    /// Reads from the current store, and once more if another took its place meanwhile: the old one may have been emptied under the
+    /// read, and would show documents as absent.
+    fn in_store<T>(&self, read: impl Fn(StoreId) -> T) -> T {
+        let mut store = self.store();
+        loop {
+            let found = read(store);
+            let now = self.store();
+            if now == store {
+                return found;
+            }
+            store = now;
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of the state machines: scenarios as golden scripts, properties against a model, and what a replica does with entries.
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test -p storage scripts` writes the scripts' output anew; its diff is a change of behaviour.
+
+mod corrupt;
+mod cost;
+mod harness;
+mod model;
+mod replica;
+mod script;
+mod show;

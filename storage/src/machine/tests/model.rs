@@ -1,0 +1,294 @@
+//! Apply against the simplest thing that could be right: a map of documents, and rules written as plain ifs.
+
+use std::collections::BTreeMap;
+
+use document::acl::{Acl, Principal, may_read, may_write};
+use proptest::prelude::*;
+use proto::log::command::Operation;
+use proto::log::precondition::Condition;
+use proto::log::{self, Command, Mutation};
+
+use super::harness::{
+    Node, batch, command, delete, entry, idempotency, mutation, principal, put, set_bucket, write,
+};
+use crate::machine::Entry;
+use crate::machine::outcome::{Outcome, Rejection};
+use crate::tables::change_log;
+use crate::tables::documents;
+
+const KEYS: [&str; 3] = ["a", "b", "ä/{t}"];
+const ACLS: [&str; 3] = [
+    "",
+    r#"{"write":{"/db/User/10":"allow"}}"#,
+    r#"{"read":{"/db/User/10":"allow"},"write":{"/db/User/10":"allow"}}"#,
+];
+const USERS: [&str; 3] = ["", "/db/User/10", "/db/User/11"];
+
+/// One generated mutation.
+#[derive(Clone, Debug)]
+struct Step {
+    key: usize,
+    /// `None`: a delete.
+    put: Option<(u8, usize)>,
+    condition: Option<Condition>,
+}
+
+impl Step {
+    fn mutation(&self) -> Mutation {
+        let operation = self
+            .put
+            .map_or_else(delete, |(n, acl)| put(&format!("\"n\":{n}"), ACLS[acl]));
+        mutation(KEYS[self.key], self.condition, operation)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Request {
+    Write { user: usize, step: Step },
+    Batch { user: usize, steps: Vec<Step> },
+    Tick(u64),
+    Expire,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let condition = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(Condition::Absent(true))),
+        1 => Just(Some(Condition::Exists(true))),
+        2 => (1..5u64).prop_map(|version| Some(Condition::Version(version))),
+    ];
+    let put = prop_oneof![3 => (any::<u8>(), 0..ACLS.len()).prop_map(Some), 1 => Just(None)];
+    (0..KEYS.len(), put, condition).prop_map(|(key, put, condition)| Step {
+        key,
+        put,
+        condition,
+    })
+}
+
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let request = prop_oneof![
+        6 => (0..USERS.len(), steps()).prop_map(|(user, step)| Request::Write { user, step }),
+        2 => (0..USERS.len(), proptest::collection::vec(steps(), 0..5)).prop_map(|(user, steps)| Request::Batch { user, steps }),
+        1 => (0..2_000_000_000u64).prop_map(Request::Tick),
+        1 => Just(Request::Expire),
+    ];
+    proptest::collection::vec(request, 0..25)
+}
+
+/// Whether requests carry idempotency keys of their own, and stamps: not rising, so that apply has to make them.
+fn commands(requests: &[Request], with_keys: bool) -> Vec<Command> {
+    let key = |at: usize| {
+        with_keys.then(|| idempotency(&format!("k{}", at % 7), &format!("{:?}", requests[at])))
+    };
+    let mut commands = vec![set_bucket()];
+    commands.extend(requests.iter().enumerate().map(|(at, request)| {
+        let stamp_us = 1_000 + (at as u64 % 3) * 10;
+        match request {
+            Request::Write { user, step } => write(
+                stamp_us,
+                principal(USERS[*user], &[]),
+                key(at),
+                step.mutation(),
+            ),
+            Request::Batch { user, steps } => batch(
+                stamp_us,
+                principal(USERS[*user], &[]),
+                key(at),
+                steps.iter().map(Step::mutation).collect(),
+            ),
+            Request::Tick(base_us) => Command {
+                tick: Some(log::Tick {
+                    base_us: *base_us,
+                    elapsed_us: 1,
+                    commit_index: 0,
+                }),
+                ..command(0, Operation::Idle(log::Idle {}))
+            },
+            Request::Expire => command(
+                0,
+                Operation::ExpireIdempotency(log::ExpireIdempotency {
+                    kept_us: 900_000_000,
+                    page: 3,
+                }),
+            ),
+        }
+    }));
+    commands
+}
+
+fn entries(commands: &[Command]) -> Vec<Entry> {
+    commands
+        .iter()
+        .enumerate()
+        .map(|(at, command)| entry(at as u64 + 1, command))
+        .collect()
+}
+
+/// The reference: what is stored, without any of how.
+#[derive(Clone, Default)]
+struct Model {
+    documents: BTreeMap<&'static str, Modelled>,
+    events: usize,
+    last_us: u64,
+}
+
+#[derive(Clone, Default)]
+struct Modelled {
+    last_version: u64,
+    live: Option<(u8, Option<Acl>, u64)>,
+}
+
+impl Model {
+    /// What the steps lead to: versions and whether each document existed, or the first rejection.
+    fn apply(
+        &mut self,
+        user: usize,
+        steps: &[Step],
+        stamp_us: u64,
+    ) -> Result<Vec<(u64, bool)>, (usize, Rejection)> {
+        let mut next = self.clone();
+        let time_us = stamp_us.max(self.last_us + 1);
+        let mut written = Vec::new();
+        for (ordinal, step) in steps.iter().enumerate() {
+            let one = next
+                .step(user, step, time_us)
+                .map_err(|rejection| (ordinal, rejection))?;
+            written.push(one);
+        }
+        if next.events > self.events {
+            next.last_us = time_us;
+        }
+        *self = next;
+        Ok(written)
+    }
+
+    fn step(&mut self, user: usize, step: &Step, time_us: u64) -> Result<(u64, bool), Rejection> {
+        let user = Some(USERS[user].to_owned()).filter(|user| !user.is_empty());
+        let caller = Principal {
+            user,
+            roles: Vec::new(),
+        };
+        let new_acl = step
+            .put
+            .and_then(|(_, acl)| Acl::from_json(ACLS[acl]).ok().flatten());
+        let stored = self.documents.entry(KEYS[step.key]).or_default();
+        let version = stored.last_version;
+        let existed = stored.live.is_some();
+        match (&stored.live, step.condition) {
+            (None, Some(Condition::Version(_) | Condition::Exists(_))) => {
+                return Err(Rejection::OutOfDate { stored: None });
+            }
+            (Some(_), Some(Condition::Absent(_))) => return Err(Rejection::Exists { version }),
+            (Some((_, acl, _)), _) if !may_write(acl.as_ref(), &caller) => {
+                let changes = step.put.is_some() && new_acl != *acl;
+                let told = changes && may_read(acl.as_ref(), &caller);
+                return Err(if told {
+                    Rejection::AclChangeDenied
+                } else {
+                    Rejection::Denied
+                });
+            }
+            (Some(_), Some(Condition::Version(wanted))) if wanted != version => {
+                return Err(Rejection::OutOfDate {
+                    stored: Some(version),
+                });
+            }
+            _ => {}
+        }
+        let created_us = stored.live.as_ref().map_or(time_us, |live| live.2);
+        if step.put.is_none() && !existed {
+            return Ok((0, false));
+        }
+        stored.last_version += 1;
+        stored.live = step.put.map(|(n, _)| (n, new_acl, created_us));
+        self.events += 1;
+        Ok((stored.last_version, existed))
+    }
+}
+
+/// What the machine says, in the model's words.
+fn said(outcome: Outcome) -> Result<Vec<(u64, bool)>, (usize, Rejection)> {
+    match outcome {
+        Outcome::Written(all) => Ok(all
+            .iter()
+            .map(|written| (written.version, written.existed))
+            .collect()),
+        Outcome::Rejected { ordinal, rejection } => Err((ordinal, rejection)),
+        Outcome::Done => Ok(Vec::new()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn apply_does_what_the_model_does(requests in requests()) {
+        let (node, mut model) = (Node::new(1), Model::default());
+        for (command, request) in commands(&requests, false).iter().zip(std::iter::once(None).chain(requests.iter().map(Some))) {
+            let outcome = node.outcome(command).expect("applies");
+            match request {
+                Some(Request::Write { user, step }) => {
+                    prop_assert_eq!(said(outcome), model.apply(*user, std::slice::from_ref(step), command.stamp_us));
+                }
+                Some(Request::Batch { user, steps }) => prop_assert_eq!(said(outcome), model.apply(*user, steps, command.stamp_us)),
+                Some(Request::Tick(_) | Request::Expire) | None => prop_assert_eq!(outcome, Outcome::Done),
+            }
+        }
+        for key in KEYS {
+            let modelled = model.documents.remove(key).unwrap_or_default();
+            let record = documents::get(&node.replica, 1, 7, key).expect("reads");
+            prop_assert_eq!(record.is_some(), modelled.live.is_some());
+            if let (Some(record), Some((n, acl, created_us))) = (record, modelled.live) {
+                prop_assert_eq!((record.version, record.acl, record.created_us), (modelled.last_version, acl, created_us));
+                let tail = format!("\"n\":{n}}}");
+                prop_assert!(record.body.ends_with(tail.as_bytes()));
+            }
+        }
+        let view = node.replica.view();
+        let events: Vec<_> = change_log::scan(&view, std::ops::Bound::Unbounded).map(|event| event.expect("reads").1).collect();
+        prop_assert_eq!(events.len(), model.events);
+        prop_assert!(events.windows(2).all(|pair| pair[0].time_us <= pair[1].time_us));
+    }
+
+    /// The chain and every byte depend on the entries alone: not on where batches end, not on the store, not on the run.
+    #[test]
+    fn batching_and_placement_change_nothing(requests in requests(), cuts in proptest::collection::vec(1..6usize, 30)) {
+        let commands = commands(&requests, true);
+        let (whole, parts, again) = (Node::new(1), Node::new(77), Node::new(1));
+        let replies = whole.replica.apply(entries(&commands)).expect("applies");
+        let mut rest = entries(&commands);
+        let mut replies_of_parts = Vec::new();
+        for cut in cuts {
+            let next = rest.split_off(cut.min(rest.len()));
+            replies_of_parts.extend(parts.replica.apply(rest).expect("applies"));
+            rest = next;
+        }
+        replies_of_parts.extend(parts.replica.apply(rest).expect("applies"));
+        let replies_again = again.replica.apply(entries(&commands)).expect("applies");
+        prop_assert_eq!(&replies, &replies_of_parts);
+        prop_assert_eq!(&replies, &replies_again);
+        prop_assert_eq!(whole.replica.applied(), parts.replica.applied());
+        prop_assert_eq!(whole.rows(), parts.rows());
+        prop_assert_eq!(whole.rows(), again.rows());
+    }
+
+    /// A request with a key, sent again at once, changes nothing and is told the same.
+    #[test]
+    fn a_retry_is_told_what_happened(requests in requests()) {
+        let node = Node::new(1);
+        node.apply(super::harness::payload(&set_bucket())).expect("applies");
+        let commands = commands(&requests, true);
+        for command in &commands[1..] {
+            let first = node.outcome(command).expect("applies");
+            let rows = documents_and_events(&node);
+            let second = node.outcome(command).expect("applies");
+            prop_assert_eq!(said(second), said(first));
+            prop_assert_eq!(documents_and_events(&node), rows);
+        }
+    }
+}
+
+fn documents_and_events(node: &Node) -> Vec<(crate::engine::Column, bytes::Bytes, bytes::Bytes)> {
+    node.rows()
+        .into_iter()
+        .filter(|(column, ..)| *column != crate::engine::Column::State)
+        .collect()
+}

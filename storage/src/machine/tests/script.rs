@@ -1,0 +1,313 @@
+//! Runs the golden scripts: a command of a script is an entry, its output the outcome and then the effects, one in a line.
+//!
+//! | command | |
+//! |---|---|
+//! | `bucket ID version=N [dropped=true]` | tells the shard of a bucket (7 is the one that writes go to) |
+//! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] …`, `delete KEY …` | one write |
+//! | `batch …`, writes, `end` | one entry of several writes; within it writes print nothing |
+//! | `tick BASE ELAPSED`, `expire kept=US page=N`, `blank`, `membership TEXT`, `raw HEX` | other entries |
+//! | `get KEY`, `scan`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
+//!
+//! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`; writes outside a batch and `batch` itself take
+//! `as=USER_KEY`, `roles=A,B` (keys), `idem=KEY`, `request=TEXT` (what is fingerprinted), `stamp=US`, `tick=BASE+ELAPSED`. An entry is
+//! stamped with its index in seconds unless it says otherwise.
+
+use std::error::Error;
+use std::ops::Bound;
+use std::path::Path;
+
+use bytes::Bytes;
+use goldenscript::{ArgumentConsumer, Context};
+use proto::log::command::Operation;
+use proto::log::mutation::Operation as MutationOperation;
+use proto::log::precondition::Condition;
+use proto::log::{self, Command, Mutation};
+
+use super::harness::{self, BUCKET, DATABASE, Node};
+use super::show;
+use crate::codec;
+use crate::engine::{Batch, Column, Engine as _};
+use crate::keys::{self, IdempotencyUsageKey};
+use crate::machine::Payload;
+use crate::tables::{documents, idempotency};
+
+type Output = Result<String, Box<dyn Error>>;
+
+#[test]
+fn scripts() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|file| file.expect("reads").path())
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty());
+    for path in paths {
+        let mut runner = Runner {
+            node: Node::new(1),
+            batch: None,
+        };
+        goldenscript::run(&mut runner, &path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+struct Runner {
+    node: Node,
+    /// The batch that writes are collected for.
+    batch: Option<(Envelope, Vec<Mutation>)>,
+}
+
+/// What surrounds the mutations of an entry.
+struct Envelope {
+    principal: log::Principal,
+    idempotency: Option<log::Idempotency>,
+    stamp_us: u64,
+    tick: Option<log::Tick>,
+}
+
+impl goldenscript::Runner for Runner {
+    type Command = goldenscript::Command;
+
+    fn run(&mut self, command: &goldenscript::Command, _: &Context) -> Output {
+        let mut args = command.consume_args();
+        let output = match command.name.as_str() {
+            "put" => {
+                let mutation = put(&mut args)?;
+                self.write(&mut args, mutation)?
+            }
+            "delete" => {
+                let key = args.next_pos().ok_or("no key")?.to_owned();
+                let mutation = mutation(&mut args, &key, harness::delete())?;
+                self.write(&mut args, mutation)?
+            }
+            "batch" => {
+                self.batch = Some((self.envelope(&mut args)?, Vec::new()));
+                String::new()
+            }
+            "end" => {
+                let (envelope, mutations) = self.batch.take().ok_or("no batch")?;
+                let batch = harness::batch(
+                    envelope.stamp_us,
+                    envelope.principal,
+                    envelope.idempotency,
+                    mutations,
+                );
+                self.command(Command {
+                    tick: envelope.tick,
+                    ..batch
+                })?
+            }
+            "bucket" => {
+                let bucket = args.next_pos().ok_or("no bucket")?.parse()?;
+                let dropped = args.take_key("dropped").is_some();
+                let version = args.take_key("version").ok_or("no version")?.parse()?;
+                let buckets = vec![harness::bucket(bucket, version, dropped)];
+                self.command(harness::command(
+                    0,
+                    Operation::SetBuckets(log::SetBuckets { buckets }),
+                ))?
+            }
+            "tick" => {
+                let base_us = args.next_pos().ok_or("no base")?.parse()?;
+                let elapsed_us = args.next_pos().ok_or("no elapsed")?.parse()?;
+                let tick = Some(log::Tick {
+                    base_us,
+                    elapsed_us,
+                    commit_index: 0,
+                });
+                self.command(Command {
+                    tick,
+                    stamp_us: 0,
+                    operation: Some(Operation::Idle(log::Idle {})),
+                })?
+            }
+            "expire" => {
+                let kept_us = args.take_key("kept").ok_or("no kept")?.parse()?;
+                let page = args.take_key("page").ok_or("no page")?.parse()?;
+                self.command(harness::command(
+                    0,
+                    Operation::ExpireIdempotency(log::ExpireIdempotency { kept_us, page }),
+                ))?
+            }
+            "blank" => format!("{:?}", self.node.apply(Payload::Blank)?),
+            "membership" => {
+                let text = args.next_pos().ok_or("no text")?;
+                format!(
+                    "{:?}",
+                    self.node
+                        .apply(Payload::Membership(Bytes::copy_from_slice(text.as_bytes())))?
+                )
+            }
+            "raw" => {
+                let bytes = hex(args.next_pos().unwrap_or_default())?;
+                format!("{:?}", self.node.apply(Payload::Command(bytes.into()))?)
+            }
+            "get" => self.get(args.next_pos().ok_or("no key")?)?,
+            "scan" => self.scan()?,
+            "applied" => self.applied(),
+            "usage" => format!("{:?}", idempotency::usage(&self.node.replica.view())?),
+            "fill" => self.fill(args.next_pos().ok_or("no bytes")?.parse()?)?,
+            name => return Err(format!("no command {name}").into()),
+        };
+        args.reject_next()?;
+        Ok(output)
+    }
+}
+
+impl Runner {
+    fn envelope(&self, args: &mut ArgumentConsumer<'_>) -> Result<Envelope, Box<dyn Error>> {
+        let user = args
+            .take_key("as")
+            .map(|key| format!("/db/User/{key}"))
+            .unwrap_or_default();
+        let roles = list(args.take_key("roles"))
+            .iter()
+            .map(|key| format!("/db/Role/{key}"))
+            .collect();
+        let request = args.take_key("request").unwrap_or("the request");
+        let idempotency = args
+            .take_key("idem")
+            .map(|key| harness::idempotency(key, request));
+        let stamp_us = args.take_key("stamp").map(str::parse).transpose()?;
+        let tick = args
+            .take_key("tick")
+            .map(|tick| tick.split_once('+').ok_or("no elapsed"))
+            .transpose()?;
+        let tick = tick.map(|(base, elapsed)| -> Result<_, Box<dyn Error>> {
+            Ok(log::Tick {
+                base_us: base.parse()?,
+                elapsed_us: elapsed.parse()?,
+                commit_index: 0,
+            })
+        });
+        Ok(Envelope {
+            principal: log::Principal { user, roles },
+            idempotency,
+            stamp_us: stamp_us.unwrap_or(self.node.next_id().index * 1_000_000),
+            tick: tick.transpose()?,
+        })
+    }
+
+    fn write(&mut self, args: &mut ArgumentConsumer<'_>, mutation: Mutation) -> Output {
+        if let Some((_, mutations)) = &mut self.batch {
+            mutations.push(mutation);
+            return Ok(String::new());
+        }
+        let envelope = self.envelope(args)?;
+        let write = harness::write(
+            envelope.stamp_us,
+            envelope.principal,
+            envelope.idempotency,
+            mutation,
+        );
+        self.command(Command {
+            tick: envelope.tick,
+            ..write
+        })
+    }
+
+    fn command(&self, command: Command) -> Output {
+        let index = self.node.next_id().index;
+        let outcome = self.node.outcome(&command)?;
+        let mut lines = vec![format!("[{index}] {}", show::outcome(&outcome))];
+        lines.extend(
+            self.node
+                .recorder
+                .0
+                .lock()
+                .drain(..)
+                .map(|effect| format!("  {effect}")),
+        );
+        Ok(lines.join("\n"))
+    }
+
+    fn get(&self, key: &str) -> Output {
+        Ok(
+            match documents::get(&self.node.replica, DATABASE, BUCKET, key)? {
+                Some(record) => format!("v{} {}", record.version, show::text(&record.body)),
+                None => "absent".to_owned(),
+            },
+        )
+    }
+
+    fn scan(&self) -> Output {
+        let view = self.node.replica.view();
+        let all = documents::scan(&view, DATABASE, BUCKET, Bound::Unbounded)
+            .map(|document| document.map(|(key, record)| format!("{key} v{}", record.version)));
+        Ok(all.collect::<Result<Vec<_>, _>>()?.join("\n"))
+    }
+
+    fn applied(&self) -> String {
+        let applied = self.node.replica.applied();
+        let id = applied.id.map_or("none".to_owned(), |id| id.to_string());
+        let membership = applied.membership.map_or("none".to_owned(), |(id, bytes)| {
+            let at = id.map_or("nowhere".to_owned(), |id| id.to_string());
+            format!("{} at {at}", show::text(&bytes))
+        });
+        format!(
+            "id={id} T={} stamp={} membership={membership}",
+            applied.time_us, applied.last_stamp_us
+        )
+    }
+
+    fn fill(&self, bytes: u64) -> Output {
+        let key = keys::with_store(self.node.replica.store(), &IdempotencyUsageKey.encode());
+        let mut batch = Batch::new();
+        batch.put(
+            Column::State,
+            key,
+            codec::encode(&idempotency::UsageRow(bytes))?,
+        );
+        self.node.engine.write(batch)?;
+        Ok(String::new())
+    }
+}
+
+fn put(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
+    let (key, fields) = (
+        args.next_pos().ok_or("no key")?,
+        args.next_pos().unwrap_or_default(),
+    );
+    let put = log::Put {
+        fields: Bytes::copy_from_slice(fields.as_bytes()),
+        acl: args.take_key("acl").unwrap_or_default().to_owned(),
+        hidden: Bytes::copy_from_slice(args.take_key("hidden").unwrap_or_default().as_bytes()),
+        readonly: list(args.take_key("readonly")),
+    };
+    mutation(args, key, MutationOperation::Put(put))
+}
+
+fn mutation(
+    args: &mut ArgumentConsumer<'_>,
+    key: &str,
+    operation: MutationOperation,
+) -> Result<Mutation, Box<dyn Error>> {
+    let condition = match args.take_key("if") {
+        None => None,
+        Some("absent") => Some(Condition::Absent(true)),
+        Some("exists") => Some(Condition::Exists(true)),
+        Some(version) => Some(Condition::Version(version.parse()?)),
+    };
+    let mut mutation = harness::mutation(key, condition, operation);
+    if let Some(bucket) = args.take_key("bucket") {
+        mutation.bucket = bucket.parse()?;
+    }
+    if let Some(version) = args.take_key("bv") {
+        mutation.bucket_version = version.parse()?;
+    }
+    Ok(mutation)
+}
+
+fn list(text: Option<&str>) -> Vec<String> {
+    text.map(|text| text.split(',').map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+fn hex(text: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    let digits = |at: usize| text.get(at..at + 2).ok_or("odd number of digits");
+    (0..text.len())
+        .step_by(2)
+        .map(|at| Ok(u8::from_str_radix(digits(at)?, 16)?))
+        .collect()
+}

@@ -1,0 +1,148 @@
+//! Rows and outcomes as the golden scripts show them.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use document::acl::Acl;
+
+use crate::codec;
+use crate::engine::Column;
+use crate::keys::{Key, KeyKind};
+use crate::machine::outcome::Outcome;
+use crate::tables::buckets;
+use crate::tables::change_log::{self, Operation};
+use crate::tables::documents::{self, Entry};
+use crate::tables::idempotency::{AgeRow, IdempotencyRecord, UsageRow};
+
+/// One effect, in a line. The column is that of the key's kind, or the line says so.
+pub(super) fn effect(column: Column, key: &[u8], value: Option<&Bytes>) -> String {
+    let kind = KeyKind::of(key).expect("a kind of the catalogue");
+    assert_eq!(kind.column(), column, "{kind:?}");
+    let decoded = Key::decode(key).expect("a key of the catalogue");
+    match value {
+        Some(value) => format!("put {decoded} = {}", row(decoded, value)),
+        None => format!("delete {decoded}"),
+    }
+}
+
+fn row(key: Key<'_>, value: &Bytes) -> String {
+    match key {
+        Key::Document(_) => document(value),
+        Key::Change(_) => change(value),
+        Key::Bucket(_) => {
+            let row = buckets::decode(value).expect("decodes");
+            format!(
+                "{} v{}{}",
+                row.name,
+                row.version,
+                if row.dropped { " dropped" } else { "" }
+            )
+        }
+        Key::Idempotency(_) => {
+            let record: IdempotencyRecord = codec::decode(value).expect("decodes");
+            format!("created=T{} {:?}", record.created_us, record.outcome)
+        }
+        Key::IdempotencyAge(_) => {
+            let row: AgeRow = codec::decode(value).expect("decodes");
+            format!("{} bytes", row.0)
+        }
+        Key::IdempotencyUsage(_) => {
+            let row: UsageRow = codec::decode(value).expect("decodes");
+            format!("{} bytes", row.0)
+        }
+        Key::Applied(_) | Key::Metadata(_) => "…".to_owned(),
+    }
+}
+
+fn document(row: &Bytes) -> String {
+    match documents::decode(row).expect("decodes") {
+        Entry::Tombstone(tombstone) => {
+            let at = tombstone.position;
+            format!(
+                "tombstone v{} deleted=T{} at={}.{}",
+                tombstone.version, tombstone.deleted_us, at.index, at.ordinal
+            )
+        }
+        Entry::Live { record, position } => {
+            let mut line = format!(
+                "v{} at={}.{}",
+                record.version, position.index, position.ordinal
+            );
+            write!(
+                line,
+                " created={} updated={}",
+                record.created_us, record.updated_us
+            )
+            .expect("strings take it");
+            acl(&mut line, "acl", record.acl.as_ref());
+            if let Some(hidden) = &record.hidden {
+                write!(line, " hidden={}", text(hidden)).expect("strings take it");
+            }
+            write!(line, " {}", text(&record.body)).expect("strings take it");
+            line
+        }
+    }
+}
+
+fn change(row: &Bytes) -> String {
+    let event = change_log::decode(row).expect("decodes");
+    let operation = match event.operation {
+        Operation::Insert => "insert",
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    };
+    let mut line = format!(
+        "{operation} {}/{}/{:?} v{} time={}",
+        event.database, event.bucket, event.key, event.version, event.time_us
+    );
+    write!(line, " user={:?}", event.user).expect("strings take it");
+    acl(&mut line, "acl", event.acl.as_ref());
+    if let Some(before) = &event.before {
+        write!(
+            line,
+            " before=v{}@{}.{}",
+            before.version, before.position.index, before.position.ordinal
+        )
+        .expect("strings take it");
+        acl(&mut line, "before_acl", before.acl.as_ref());
+    }
+    write!(line, " body={} bytes", event.body.len()).expect("strings take it");
+    line
+}
+
+fn acl(line: &mut String, name: &str, acl: Option<&Acl>) {
+    if let Some(acl) = acl {
+        write!(line, " {name}={}", acl.to_json()).expect("strings take it");
+    }
+}
+
+pub(super) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("JSON is UTF-8")
+}
+
+/// An outcome, a line for each document.
+pub(super) fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done => "done".to_owned(),
+        Outcome::Written(all) if all.is_empty() => "written, nothing".to_owned(),
+        Outcome::Rejected { ordinal, rejection } => format!("rejected #{ordinal}: {rejection:?}"),
+        Outcome::Written(all) => {
+            let lines = all.iter().map(|written| {
+                format!(
+                    "written v{} created={} updated={}{}{} {}",
+                    written.version,
+                    written.created_us,
+                    written.updated_us,
+                    if written.existed { " existed" } else { "" },
+                    if written.replayed { " replayed" } else { "" },
+                    if written.body.is_empty() {
+                        "-"
+                    } else {
+                        text(&written.body)
+                    },
+                )
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! One mutation of one document: whether it may happen, and what it does.
+//!
+//! Checked in this order, and the first that fails is the rejection:
+//! 1. the bucket: known with the version that the command was validated under, and not dropped;
+//! 2. a document that should be absent is, one that should be there is;
+//! 3. the object ACL of the **stored** document lets the caller write. Refused as denied whether or not the caller may read it: clients
+//!    take "not found" on an update for success (contract 3.3, 7.3). A reader who would have changed the ACL is told so (462); whoever
+//!    may not even read is not, since the answer would depend on the stored ACL;
+//! 4. the version is the expected one. After the ACL, so that the version is told to writers only.
+//!
+//! Versions: 1 for an id that was never there, and one more for each accepted write, also one without change, and for a delete. The
+//! tombstone keeps the last one, and an insert over it continues from there: a version never goes back.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use document::acl::{self, Acl, Principal};
+use document::body;
+use proto::log::mutation::Operation;
+use proto::log::precondition::Condition;
+use proto::log::{Delete, Mutation, Put};
+
+use super::Transaction;
+use super::outcome::{Rejection, Written};
+use crate::error::Error;
+use crate::keys::{BucketKey, ChangeKey, DocumentKey};
+use crate::tables::change_log::{self, NewBefore, NewEvent};
+use crate::tables::documents::{self, Entry, NewRecord, Record, Tombstone};
+use crate::tables::{buckets, change_log::Operation as Change};
+
+/// Why a mutation ended early.
+pub(super) enum Stop {
+    /// It is answered; nothing of it takes effect.
+    Rejected(Rejection),
+    /// The shard stops.
+    Failed(Error),
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Applies the mutations of one entry. On a rejection it leaves what the mutations before it wrote: the caller rolls back.
+pub(super) struct Writer<'w, 'tx> {
+    tx: &'w mut Transaction<'tx>,
+    principal: &'w Principal,
+    /// Time of all writes of this entry, microseconds since 1970.
+    time_us: u64,
+    /// Where the next change event goes.
+    next: ChangeKey,
+}
+
+/// A mutation, and what it meets.
+struct Site<'m> {
+    mutation: &'m Mutation,
+    bucket_name: &'m str,
+    /// Key of the document row, without store id.
+    key: Vec<u8>,
+    live: Option<Live>,
+    /// Version of the document, or of its delete; 0: there never was one.
+    last_version: u64,
+}
+
+struct Live {
+    record: Record,
+    position: ChangeKey,
+}
+
+impl Live {
+    fn as_before(&self) -> NewBefore<'_> {
+        NewBefore {
+            version: self.record.version,
+            acl: self.record.acl.as_ref(),
+            position: self.position,
+        }
+    }
+}
+
+impl<'w, 'tx> Writer<'w, 'tx> {
+    /// A writer for the entry at `index`, all of whose writes happen at `time_us`.
+    pub(super) fn new(
+        tx: &'w mut Transaction<'tx>,
+        principal: &'w Principal,
+        index: u64,
+        time_us: u64,
+    ) -> Self {
+        Self {
+            tx,
+            principal,
+            time_us,
+            next: ChangeKey { index, ordinal: 0 },
+        }
+    }
+
+    /// Whether anything took effect so far.
+    pub(super) fn has_written(&self) -> bool {
+        self.next.ordinal > 0
+    }
+
+    /// Applies one mutation.
+    pub(super) fn write(&mut self, mutation: &Mutation) -> Result<Written, Stop> {
+        let operation = mutation
+            .operation
+            .as_ref()
+            .ok_or_else(|| Error::corrupt("command: mutation without operation"))?;
+        let bucket = self.bucket(mutation)?;
+        let bucket_name = check_bucket(bucket.as_deref(), mutation.bucket_version)?;
+        let site = self.site(mutation, bucket_name)?;
+        let acl = match operation {
+            Operation::Put(put) => parse_acl(&put.acl)?,
+            Operation::Delete(Delete {}) => None,
+        };
+        self.check(
+            &site,
+            matches!(operation, Operation::Put(_)).then_some(acl.as_ref()),
+        )?;
+        Ok(match operation {
+            Operation::Put(put) => self.put(&site, put, acl),
+            Operation::Delete(Delete {}) => self.delete(&site),
+        })
+    }
+
+    fn bucket(&mut self, mutation: &Mutation) -> Result<Option<Bytes>, Error> {
+        buckets::get_row(
+            self.tx,
+            BucketKey {
+                database: mutation.database,
+                bucket: mutation.bucket,
+            },
+        )
+    }
+
+    fn site<'m>(
+        &mut self,
+        mutation: &'m Mutation,
+        bucket_name: &'m str,
+    ) -> Result<Site<'m>, Error> {
+        let key = DocumentKey {
+            database: mutation.database,
+            bucket: mutation.bucket,
+            key: &mutation.key,
+        }
+        .encode();
+        let (live, last_version) = match documents::get_entry(self.tx, &key)? {
+            Some(Entry::Live { record, position }) => {
+                let version = record.version;
+                (Some(Live { record, position }), version)
+            }
+            Some(Entry::Tombstone(tombstone)) => (None, tombstone.version),
+            None => (None, 0),
+        };
+        Ok(Site {
+            mutation,
+            bucket_name,
+            key,
+            live,
+            last_version,
+        })
+    }
+
+    /// Steps 2 to 4 of the module. `new_acl` is the ACL that a put brings, itself perhaps none.
+    fn check(&self, site: &Site<'_>, new_acl: Option<Option<&Acl>>) -> Result<(), Rejection> {
+        let condition = site
+            .mutation
+            .precondition
+            .as_ref()
+            .and_then(|precondition| precondition.condition.as_ref());
+        let Some(Live { record, .. }) = &site.live else {
+            return match condition {
+                Some(Condition::Version(_) | Condition::Exists(_)) => {
+                    Err(Rejection::OutOfDate { stored: None })
+                }
+                Some(Condition::Absent(_)) | None => Ok(()),
+            };
+        };
+        if let Some(Condition::Absent(_)) = condition {
+            return Err(Rejection::Exists {
+                version: record.version,
+            });
+        }
+        let stored_acl = record.acl.as_ref();
+        if !acl::may_write(stored_acl, self.principal) {
+            let would_change_acl = new_acl.is_some_and(|acl| acl != stored_acl);
+            return Err(
+                if would_change_acl && acl::may_read(stored_acl, self.principal) {
+                    Rejection::AclChangeDenied
+                } else {
+                    Rejection::Denied
+                },
+            );
+        }
+        match condition {
+            Some(Condition::Version(version)) if *version != record.version => {
+                Err(Rejection::OutOfDate {
+                    stored: Some(record.version),
+                })
+            }
+            Some(Condition::Version(_) | Condition::Exists(_) | Condition::Absent(_)) | None => {
+                Ok(())
+            }
+        }
+    }
+
+    fn put(&mut self, site: &Site<'_>, put: &Put, acl: Option<Acl>) -> Written {
+        let stored = site.live.as_ref().map(|live| &live.record);
+        let version = site.last_version.saturating_add(1);
+        let created_us = stored.map_or(self.time_us, |record| record.created_us);
+        let stored_hidden = stored.and_then(|record| record.hidden.as_deref());
+        let hidden = if put.hidden.is_empty() {
+            stored_hidden
+        } else {
+            Some(&put.hidden[..])
+        };
+        let fields = self.fields(put, stored.map(|record| &record.body));
+        let Mutation {
+            database,
+            bucket,
+            key,
+            ..
+        } = site.mutation;
+        let body = body::render(
+            site.bucket_name,
+            key,
+            version,
+            acl.as_ref(),
+            signed(created_us),
+            signed(self.time_us),
+            &fields,
+        );
+        let event = NewEvent {
+            time_us: self.time_us,
+            database: *database,
+            bucket: *bucket,
+            key,
+            operation: if stored.is_some() {
+                Change::Update
+            } else {
+                Change::Insert
+            },
+            version,
+            acl: acl.as_ref(),
+            body: &body,
+            before: site.live.as_ref().map(Live::as_before),
+            user: self.user(),
+        };
+        let position = self.next;
+        change_log::put(self.tx, position, &event);
+        let (updated_us, acl) = (self.time_us, acl.as_ref());
+        let record = NewRecord {
+            version,
+            position,
+            created_us,
+            updated_us,
+            acl,
+            hidden,
+            body: &body,
+        };
+        let body = documents::put(self.tx, &site.key, &record);
+        self.next.ordinal += 1;
+        Written {
+            version,
+            created_us,
+            updated_us,
+            existed: stored.is_some(),
+            replayed: false,
+            body,
+        }
+    }
+
+    /// The members to store: those of the command, but what only administrators change stays as it is.
+    fn fields<'p>(&self, put: &'p Put, stored_body: Option<&Bytes>) -> Cow<'p, [u8]> {
+        if put.readonly.is_empty() || self.principal.is_admin() {
+            return Cow::Borrowed(&put.fields);
+        }
+        // The stored JSON without its braces is a list of members, as `fields` is.
+        let stored = stored_body
+            .and_then(|body| body.get(1..body.len().saturating_sub(1)))
+            .unwrap_or_default();
+        let kept = |name: &String| {
+            (
+                name.clone(),
+                body::member(stored, name).unwrap_or("null").to_owned(),
+            )
+        };
+        let values: Vec<(String, String)> = put.readonly.iter().map(kept).collect();
+        Cow::Owned(body::merge_readonly(&put.fields, &values))
+    }
+
+    fn delete(&mut self, site: &Site<'_>) -> Written {
+        let Some(live) = &site.live else {
+            return Written {
+                version: 0,
+                created_us: 0,
+                updated_us: 0,
+                existed: false,
+                replayed: false,
+                body: Bytes::new(),
+            };
+        };
+        let version = site.last_version.saturating_add(1);
+        let Mutation {
+            database,
+            bucket,
+            key,
+            ..
+        } = site.mutation;
+        let event = NewEvent {
+            time_us: self.time_us,
+            database: *database,
+            bucket: *bucket,
+            key,
+            operation: Change::Delete,
+            version,
+            acl: None,
+            body: &[],
+            before: Some(live.as_before()),
+            user: self.user(),
+        };
+        let position = self.next;
+        change_log::put(self.tx, position, &event);
+        let deleted_us = self.tx.time_us();
+        documents::put_tombstone(
+            self.tx,
+            &site.key,
+            &Tombstone {
+                version,
+                deleted_us,
+                position,
+            },
+        );
+        self.next.ordinal += 1;
+        let (created_us, updated_us) = (live.record.created_us, self.time_us);
+        Written {
+            version,
+            created_us,
+            updated_us,
+            existed: true,
+            replayed: false,
+            body: Bytes::new(),
+        }
+    }
+
+    fn user(&self) -> &'w str {
+        self.principal.user.as_deref().unwrap_or_default()
+    }
+}
+
+/// Step 1 of the module: the bucket's name, if the command was validated under the rules that the shard has.
+fn check_bucket(row: Option<&[u8]>, version: u64) -> Result<&str, Stop> {
+    let Some(row) = row else {
+        return Err(Rejection::SchemaChanged { stored: None }.into());
+    };
+    let bucket = buckets::decode(row)?;
+    if bucket.version != version {
+        return Err(Rejection::SchemaChanged {
+            stored: Some(bucket.version),
+        }
+        .into());
+    }
+    if bucket.dropped {
+        return Err(Rejection::BucketDropped.into());
+    }
+    Ok(bucket.name)
+}
+
+/// The ACL of a command. One without rules is none: both mean public, and one form is stored.
+fn parse_acl(text: &str) -> Result<Option<Acl>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let acl = Acl::from_json(text).map_err(|error| Error::corrupt(format!("command: {error}")))?;
+    Ok(acl.filter(|acl| !acl.is_public()))
+}
+
+/// Microseconds as the rendering takes them; what is past its end shows as the end.
+fn signed(time_us: u64) -> i64 {
+    i64::try_from(time_us).unwrap_or(i64::MAX)
+}

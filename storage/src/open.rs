@@ -1,0 +1,191 @@
+//! Opening a data directory, and clearing what earlier runs left half done.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::engine::rocks::{DataOptions, Rocks};
+use crate::engine::{Batch, Column, Engine};
+use crate::error::{Error, Result};
+use crate::raft_log::{LogOptions, Logs};
+
+/// Settings of a data directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The log database.
+    pub log: LogOptions,
+    /// The data database.
+    pub data: DataOptions,
+}
+
+/// An open data directory.
+#[derive(Clone)]
+pub struct Storage {
+    /// Raft logs and the store directory.
+    pub logs: Logs,
+    /// Applied data.
+    pub engine: Arc<dyn Engine>,
+}
+
+/// Opens `dir` (`log/` and `data/` below it), or makes it, and removes stores that are no longer wanted.
+///
+/// A snapshot that was being received is forgotten: its sender starts again.
+///
+/// # Errors
+/// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: a database does not open, or `data/` is not of this
+/// `log/`.
+pub fn open(dir: &Path, options: &Options) -> Result<Storage> {
+    let logs = Logs::open(&dir.join("log"), &options.log)?;
+    let engine: Arc<dyn Engine> = Arc::new(Rocks::open(&dir.join("data"), &options.data)?);
+    check_pair(&logs, engine.as_ref(), dir)?;
+    for row in logs.directory().replicas() {
+        if row.receiving.is_some() {
+            logs.directory().abort_receive(row.shard)?;
+        }
+    }
+    drop_stores(&logs, engine.as_ref())?;
+    Ok(Storage { logs, engine })
+}
+
+/// Refuses data under store ids that the directory has not given out: with another log, or none, those would be given out again, and
+/// a new replica would begin with somebody's old state.
+fn check_pair(logs: &Logs, engine: &dyn Engine, dir: &Path) -> Result<()> {
+    let next = logs.directory().next_store();
+    let view = engine.view();
+    for column in Column::ALL {
+        let Some(last) = view
+            .scan_rev(column, Bound::Unbounded, Bound::Unbounded)
+            .next()
+            .transpose()?
+        else {
+            continue;
+        };
+        if last.0[..] >= next.prefix()[..] {
+            let dir = dir.display();
+            return Err(Error::corrupt(format!(
+                "{dir}/data holds stores that {dir}/log never made: put back the log directory that belongs to it, or wipe both"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the data of all stores that the directory lists as dropping, durably, and then their rows. Returns how many.
+///
+/// Whoever calls this while the node runs makes sure that nobody reads those stores any more, except through views.
+///
+/// # Errors
+/// Any: the stores stay listed, call again.
+pub fn drop_stores(logs: &Logs, engine: &dyn Engine) -> Result<usize> {
+    let stores = logs.directory().dropping();
+    if stores.is_empty() {
+        return Ok(0);
+    }
+    let mut batch = Batch::new();
+    for store in &stores {
+        for column in Column::ALL {
+            batch.delete_range(column, store.prefix().to_vec(), store.end().to_vec());
+        }
+    }
+    engine.write(batch)?;
+    engine.flush()?;
+    for store in &stores {
+        logs.directory().dropped(*store)?;
+        tracing::info!(%store, "dropped store");
+    }
+    Ok(stores.len())
+}
+
+/// Length and XXH3-64 of a file.
+pub(crate) fn checksum_file(path: &Path) -> Result<(u64, u64)> {
+    let mut file = File::open(path)?;
+    let mut hash = Xxh3Default::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, hash.digest()));
+        }
+        hash.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
+/// What RocksDB says when it does not open: a held lock is a mistake of operation, not of the disk.
+pub(crate) fn open_error(error: rocksdb::Error, path: &Path) -> Error {
+    let text = error.as_ref();
+    if text.contains("While lock file") || text.contains("lock hold by current process") {
+        return Error::Locked {
+            path: path.to_owned(),
+        };
+    }
+    error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_another_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path(), &Options::default()).unwrap();
+        let row = storage
+            .logs
+            .directory()
+            .create_replica(proto::ShardId(1), proto::ReplicaId(1))
+            .unwrap();
+        let mut batch = Batch::new();
+        batch.put(Column::State, row.data.prefix().to_vec(), "state");
+        storage.engine.write(batch).unwrap();
+        storage.engine.flush().unwrap();
+        drop(storage);
+        drop(open(dir.path(), &Options::default()).unwrap());
+        std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+        let error = open(dir.path(), &Options::default()).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("that belongs to it, or wipe both"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_dropped_replica_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path(), &Options::default()).unwrap();
+        let row = storage
+            .logs
+            .directory()
+            .create_replica(proto::ShardId(1), proto::ReplicaId(1))
+            .unwrap();
+        let mut batch = Batch::new();
+        batch.put(Column::Documents, row.data.prefix().to_vec(), "document");
+        storage.engine.write(batch).unwrap();
+        storage
+            .logs
+            .directory()
+            .drop_replica(row.shard, row.replica)
+            .unwrap();
+        drop(storage);
+        let storage = open(dir.path(), &Options::default()).unwrap();
+        assert_eq!(
+            storage
+                .engine
+                .get(Column::Documents, &row.data.prefix())
+                .unwrap(),
+            None
+        );
+        assert_eq!(storage.logs.directory().dropping(), []);
+        assert_eq!(
+            drop_stores(&storage.logs, storage.engine.as_ref()).unwrap(),
+            0
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! The log database itself: how it is opened, and how entries are read back.
+
+use std::fs::File;
+use std::path::Path;
+
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ReadOptions};
+
+use super::layout::{self, Kind};
+use super::{LogEntry, LogOptions, LogState};
+use crate::error::{Error, Result};
+use crate::ids::{LogId, StoreId};
+use crate::open::open_error;
+
+/// A memtable in use and two being flushed: past that writes wait for the disk.
+const MEMTABLES_MAX: i32 = 3;
+const INFO_LOGS: usize = 4;
+const INFO_LOG_BYTES: usize = 4 << 20;
+
+/// Opens the database in `dir`, or makes it.
+pub(super) fn open(dir: &Path, options: &LogOptions) -> Result<DB> {
+    std::fs::create_dir_all(dir)?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        // The name of the database must be as durable as what is in it.
+        File::open(parent)?.sync_all()?;
+    }
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    let mut database = rocksdb::Options::default();
+    database.create_if_missing(true);
+    database.set_block_based_table_factory(&table);
+    database.set_write_buffer_size(options.memtable_bytes);
+    database.set_max_write_buffer_number(MEMTABLES_MAX);
+    database.set_compression_type(DBCompressionType::Lz4);
+    database.set_max_background_jobs(2);
+    database.set_recycle_log_file_num(0);
+    // Notices a write-ahead log that was synced and is gone, or shorter than it was.
+    database.set_track_and_verify_wals_in_manifest(true);
+    database.set_keep_log_file_num(INFO_LOGS);
+    database.set_max_log_file_size(INFO_LOG_BYTES);
+    DB::open(&database, dir).map_err(|error| open_error(error, dir))
+}
+
+/// A group's state on disk, and the index of its first entry.
+///
+/// # Errors
+/// [`Error::Corrupt`]: a row fails its checksum, or the committed point lies past the log, so that entries were lost.
+pub(super) fn load(db: &DB, store: StoreId) -> Result<(LogState, u64)> {
+    let row = |kind| -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let key = layout::state_key(store, kind);
+        Ok(db.get(&key)?.map(|value| (key, value)))
+    };
+    let log_id = |kind| {
+        row(kind)?
+            .map(|(key, value)| layout::decode_log_id(&key, &value))
+            .transpose()
+    };
+    let vote = row(Kind::Vote)?
+        .map(|(key, value)| layout::decode_vote(&key, &value))
+        .transpose()?;
+    let (committed, purged) = (log_id(Kind::Committed)?, log_id(Kind::Purged)?);
+    let (first, end) = (next(purged), u64::MAX);
+    let last = edge(db, store, first, end, true)?.or(purged);
+    let first = match purged {
+        Some(_) => first,
+        // A log that was never purged begins wherever its first entry is.
+        None => edge(db, store, first, end, false)?.map_or(0, |id| id.index),
+    };
+    if committed.map(|id| id.index) > last.map(|id| id.index) {
+        let text = |id: Option<LogId>| id.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+        return Err(Error::corrupt(format!(
+            "log of store {store} ends at {} though {} was committed",
+            text(last),
+            text(committed)
+        )));
+    }
+    Ok((
+        LogState {
+            vote,
+            committed,
+            purged,
+            last,
+        },
+        first,
+    ))
+}
+
+/// The index after `id`, or the first one.
+pub(super) fn next(id: Option<LogId>) -> u64 {
+    id.map_or(0, |id| id.index.saturating_add(1))
+}
+
+/// The last entry of `from..to`, or the first.
+fn edge(db: &DB, store: StoreId, from: u64, to: u64, last: bool) -> Result<Option<LogId>> {
+    let mut iterator = entries(db, store, from, to);
+    if last {
+        iterator.seek_to_last();
+    } else {
+        iterator.seek_to_first();
+    }
+    let Some((key, value)) = iterator.item() else {
+        iterator.status()?;
+        return Ok(None);
+    };
+    Ok(Some(layout::decode_entry(key, value)?.id))
+}
+
+fn entries(db: &DB, store: StoreId, from: u64, to: u64) -> DBRawIterator<'_> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(layout::entry_key(store, from));
+    options.set_iterate_upper_bound(layout::entry_key(store, to));
+    // Read once by a replica that lags; what is read often is in the tails.
+    options.fill_cache(false);
+    db.raw_iterator_opt(options)
+}
+
+/// Gives the entries of `from..to` on disk to `take`, until that answers `false`.
+///
+/// # Errors
+/// [`Error::Corrupt`]: an entry is missing or fails its checksum.
+pub(super) fn read(
+    db: &DB,
+    store: StoreId,
+    from: u64,
+    to: u64,
+    mut take: impl FnMut(LogEntry) -> bool,
+) -> Result<()> {
+    let mut iterator = entries(db, store, from, to);
+    iterator.seek_to_first();
+    for index in from..to {
+        let Some((key, value)) = iterator.item() else {
+            iterator.status()?;
+            return Err(missing(store, index));
+        };
+        let entry = layout::decode_entry(key, value)?;
+        if entry.id.index != index {
+            return Err(missing(store, index));
+        }
+        if !take(entry) {
+            return Ok(());
+        }
+        iterator.next();
+    }
+    Ok(())
+}
+
+fn missing(store: StoreId, index: u64) -> Error {
+    Error::corrupt(format!("log of store {store}: entry {index} is missing"))
+}

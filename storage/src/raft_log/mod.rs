@@ -1,0 +1,170 @@
+//! The Raft logs of all groups on this node, their votes, and the directory of stores: a plain durable log in its own database.
+//!
+//! One thread (`larder-log`) does all the writing. It takes every request that waits, of whatever group, into one RocksDB batch, syncs
+//! once, and calls back in the order of the requests: the more groups wait, the more share a sync.
+//!
+//! Invariants:
+//! - **Order**: writes of one group, votes included, reach the disk in the order of the calls; so do those of all groups. What a crash
+//!   leaves is a prefix. Hence an entry of a term on disk implies that term's vote on disk, and a committed point never passes the log.
+//! - **Visible at once**: readers see an append, truncation or purge when the call returns; durable is another matter.
+//! - **No holes**: indexes run from the purge point + 1 to the last one. A missing or changed entry is [`Error::Corrupt`], never skipped.
+//! - **One failure is the end**: after a failed write or sync nothing is accepted. It is unknown what such a sync left behind, so it is
+//!   not tried again.
+//!
+//! What is synced: appends, votes, and each change of the directory. Truncations, purges and committed points are written unsynced, or
+//! ride in whatever batch comes next: losing the end of them is allowed (`DESIGN.md`).
+//!
+//! Deliberately absent: openraft's traits, knowledge of what an entry says, compaction of anything but purged entries.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::ids::{LogId, StoreId, Vote};
+
+mod database;
+mod directory;
+mod group;
+mod layout;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use directory::{Directory, ReplicaRow};
+pub use group::GroupLog;
+
+use writer::Writer;
+
+/// One entry as the log keeps it: its id, and bytes that it does not look into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its position.
+    pub id: LogId,
+    /// An encoded `proto::log::Entry`.
+    pub bytes: Bytes,
+}
+
+/// Called once on the writer thread when the write is durable, or has failed. Must be quick and must not call back into the logs: all
+/// groups wait for it.
+pub type Done = Box<dyn FnOnce(std::io::Result<()>) + Send>;
+
+/// What a group's log says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The last vote saved.
+    pub vote: Option<Vote>,
+    /// The last committed id saved.
+    pub committed: Option<LogId>,
+    /// The last entry purged.
+    pub purged: Option<LogId>,
+    /// The last entry, or the last one purged if there is none after it.
+    pub last: Option<LogId>,
+}
+
+/// Settings of the log database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Newest entries that each group keeps in memory. Entries not written yet are kept beyond it.
+    pub tail_bytes: usize,
+    /// Size of a memtable; there are at most three.
+    pub memtable_bytes: usize,
+    /// Budget of cached blocks. Small: what is read twice is in the tails.
+    pub block_cache_bytes: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            tail_bytes: 4 << 20,
+            memtable_bytes: 16 << 20,
+            block_cache_bytes: 4 << 20,
+        }
+    }
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Batches written, synced or not.
+    pub batches: u64,
+    /// Batches synced.
+    pub syncs: u64,
+    /// Entries written.
+    pub entries: u64,
+    /// Requests that wait now.
+    pub queue_length: u64,
+}
+
+/// All logs of a node. Cheap to clone; the database closes when the last clone and the last [`GroupLog`] are gone.
+#[derive(Clone)]
+pub struct Logs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Arc<Writer>,
+    directory: Directory,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.writer.shutdown();
+    }
+}
+
+impl Logs {
+    /// Opens the log database in `dir`, or makes it, and starts the writer thread.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: RocksDB or the directory does not read.
+    pub fn open(dir: &Path, options: &LogOptions) -> Result<Self> {
+        let database = database::open(dir, options)?;
+        let rows = directory::load(&database, dir)?;
+        let writer = Writer::start(database, options)?;
+        let directory = Directory::new(Arc::clone(&writer), rows);
+        Ok(Self {
+            inner: Arc::new(Inner { writer, directory }),
+        })
+    }
+
+    /// The log of `store`, empty if nothing was ever written to it. The same one for every call.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: its rows do not read.
+    pub fn group(&self, store: StoreId) -> Result<GroupLog> {
+        Ok(GroupLog::new(
+            Arc::clone(&self.inner),
+            self.inner.writer.group(store)?,
+        ))
+    }
+
+    /// Which stores there are.
+    pub fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> LogStats {
+        self.inner.writer.stats()
+    }
+
+    /// Registers what is called, once and on the writer thread, when a write or sync has failed; at once if it has already. The process
+    /// should end: nothing is accepted any more.
+    pub fn on_failure(&self, callback: impl FnOnce(&Error) + Send + 'static) {
+        self.inner.writer.on_failure(Box::new(callback));
+    }
+
+    /// Writes what waits, syncs, and ends the writer thread. Later calls get [`Error::Closed`].
+    pub fn shutdown(&self) {
+        self.inner.writer.shutdown();
+    }
+
+    /// Makes the next write fail, as a broken disk would.
+    #[cfg(test)]
+    fn fail_next_write(&self) {
+        self.inner.writer.fail_next_write();
+    }
+}

@@ -1,0 +1,400 @@
+//! The one thread that writes: a bounded queue in front, one batch and at most one sync a round, callbacks after it.
+//!
+//! Requests past [`QUEUE_BYTES_MAX`] or [`QUEUE_LENGTH_MAX`] block the caller until the writer has taken what waits. The writer always
+//! takes everything, so the bound is met only while a sync hangs; then a blocked thread is the honest answer, since nothing of this node
+//! can be acknowledged anyway, and consensus bounds what it has in flight far below.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rocksdb::{DB, WriteBatch, WriteOptions};
+
+use super::group::Group;
+use super::layout::{self, Kind};
+use super::{Done, LogEntry, LogOptions, LogStats, database};
+use crate::error::{Error, Result};
+use crate::ids::{LogId, StoreId};
+
+/// Bytes that may wait; one request may pass it.
+pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Requests that may wait.
+pub(super) const QUEUE_LENGTH_MAX: usize = 65_536;
+/// What a request weighs beside its entries.
+const REQUEST_BYTES: usize = 256;
+
+/// One row to write.
+pub(super) enum Write {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    /// From the first key to before the second.
+    DeleteRange(Vec<u8>, Vec<u8>),
+}
+
+/// What one call wants written, atomically.
+pub(super) struct Request {
+    /// Entries of a group, with the number of the append.
+    pub(super) append: Option<(Arc<Group>, u64, Vec<LogEntry>)>,
+    /// Rows beside them, in order.
+    pub(super) rows: Vec<Write>,
+    /// Called when the request is durable. Without it, the request needs no sync.
+    pub(super) done: Option<Done>,
+}
+
+impl Request {
+    /// Rows that may ride unsynced.
+    pub(super) fn rows(rows: Vec<Write>) -> Self {
+        Self {
+            append: None,
+            rows,
+            done: None,
+        }
+    }
+
+    /// Rows that are synced.
+    pub(super) fn durable(rows: Vec<Write>, done: Done) -> Self {
+        Self {
+            append: None,
+            rows,
+            done: Some(done),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let entries = self.append.as_ref().map_or(0, |(_, _, entries)| {
+            entries.iter().map(|entry| entry.bytes.len()).sum()
+        });
+        REQUEST_BYTES + entries
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: Vec<Request>,
+    bytes: usize,
+    /// Newest committed points, which wait for somebody else's batch.
+    committed: HashMap<StoreId, Option<LogId>>,
+    closed: Option<Closed>,
+}
+
+#[derive(Clone)]
+enum Closed {
+    Stopped,
+    Failed(String),
+}
+
+impl Closed {
+    fn error(&self) -> Error {
+        match self {
+            Self::Stopped => Error::Closed,
+            Self::Failed(reason) => Error::LogFailed {
+                reason: reason.clone(),
+            },
+        }
+    }
+}
+
+type OnFailure = Box<dyn FnOnce(&Error) + Send>;
+
+/// The writer and what it shares with its callers, see the module.
+pub(super) struct Writer {
+    db: DB,
+    tail_bytes: usize,
+    queue: Mutex<Queue>,
+    /// Something waits, or the queue was closed.
+    work: Condvar,
+    /// The writer took what waited.
+    space: Condvar,
+    groups: Mutex<HashMap<StoreId, Arc<Group>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    on_failure: Mutex<Option<OnFailure>>,
+    batches: AtomicU64,
+    syncs: AtomicU64,
+    entries: AtomicU64,
+    #[cfg(test)]
+    fail_next: std::sync::atomic::AtomicBool,
+}
+
+impl Writer {
+    /// Starts the thread on `db`.
+    pub(super) fn start(db: DB, options: &LogOptions) -> Result<Arc<Self>> {
+        let writer = Arc::new(Self {
+            db,
+            tail_bytes: options.tail_bytes,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            space: Condvar::new(),
+            groups: Mutex::default(),
+            thread: Mutex::default(),
+            on_failure: Mutex::default(),
+            batches: AtomicU64::default(),
+            syncs: AtomicU64::default(),
+            entries: AtomicU64::default(),
+            #[cfg(test)]
+            fail_next: Default::default(),
+        });
+        let running = Arc::clone(&writer);
+        let thread = thread::Builder::new()
+            .name("larder-log".to_owned())
+            .spawn(move || running.run())?;
+        *writer.thread.lock() = Some(thread);
+        Ok(writer)
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    /// The state of a log in memory, loaded at the first call.
+    pub(super) fn group(&self, store: StoreId) -> Result<Arc<Group>> {
+        let mut groups = self.groups.lock();
+        if let Some(group) = groups.get(&store) {
+            return Ok(Arc::clone(group));
+        }
+        let (state, first) = database::load(&self.db, store)?;
+        let group = Arc::new(Group::new(store, state, first, self.tail_bytes));
+        groups.insert(store, Arc::clone(&group));
+        Ok(group)
+    }
+
+    /// Forgets a log whose store was dropped.
+    pub(super) fn forget(&self, store: StoreId) {
+        self.groups.lock().remove(&store);
+    }
+
+    /// Waits until the queue is below its bound. Not part of [`Writer::push`], so that nobody waits with a group's lock in hand; the
+    /// bound can be passed by as many requests as there are threads.
+    pub(super) fn wait_for_space(&self) -> Result<()> {
+        let mut queue = self.queue.lock();
+        while queue.closed.is_none()
+            && (queue.bytes > QUEUE_BYTES_MAX || queue.requests.len() > QUEUE_LENGTH_MAX)
+        {
+            self.space.wait(&mut queue);
+        }
+        queue
+            .closed
+            .as_ref()
+            .map_or(Ok(()), |closed| Err(closed.error()))
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`Error::LogFailed`], [`Error::Closed`]: it was not taken, its callback is dropped.
+    pub(super) fn push(&self, request: Request) -> Result<()> {
+        let mut queue = self.queue.lock();
+        if let Some(closed) = &queue.closed {
+            return Err(closed.error());
+        }
+        queue.bytes += request.bytes();
+        queue.requests.push(request);
+        drop(queue);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Leaves a committed point for the next batch. Wakes nobody.
+    pub(super) fn set_committed(&self, store: StoreId, id: Option<LogId>) {
+        self.queue.lock().committed.insert(store, id);
+    }
+
+    /// Writes rows and waits until they are synced.
+    pub(super) fn write_durably(&self, rows: Vec<Write>) -> Result<()> {
+        let (done, written) = wait();
+        self.wait_for_space()?;
+        self.push(Request::durable(rows, done))?;
+        written()
+    }
+
+    pub(super) fn on_failure(&self, callback: OnFailure) {
+        let failed = match &self.queue.lock().closed {
+            Some(closed @ Closed::Failed(_)) => closed.error(),
+            _ => {
+                *self.on_failure.lock() = Some(callback);
+                return;
+            }
+        };
+        callback(&failed);
+    }
+
+    /// Closes the queue and waits until the thread has written what was in it.
+    pub(super) fn shutdown(&self) {
+        self.queue.lock().closed.get_or_insert(Closed::Stopped);
+        self.work.notify_all();
+        self.space.notify_all();
+        let thread = self.thread.lock().take();
+        // A callback may have held the last handle: the thread ends by itself then.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("log writer panicked");
+        }
+    }
+
+    pub(super) fn stats(&self) -> LogStats {
+        LogStats {
+            batches: self.batches.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
+            entries: self.entries.load(Ordering::Relaxed),
+            queue_length: self.queue.lock().requests.len() as u64,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_next_write(&self) {
+        self.fail_next.store(true, Ordering::SeqCst);
+    }
+
+    fn run(&self) {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.requests.is_empty() && queue.closed.is_none() {
+                self.work.wait(&mut queue);
+                continue;
+            }
+            let stopping = queue.closed.is_some();
+            let (requests, committed) = self.take(queue);
+            if let Err(error) = self.round(requests, committed, stopping) {
+                self.fail(&error);
+                return;
+            }
+            queue = self.queue.lock();
+            if stopping && queue.requests.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn take(
+        &self,
+        mut queue: MutexGuard<'_, Queue>,
+    ) -> (Vec<Request>, HashMap<StoreId, Option<LogId>>) {
+        let requests = mem::take(&mut queue.requests);
+        let committed = mem::take(&mut queue.committed);
+        queue.bytes = 0;
+        drop(queue);
+        self.space.notify_all();
+        metrics::gauge!("larder_log_queue_length").set(requests.len() as f64);
+        (requests, committed)
+    }
+
+    /// Writes one batch, and syncs it if `sync` or if one of the requests must be durable.
+    fn round(
+        &self,
+        requests: Vec<Request>,
+        committed: HashMap<StoreId, Option<LogId>>,
+        sync: bool,
+    ) -> Result<()> {
+        let sync = sync || requests.iter().any(|request| request.done.is_some());
+        let mut batch = WriteBatch::default();
+        let mut entries = 0;
+        for request in &requests {
+            entries += encode(request, &mut batch);
+        }
+        for (store, id) in committed {
+            let key = layout::state_key(store, Kind::Committed);
+            match id {
+                Some(id) => batch.put(&key, layout::seal(&key, &[&layout::log_id_fields(id)])),
+                None => batch.delete(&key),
+            }
+        }
+        if let Err(error) = self.write(batch, sync) {
+            finish(requests, || Err(error.to_io()));
+            return Err(error);
+        }
+        self.count(entries, sync);
+        for (group, number, _) in requests
+            .iter()
+            .filter_map(|request| request.append.as_ref())
+        {
+            group.written(*number);
+        }
+        finish(requests, || Ok(()));
+        Ok(())
+    }
+
+    fn write(&self, batch: WriteBatch, sync: bool) -> Result<()> {
+        #[cfg(test)]
+        if self.fail_next.load(Ordering::SeqCst) {
+            return Err(Error::Engine("injected failure".to_owned()));
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        let started = Instant::now();
+        self.db.write_opt(batch, &options)?;
+        if sync {
+            metrics::histogram!("larder_log_sync_seconds").record(started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn count(&self, entries: u64, sync: bool) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.syncs.fetch_add(u64::from(sync), Ordering::Relaxed);
+        self.entries.fetch_add(entries, Ordering::Relaxed);
+        if entries > 0 {
+            metrics::histogram!("larder_log_batch_entries").record(entries as f64);
+        }
+    }
+
+    /// Refuses everything from now on, answers what waits, and tells whoever asked to be told.
+    fn fail(&self, error: &Error) {
+        tracing::error!(%error, "log write failed, nothing is accepted any more");
+        let mut queue = self.queue.lock();
+        queue.closed = Some(Closed::Failed(error.to_string()));
+        let requests = mem::take(&mut queue.requests);
+        drop(queue);
+        self.space.notify_all();
+        finish(requests, || Err(error.to_io()));
+        let callback = self.on_failure.lock().take();
+        if let Some(callback) = callback {
+            callback(error);
+        }
+    }
+}
+
+/// A callback, and a wait for it on another thread.
+pub(super) fn wait() -> (Done, impl FnOnce() -> Result<()>) {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    let done = Box::new(move |result| {
+        // Nobody waits any more: then nobody needs the answer.
+        let _ = sender.send(result);
+    });
+    (done, move || {
+        receiver
+            .recv()
+            .map_err(|_| Error::Closed)?
+            .map_err(|error| Error::LogFailed {
+                reason: error.to_string(),
+            })
+    })
+}
+
+/// Adds a request to the batch. Returns the number of its entries.
+fn encode(request: &Request, batch: &mut WriteBatch) -> u64 {
+    for row in &request.rows {
+        match row {
+            Write::Put(key, value) => batch.put(key, value),
+            Write::Delete(key) => batch.delete(key),
+            Write::DeleteRange(from, to) => batch.delete_range(from, to),
+        }
+    }
+    let Some((group, _, entries)) = &request.append else {
+        return 0;
+    };
+    for entry in entries {
+        let key = layout::entry_key(group.store(), entry.id.index);
+        batch.put(&key, layout::entry_value(&key, entry));
+    }
+    entries.len() as u64
+}
+
+fn finish(requests: Vec<Request>, result: impl Fn() -> std::io::Result<()>) {
+    for done in requests.into_iter().filter_map(|request| request.done) {
+        done(result());
+    }
+}

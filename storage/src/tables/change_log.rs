@@ -1,0 +1,326 @@
+//! The change log: one event for each effect on a document, with what it looked like afterwards.
+//!
+//! An event lies at (index, ordinal): the log index of its entry, and its place among the events of that entry. The row is laid out by
+//! hand like that of a document, so that feeds slice the body out. Integers are little endian; "sized" is a varint length and bytes.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0 | format, 1 |
+//! | 1 | operation: 1 insert, 2 update, 3 delete |
+//! | 2 | flags: 1 has an ACL, 2 has a before side, 4 the before side has an ACL |
+//! | 3–10 | time, µs |
+//! | 11–18 | database u32, bucket u32 |
+//! | 19–26 | version |
+//! | then | sized key; sized id of the acting user, empty for nobody |
+//! | then | the ACL after the change, if any (`tables::acl`) |
+//! | then | the before side, if any: version u64, index u64 and ordinal u32 of its own event, its ACL, if any |
+//! | to the end | the JSON after the change, as it is served; empty for a delete |
+//!
+//! Lacks: retention (nothing is trimmed yet), and copies of before sides whose own event is gone.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use document::acl::Acl;
+
+use super::acl;
+use crate::codec::{Reader, put_bytes};
+use crate::engine::Column;
+use crate::error::Result;
+use crate::keys::{ChangeKey, prefix_end};
+use crate::machine::{ReplicaView, Transaction};
+
+const FORMAT: u8 = 1;
+const HAS_ACL: u8 = 1;
+const HAS_BEFORE: u8 = 2;
+const HAS_BEFORE_ACL: u8 = 4;
+/// Bytes of a row in front of what varies in length.
+const HEADER_BYTES: usize = 27;
+const WHAT: &str = "change event";
+
+/// What happened to a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operation {
+    /// It was not there, or deleted.
+    Insert = 1,
+    /// It was replaced.
+    Update = 2,
+    /// It was removed.
+    Delete = 3,
+}
+
+impl Operation {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Insert, Self::Update, Self::Delete]
+            .into_iter()
+            .find(|&operation| operation as u8 == byte)
+    }
+}
+
+/// A change event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeEvent {
+    /// Time of the write, microseconds since 1970; it rises within a shard.
+    pub time_us: u64,
+    /// Id of the database.
+    pub database: u32,
+    /// Id of the bucket.
+    pub bucket: u32,
+    /// Key of the document.
+    pub key: String,
+    /// What happened.
+    pub operation: Operation,
+    /// The version that the write took.
+    pub version: u64,
+    /// The ACL afterwards; `None`: public, or a delete.
+    pub acl: Option<Acl>,
+    /// The JSON afterwards, as it is served; empty for a delete. A slice of the stored row.
+    pub body: Bytes,
+    /// What was there before; `None` for an insert.
+    pub before: Option<Before>,
+    /// Id of the acting user; empty: nobody was logged in.
+    pub user: String,
+}
+
+/// What a change replaced or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Its version.
+    pub version: u64,
+    /// Its ACL; `None`: public.
+    pub acl: Option<Acl>,
+    /// Its own event, which holds its body.
+    pub position: ChangeKey,
+}
+
+/// An event to store.
+pub(crate) struct NewEvent<'a> {
+    pub(crate) time_us: u64,
+    pub(crate) database: u32,
+    pub(crate) bucket: u32,
+    pub(crate) key: &'a str,
+    pub(crate) operation: Operation,
+    pub(crate) version: u64,
+    pub(crate) acl: Option<&'a Acl>,
+    pub(crate) body: &'a [u8],
+    pub(crate) before: Option<NewBefore<'a>>,
+    pub(crate) user: &'a str,
+}
+
+/// See [`Before`].
+#[derive(Clone, Copy)]
+pub(crate) struct NewBefore<'a> {
+    pub(crate) version: u64,
+    pub(crate) acl: Option<&'a Acl>,
+    pub(crate) position: ChangeKey,
+}
+
+/// The events of a shard in order, from `from` on. May wait for a disk at each step; bounding the walk is the caller's part. After an
+/// error it ends.
+pub fn scan<'v>(
+    view: &'v ReplicaView<'_>,
+    from: Bound<ChangeKey>,
+) -> Box<dyn Iterator<Item = Result<(ChangeKey, ChangeEvent)>> + Send + 'v> {
+    let prefix = ChangeKey::prefix();
+    let end = prefix_end(&prefix);
+    let start = match from {
+        Bound::Included(key) => Bound::Included(key.encode()),
+        Bound::Excluded(key) => Bound::Excluded(key.encode()),
+        Bound::Unbounded => Bound::Included(prefix),
+    };
+    let rows = view.scan(
+        Column::Changes,
+        start.as_ref().map(Vec::as_slice),
+        end.as_ref().map(Vec::as_slice),
+    );
+    Box::new(
+        rows.map(|row| row.and_then(|(key, row)| Ok((ChangeKey::decode(&key)?, decode(&row)?)))),
+    )
+}
+
+/// Stores an event.
+pub(crate) fn put(tx: &mut Transaction<'_>, position: ChangeKey, event: &NewEvent<'_>) {
+    tx.put(Column::Changes, &position.encode(), encode(event).into());
+}
+
+fn encode(event: &NewEvent<'_>) -> Vec<u8> {
+    // Two ACLs of a few rules find room behind what is counted; a longer one makes the row grow.
+    let acl_bytes =
+        if event.acl.is_some() || event.before.is_some_and(|before| before.acl.is_some()) {
+            160
+        } else {
+            0
+        };
+    let mut row = Vec::with_capacity(
+        HEADER_BYTES + 44 + event.key.len() + event.user.len() + acl_bytes + event.body.len(),
+    );
+    let flags = event.acl.map_or(0, |_| HAS_ACL)
+        | event.before.map_or(0, |before| {
+            HAS_BEFORE | before.acl.map_or(0, |_| HAS_BEFORE_ACL)
+        });
+    row.extend_from_slice(&[FORMAT, event.operation as u8, flags]);
+    row.extend_from_slice(&event.time_us.to_le_bytes());
+    row.extend_from_slice(&event.database.to_le_bytes());
+    row.extend_from_slice(&event.bucket.to_le_bytes());
+    row.extend_from_slice(&event.version.to_le_bytes());
+    put_bytes(&mut row, event.key.as_bytes());
+    put_bytes(&mut row, event.user.as_bytes());
+    if let Some(acl) = event.acl {
+        acl::put(&mut row, acl);
+    }
+    if let Some(before) = event.before {
+        row.extend_from_slice(&before.version.to_le_bytes());
+        row.extend_from_slice(&before.position.index.to_le_bytes());
+        row.extend_from_slice(&before.position.ordinal.to_le_bytes());
+        if let Some(acl) = before.acl {
+            acl::put(&mut row, acl);
+        }
+    }
+    row.extend_from_slice(event.body);
+    row
+}
+
+pub(crate) fn decode(row: &Bytes) -> Result<ChangeEvent> {
+    let mut reader = Reader::new(WHAT, row);
+    if reader.u8()? != FORMAT {
+        return Err(reader.corrupt("unknown format"));
+    }
+    let operation =
+        Operation::of(reader.u8()?).ok_or_else(|| reader.corrupt("unknown operation"))?;
+    let flags = reader.u8()?;
+    if flags & !(HAS_ACL | HAS_BEFORE | HAS_BEFORE_ACL) != 0 {
+        return Err(reader.corrupt("unknown flags"));
+    }
+    Ok(ChangeEvent {
+        time_us: reader.u64_le()?,
+        database: reader.u32_le()?,
+        bucket: reader.u32_le()?,
+        operation,
+        version: reader.u64_le()?,
+        key: reader.text()?.to_owned(),
+        user: reader.text()?.to_owned(),
+        acl: if flags & HAS_ACL != 0 {
+            Some(acl::read(&mut reader)?)
+        } else {
+            None
+        },
+        before: if flags & HAS_BEFORE != 0 {
+            Some(decode_before(&mut reader, flags & HAS_BEFORE_ACL != 0)?)
+        } else {
+            None
+        },
+        body: row.slice(reader.position()..),
+    })
+}
+
+fn decode_before(reader: &mut Reader<'_>, has_acl: bool) -> Result<Before> {
+    Ok(Before {
+        version: reader.u64_le()?,
+        position: ChangeKey {
+            index: reader.u64_le()?,
+            ordinal: reader.u32_le()?,
+        },
+        acl: if has_acl {
+            Some(acl::read(reader)?)
+        } else {
+            None
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use document::acl::{Access, Rules};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn acls() -> impl Strategy<Value = Option<Acl>> {
+        proptest::option::of("[a-z]{1,9}".prop_map(|user| Acl {
+            read: Rules::new().with(&format!("/db/User/{user}"), Access::Deny),
+            write: Rules::new(),
+        }))
+    }
+
+    fn befores() -> impl Strategy<Value = Option<Before>> {
+        proptest::option::of((any::<(u64, u64, u32)>(), acls()).prop_map(
+            |((version, index, ordinal), acl)| Before {
+                version,
+                acl,
+                position: ChangeKey { index, ordinal },
+            },
+        ))
+    }
+
+    fn events() -> impl Strategy<Value = ChangeEvent> {
+        let operation = prop_oneof![
+            Just(Operation::Insert),
+            Just(Operation::Update),
+            Just(Operation::Delete)
+        ];
+        (
+            any::<(u64, u32, u32, u64)>(),
+            any::<(String, String, Vec<u8>)>(),
+            operation,
+            acls(),
+            befores(),
+        )
+            .prop_map(
+                |(
+                    (time_us, database, bucket, version),
+                    (key, user, body),
+                    operation,
+                    acl,
+                    before,
+                )| ChangeEvent {
+                    time_us,
+                    database,
+                    bucket,
+                    key,
+                    operation,
+                    version,
+                    acl,
+                    body: body.into(),
+                    before,
+                    user,
+                },
+            )
+    }
+
+    fn row_of(event: &ChangeEvent) -> Bytes {
+        encode(&NewEvent {
+            time_us: event.time_us,
+            database: event.database,
+            bucket: event.bucket,
+            key: &event.key,
+            operation: event.operation,
+            version: event.version,
+            acl: event.acl.as_ref(),
+            body: &event.body,
+            before: event.before.as_ref().map(|before| NewBefore {
+                version: before.version,
+                acl: before.acl.as_ref(),
+                position: before.position,
+            }),
+            user: &event.user,
+        })
+        .into()
+    }
+
+    proptest! {
+        #[test]
+        fn events_round_trip(event in events()) {
+            prop_assert_eq!(decode(&row_of(&event)).expect("decodes"), event);
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_corrupt(start in (0..3u8, 0..5u8, 0..9u8), bytes: Vec<u8>) {
+            let row = Bytes::from([&[start.0, start.1, start.2], &bytes[..]].concat());
+            if let Err(error) = decode(&row) {
+                let is_corrupt = matches!(error, crate::Error::Corrupt { .. });
+                prop_assert!(is_corrupt);
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Documents and the tombstones that keep the last version of deleted ones.
+//!
+//! A row is laid out by hand, so that a reader gets the body as a slice of it and parses nothing. Integers are little endian.
+//!
+//! | bytes | live document | tombstone |
+//! |---|---|---|
+//! | 0 | format, 1 | format, 1 |
+//! | 1 | flags: 2 has an ACL, 4 has hidden members | flags: 1 |
+//! | 2–9 | version | version of the delete |
+//! | 10–21 | position of its change event: index u64, ordinal u32 | the same |
+//! | 22–29 | created, µs | T of the delete, µs |
+//! | 30–37 | updated, µs | – |
+//! | then | the ACL, if any (`tables::acl`); hidden members, if any: varint length and bytes | – |
+//! | to the end | the JSON that is served | – |
+//!
+//! Reads by anyone but apply do not see tombstones.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use document::acl::Acl;
+
+use super::acl;
+use crate::codec::{Reader, put_bytes};
+use crate::engine::{Cached, Column};
+use crate::error::Result;
+use crate::keys::{ChangeKey, DocumentKey, prefix_end};
+use crate::machine::{Replica, ReplicaView, Transaction};
+
+const FORMAT: u8 = 1;
+const TOMBSTONE: u8 = 1;
+const HAS_ACL: u8 = 2;
+const HAS_HIDDEN: u8 = 4;
+/// Bytes of a live row in front of what varies in length.
+const HEADER_BYTES: usize = 38;
+const WHAT: &str = "document row";
+
+/// A live document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Counts the accepted writes of this id, from 1.
+    pub version: u64,
+    /// Time of the insert, microseconds since 1970.
+    pub created_us: u64,
+    /// Time of the last write, microseconds since 1970.
+    pub updated_us: u64,
+    /// Who may read and write it; `None`: everybody.
+    pub acl: Option<Acl>,
+    /// Members that are never served, JSON object text.
+    pub hidden: Option<Bytes>,
+    /// The complete JSON, as it is served. A slice of the stored row.
+    pub body: Bytes,
+}
+
+/// What memory knows of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachedRecord {
+    /// It exists.
+    Found(Record),
+    /// It does not.
+    Absent,
+    /// Ask [`get`], on a thread that may wait for a disk.
+    NeedsDisk,
+}
+
+/// What lies under a document's key, as apply sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A document.
+    Live {
+        /// The document.
+        record: Record,
+        /// Its change event.
+        position: ChangeKey,
+    },
+    /// A deleted one.
+    Tombstone(Tombstone),
+}
+
+/// What is left of a deleted document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The version that the delete took: a new insert continues behind it.
+    pub version: u64,
+    /// The shard's T at the delete, microseconds.
+    pub deleted_us: u64,
+    /// The change event of the delete.
+    pub position: ChangeKey,
+}
+
+/// The document as of the last applied entry, if memory has it. Does not wait for a disk: fit for an async thread.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: the row does not decode.
+pub fn get_cached(
+    replica: &Replica,
+    database: u32,
+    bucket: u32,
+    key: &str,
+) -> Result<CachedRecord> {
+    Ok(
+        match replica.get_cached(
+            Column::Documents,
+            &DocumentKey {
+                database,
+                bucket,
+                key,
+            }
+            .encode(),
+        )? {
+            Cached::Found(row) => decode(&row)?
+                .live()
+                .map_or(CachedRecord::Absent, CachedRecord::Found),
+            Cached::Absent => CachedRecord::Absent,
+            Cached::NeedsDisk => CachedRecord::NeedsDisk,
+        },
+    )
+}
+
+/// The document as of the last applied entry. May wait for a disk.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: the row does not decode.
+pub fn get(replica: &Replica, database: u32, bucket: u32, key: &str) -> Result<Option<Record>> {
+    match replica.get(
+        Column::Documents,
+        &DocumentKey {
+            database,
+            bucket,
+            key,
+        }
+        .encode(),
+    )? {
+        Some(row) => Ok(decode(&row)?.live()),
+        None => Ok(None),
+    }
+}
+
+/// The documents of a bucket in the order of their keys, from `from` on. May wait for a disk at each step; bounding the walk is the
+/// caller's part. After an error it ends.
+pub fn scan<'v>(
+    view: &'v ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    from: Bound<&str>,
+) -> Box<dyn Iterator<Item = Result<(String, Record)>> + Send + 'v> {
+    let prefix = DocumentKey::prefix(database, bucket);
+    let encode = |key| {
+        DocumentKey {
+            database,
+            bucket,
+            key,
+        }
+        .encode()
+    };
+    let end = prefix_end(&prefix);
+    let start = match from {
+        Bound::Included(key) => Bound::Included(encode(key)),
+        Bound::Excluded(key) => Bound::Excluded(encode(key)),
+        Bound::Unbounded => Bound::Included(prefix),
+    };
+    let rows = view.scan(
+        Column::Documents,
+        start.as_ref().map(Vec::as_slice),
+        end.as_ref().map(Vec::as_slice),
+    );
+    Box::new(rows.filter_map(|row| {
+        let document = row.and_then(|(key, row)| {
+            let live = decode(&row)?.live();
+            live.map(|record| Ok((DocumentKey::decode(&key)?.key.to_owned(), record)))
+                .transpose()
+        });
+        document.transpose()
+    }))
+}
+
+/// What lies under a document's key, tombstones too.
+pub(crate) fn get_entry(tx: &mut Transaction<'_>, key: &[u8]) -> Result<Option<Entry>> {
+    tx.get(Column::Documents, key)?
+        .map(|row| decode(&row))
+        .transpose()
+}
+
+/// A live document to store.
+pub(crate) struct NewRecord<'a> {
+    pub(crate) version: u64,
+    pub(crate) position: ChangeKey,
+    pub(crate) created_us: u64,
+    pub(crate) updated_us: u64,
+    pub(crate) acl: Option<&'a Acl>,
+    pub(crate) hidden: Option<&'a [u8]>,
+    pub(crate) body: &'a [u8],
+}
+
+/// Stores a document and returns its body as a slice of the row.
+pub(crate) fn put(tx: &mut Transaction<'_>, key: &[u8], record: &NewRecord<'_>) -> Bytes {
+    let row = Bytes::from(encode(record));
+    let body = row.slice(row.len() - record.body.len()..);
+    tx.put(Column::Documents, key, row);
+    body
+}
+
+/// Stores a tombstone.
+pub(crate) fn put_tombstone(tx: &mut Transaction<'_>, key: &[u8], tombstone: &Tombstone) {
+    tx.put(Column::Documents, key, encode_tombstone(tombstone).into());
+}
+
+impl Entry {
+    /// The document, unless it is deleted.
+    fn live(self) -> Option<Record> {
+        match self {
+            Self::Live { record, .. } => Some(record),
+            Self::Tombstone(_) => None,
+        }
+    }
+}
+
+fn put_header(row: &mut Vec<u8>, flags: u8, version: u64, position: ChangeKey) {
+    row.extend_from_slice(&[FORMAT, flags]);
+    row.extend_from_slice(&version.to_le_bytes());
+    row.extend_from_slice(&position.index.to_le_bytes());
+    row.extend_from_slice(&position.ordinal.to_le_bytes());
+}
+
+fn encode(record: &NewRecord<'_>) -> Vec<u8> {
+    let hidden_bytes = record.hidden.map_or(0, |hidden| hidden.len() + 10);
+    // A rule takes some 30 bytes; the body, which is most of it, is counted exactly.
+    let acl_bytes = record.acl.map_or(0, |acl| {
+        2 + 40 * (acl.read.iter().count() + acl.write.iter().count())
+    });
+    let mut row = Vec::with_capacity(HEADER_BYTES + acl_bytes + hidden_bytes + record.body.len());
+    let flags = record.acl.map_or(0, |_| HAS_ACL) | record.hidden.map_or(0, |_| HAS_HIDDEN);
+    put_header(&mut row, flags, record.version, record.position);
+    row.extend_from_slice(&record.created_us.to_le_bytes());
+    row.extend_from_slice(&record.updated_us.to_le_bytes());
+    if let Some(acl) = record.acl {
+        acl::put(&mut row, acl);
+    }
+    if let Some(hidden) = record.hidden {
+        put_bytes(&mut row, hidden);
+    }
+    row.extend_from_slice(record.body);
+    row
+}
+
+fn encode_tombstone(tombstone: &Tombstone) -> Vec<u8> {
+    let mut row = Vec::with_capacity(HEADER_BYTES);
+    put_header(&mut row, TOMBSTONE, tombstone.version, tombstone.position);
+    row.extend_from_slice(&tombstone.deleted_us.to_le_bytes());
+    row
+}
+
+pub(crate) fn decode(row: &Bytes) -> Result<Entry> {
+    let mut reader = Reader::new(WHAT, row);
+    if reader.u8()? != FORMAT {
+        return Err(reader.corrupt("unknown format"));
+    }
+    let flags = reader.u8()?;
+    let version = reader.u64_le()?;
+    let position = ChangeKey {
+        index: reader.u64_le()?,
+        ordinal: reader.u32_le()?,
+    };
+    if flags == TOMBSTONE {
+        let deleted_us = reader.u64_le()?;
+        reader.finish()?;
+        return Ok(Entry::Tombstone(Tombstone {
+            version,
+            deleted_us,
+            position,
+        }));
+    }
+    if flags & !(HAS_ACL | HAS_HIDDEN) != 0 {
+        return Err(reader.corrupt("unknown flags"));
+    }
+    let (created_us, updated_us) = (reader.u64_le()?, reader.u64_le()?);
+    let acl = if flags & HAS_ACL != 0 {
+        Some(acl::read(&mut reader)?)
+    } else {
+        None
+    };
+    let hidden = if flags & HAS_HIDDEN != 0 {
+        Some(row.slice_ref(reader.sized()?))
+    } else {
+        None
+    };
+    let body = row.slice(reader.position()..);
+    Ok(Entry::Live {
+        record: Record {
+            version,
+            created_us,
+            updated_us,
+            acl,
+            hidden,
+            body,
+        },
+        position,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use document::acl::{Access, Rules};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn positions() -> impl Strategy<Value = ChangeKey> {
+        any::<(u64, u32)>().prop_map(|(index, ordinal)| ChangeKey { index, ordinal })
+    }
+
+    fn acls() -> impl Strategy<Value = Option<Acl>> {
+        proptest::option::of("[a-z]{1,9}".prop_map(|user| Acl {
+            read: Rules::new(),
+            write: Rules::new().with(&format!("/db/User/{user}"), Access::Allow),
+        }))
+    }
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        any::<Vec<u8>>().prop_map(Bytes::from)
+    }
+
+    fn records() -> impl Strategy<Value = Record> {
+        (
+            any::<(u64, u64, u64)>(),
+            acls(),
+            proptest::option::of(bytes()),
+            bytes(),
+        )
+            .prop_map(
+                |((version, created_us, updated_us), acl, hidden, body)| Record {
+                    version,
+                    created_us,
+                    updated_us,
+                    acl,
+                    hidden,
+                    body,
+                },
+            )
+    }
+
+    fn row_of(record: &Record, position: ChangeKey) -> Bytes {
+        encode(&NewRecord {
+            version: record.version,
+            position,
+            created_us: record.created_us,
+            updated_us: record.updated_us,
+            acl: record.acl.as_ref(),
+            hidden: record.hidden.as_deref(),
+            body: &record.body,
+        })
+        .into()
+    }
+
+    proptest! {
+        #[test]
+        fn documents_round_trip(record in records(), position in positions()) {
+            let row = row_of(&record, position);
+            prop_assert_eq!(decode(&row).expect("decodes"), Entry::Live { record, position });
+        }
+
+        #[test]
+        fn a_body_is_a_slice_of_its_row(record in records(), position in positions()) {
+            let row = row_of(&record, position);
+            let body = decode(&row).expect("decodes").live().expect("live").body;
+            if !body.is_empty() {
+                prop_assert_eq!(body.as_ptr_range().end, row.as_ptr_range().end);
+            }
+        }
+
+        #[test]
+        fn tombstones_round_trip(version: u64, deleted_us: u64, position in positions()) {
+            let tombstone = Tombstone { version, deleted_us, position };
+            let row = Bytes::from(encode_tombstone(&tombstone));
+            prop_assert_eq!(decode(&row).expect("decodes"), Entry::Tombstone(tombstone));
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_corrupt(format in 0..3u8, flags in 0..9u8, bytes: Vec<u8>) {
+            let row = Bytes::from([&[format, flags], &bytes[..]].concat());
+            if let Err(error) = decode(&row) {
+                let is_corrupt = matches!(error, crate::Error::Corrupt { .. });
+                prop_assert!(is_corrupt);
+            }
+        }
+    }
+}

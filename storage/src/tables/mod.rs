@@ -1,0 +1,19 @@
+//! Typed reads and writes over the keys of one store: what each row holds, and nothing about when it changes (that is `machine`).
+//!
+//! | module | rows |
+//! |---|---|
+//! | [`applied`] | the applied id, membership, chain hash and times |
+//! | [`buckets`] | what apply knows of a bucket |
+//! | [`documents`] | documents and tombstones |
+//! | [`change_log`] | change events |
+//! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
+//!
+//! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
+//! [`crate::machine::Transaction`]. A row that cannot be read is [`crate::Error::Corrupt`], never a panic and never absent.
+
+mod acl;
+pub mod applied;
+pub mod buckets;
+pub mod change_log;
+pub mod documents;
+pub mod idempotency;

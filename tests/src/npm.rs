@@ -1,0 +1,44 @@
+//! What the tests take from the npm registry: the published SDK and a data set. `tests/sdk` pins both.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::run_to_end;
+
+/// The registry may be slow.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(180);
+
+/// `tests/sdk` with its packages installed. `make test` has done so; otherwise it happens now.
+///
+/// # Panics
+/// If `npm ci` fails.
+pub fn folder() -> PathBuf {
+    let folder = crate::repository().join("tests/sdk");
+    if !folder.join("node_modules/.package-lock.json").is_file() {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder).stdin(Stdio::null());
+        let ended = run_to_end(npm, INSTALL_DEADLINE);
+        assert_eq!(ended.status, 0, "npm ci: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+    folder
+}
+
+/// The file with the film data set, a JSON array of objects.
+///
+/// # Panics
+/// If it cannot be installed.
+pub fn movies_file() -> PathBuf {
+    folder().join("node_modules/vega-datasets/data/movies.json")
+}
+
+/// The film data set.
+///
+/// # Panics
+/// If it is not a JSON array.
+pub fn movies() -> Vec<Value> {
+    let text = std::fs::read(movies_file()).expect("vega-datasets has movies.json");
+    serde_json::from_slice(&text).expect("an array of objects")
+}
