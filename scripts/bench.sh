@@ -11,7 +11,7 @@ seconds=${1:-30}
 port=${BENCH_PORT:-7500}
 keys=${BENCH_KEYS:-100000}
 root=$(cd "$(dirname "$0")/.." && pwd)
-larder=${LARDER:-${CARGO_TARGET_DIR:-$root/target}/release/larder}
+larder=${LARDER_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/larder}
 [ -x "$larder" ] || { echo "no $larder: run make build" >&2; exit 1; }
 
 data=$(mktemp -d)

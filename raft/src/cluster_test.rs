@@ -56,7 +56,10 @@ impl Cluster {
         let deadline = deadline();
         loop {
             let lead = among.iter().copied().find(|&at| self.nodes[at].host.is_leader(SHARD));
-            if let Some(lead) = lead {
+            // Elected is not enough: a quorum must have confirmed it since.
+            if let Some(lead) = lead
+                && self.nodes[lead].host.read_barrier(SHARD, deadline).await.is_ok()
+            {
                 return lead;
             }
             assert!(Instant::now() < deadline, "no leader in time");

@@ -47,11 +47,13 @@ pub(crate) struct StateMachine {
     replica: Arc<Replica>,
     logs: Logs,
     pool: Pool,
+    /// Snapshots of a replica of this very node pass through files below it.
+    work_dir: PathBuf,
 }
 
 impl StateMachine {
-    pub(crate) fn new(replica: Arc<Replica>, logs: Logs, pool: Pool) -> Self {
-        Self { replica, logs, pool }
+    pub(crate) fn new(replica: Arc<Replica>, logs: Logs, pool: Pool, work_dir: PathBuf) -> Self {
+        Self { replica, logs, pool, work_dir }
     }
 
     async fn apply_batch(&self, batch: Batch) -> io::Result<()> {
@@ -130,12 +132,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
-        let SnapshotData::Received { store, manifest, dir } = data else {
-            return Err(io::Error::other("only received snapshots can be installed"));
-        };
-        let (replica, logs) = (Arc::clone(&self.replica), self.logs.clone());
+        let (replica, logs, work_dir) = (Arc::clone(&self.replica), self.logs.clone(), self.work_dir.clone());
         self.pool
             .run(move || {
+                let (store, manifest, dir) = match data {
+                    SnapshotData::Received { store, manifest, dir } => (store, manifest, dir),
+                    SnapshotData::Source(from) => copied(&from, &replica, &logs, work_dir)?,
+                };
                 let installed = snapshot::install(&logs, &replica, store, &manifest);
                 if let Err(error) = std::fs::remove_dir_all(&dir) {
                     tracing::debug!(%error, dir = %dir.display(), "snapshot folder not removed");
@@ -154,6 +157,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         recorded_snapshot(&self.replica, &flushed).map(Some)
     }
+}
+
+/// Files of a replica in this process, written for `to` as if they had arrived over the network.
+fn copied(
+    from: &Replica,
+    to: &Replica,
+    logs: &Logs,
+    work_dir: PathBuf,
+) -> storage::Result<(StoreId, Manifest, PathBuf)> {
+    let store = logs.directory().begin_receive(to.shard())?;
+    let dir = work_dir.join(format!("store-{}", store.0));
+    let manifest = snapshot::write_files(from, store, &dir)?;
+    Ok((store, manifest, dir))
 }
 
 /// Records a snapshot: everything up to the recorded position is on disk without the Raft log.

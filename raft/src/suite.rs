@@ -39,7 +39,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let replica = Replica::open((self.engine)(&dir), Arc::new(Echo), row.shard, row.data).expect("a replica");
         let log = LogStore::new(logs.group(row.log).expect("a group log"));
         let pool = Pool::new("test-apply", 1).expect("a thread");
-        Ok((dir, log, StateMachine::new(replica, logs, pool)))
+        let machine = StateMachine::new(replica, logs, pool, dir.path().join("work"));
+        Ok((dir, log, machine))
     }
 }
 

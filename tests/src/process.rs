@@ -147,15 +147,16 @@ fn append(log: &Path) -> File {
     file.unwrap_or_else(|error| panic!("{}: {error}", log.display()))
 }
 
-/// All `*.log` files below `dir` that people read; the numbered ones of the storage engine are not.
+/// All files below `dir` named `log` or `*.log` that people read; the numbered ones of the storage engine are not.
 pub fn logs(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_log = name == "log" || name.strip_suffix(".log").is_some_and(|stem| stem.parse::<u64>().is_err());
         if path.is_dir() {
             found.extend(logs(&path));
-        } else if path.extension().is_some_and(|extension| extension == "log") && stem.parse::<u64>().is_err() {
+        } else if is_log {
             found.push(path);
         }
     }

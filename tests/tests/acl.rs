@@ -25,8 +25,10 @@ async fn object_rules() {
     checks.finish();
 }
 
+/// Rules that leave `operations` to admins and the other one to everybody.
 fn only_admins(operations: &[&str]) -> Value {
-    operations.iter().map(|operation| ((*operation).to_owned(), json!({ "/db/Role/1": "allow" }))).collect()
+    let rules = |operation| if operations.contains(&operation) { json!({ "/db/Role/1": "allow" }) } else { json!({}) };
+    json!({ "read": rules("read"), "write": rules("write") })
 }
 
 async fn protect(root: &Api, key: &str, acl: &Value) -> String {
@@ -61,16 +63,22 @@ async fn unwritable(cluster: &Cluster, root: &Api) {
     for node in cluster.all() {
         let anonymous = cluster.api(node);
         anonymous.get(&path).send().await.expect(200);
-        anonymous.put(&path).json(&json!({})).send().await.refused(466, "permission_denied");
-        anonymous.put(&path).if_match(1).json(&json!({})).send().await.refused(466, "permission_denied");
-        anonymous.put(&path).header("if-match", "*").json(&json!({})).send().await.refused(466, "permission_denied");
+        let same_rules = json!({ "acl": only_admins(&["write"]) });
+        anonymous.put(&path).json(&same_rules).send().await.refused(466, "permission_denied");
+        anonymous.put(&path).if_match(1).json(&same_rules).send().await.refused(466, "permission_denied");
+        anonymous.put(&path).header("if-match", "*").json(&same_rules).send().await.refused(466, "permission_denied");
+        // Other rules, or none, in the body are a change of the rules.
+        anonymous.put(&path).json(&json!({})).send().await.refused(462, "invalid_permission_modification");
         anonymous.delete(&path).send().await.refused(466, "permission_denied");
         anonymous.delete(&path).if_match(1).send().await.refused(466, "permission_denied");
         let insert = anonymous.post("/db/Demo").json(&json!({ "id": path })).send().await;
         assert!(matches!(insert.status, 409 | 466), "{}", insert.text());
         let mut documents = grpc::documents(&cluster.nodes[node].client);
-        let put = documents.put(grpc::request(grpc::put("Demo", "unwritable", "{}"), None, None)).await;
+        let body = same_rules.to_string();
+        let put = documents.put(grpc::request(grpc::put("Demo", "unwritable", &body), None, None)).await;
         grpc::refused(put, Code::PermissionDenied, "permission_denied");
+        let put = documents.put(grpc::request(grpc::put("Demo", "unwritable", "{}"), None, None)).await;
+        grpc::refused(put, Code::PermissionDenied, "invalid_permission_modification");
         let delete = documents.delete(grpc::request(grpc::delete("Demo", "unwritable"), None, None)).await;
         grpc::refused(delete, Code::PermissionDenied, "permission_denied");
     }
@@ -83,7 +91,7 @@ async fn denied(cluster: &Cluster, root: &Api) {
     let everybody = json!({ "read": { "*": "deny" }, "write": { "*": "deny" } });
     let path = protect(root, "denied", &everybody).await;
     cluster.api(1).get(&path).send().await.refused(404, "object_not_found");
-    cluster.api(1).put(&path).json(&json!({})).send().await.refused(466, "permission_denied");
+    cluster.api(1).put(&path).json(&json!({ "acl": everybody })).send().await.refused(466, "permission_denied");
     // An admin passes every check of an object.
     root.get(&path).send().await.expect(200);
     // A deny for someone else is no allow for nobody: the object stays public to all others.
@@ -108,14 +116,15 @@ async fn stored_rules(cluster: &Cluster, root: &Api) {
     let path = protect(root, "stored", &only_admins(&["write"])).await;
     for acl in [Value::Null, json!({}), json!({ "read": {}, "write": {} })] {
         let put = cluster.api(1).put(&path).json(&json!({ "acl": acl })).send().await;
-        assert!(matches!(put.status, 462 | 466), "{acl}: {}", put.text());
+        put.refused(462, "invalid_permission_modification");
     }
     assert_eq!(root.get(&path).send().await.json()["acl"], only_admins(&["write"]));
     // Who may write may change the rules, even to shut itself out.
     let open = object_id("Demo", "opened");
     cluster.api(0).put(&open).json(&json!({})).send().await.expect(200);
     cluster.api(0).put(&open).json(&json!({ "acl": only_admins(&["write"]) })).send().await.expect(200);
-    cluster.api(0).put(&open).json(&json!({})).send().await.refused(466, "permission_denied");
+    let again = json!({ "acl": only_admins(&["write"]) });
+    cluster.api(0).put(&open).json(&again).send().await.refused(466, "permission_denied");
 }
 
 async fn lists(cluster: &Cluster, root: &Api) {
@@ -138,7 +147,8 @@ async fn lists(cluster: &Cluster, root: &Api) {
 
 async fn batches(cluster: &Cluster, root: &Api) {
     protect(root, "{batch}locked", &only_admins(&["write"])).await;
-    let writes = vec![grpc::batch_put("Demo", "{batch}free", "{}"), grpc::batch_put("Demo", "{batch}locked", "{}")];
+    let same_rules = json!({ "acl": only_admins(&["write"]) }).to_string();
+    let writes = vec![grpc::batch_put("Demo", "{batch}free", "{}"), grpc::batch_put("Demo", "{batch}locked", &same_rules)];
     for node in cluster.all() {
         let mut documents = grpc::documents(&cluster.nodes[node].client);
         let message = v1::BatchRequest { writes: writes.clone(), ..Default::default() };
@@ -172,8 +182,9 @@ async fn race(cluster: &Cluster, root: &Api) {
         for write in writes {
             match write.status {
                 200 => assert!(write.version() < locked_at, "version {} after the lock {locked_at}", write.version()),
-                466 => {
-                    write.refused(466, "permission_denied");
+                // Their body has no rules, so after the lock it would change them.
+                462 => {
+                    write.refused(462, "invalid_permission_modification");
                 }
                 other => panic!("{other}: {}", write.text()),
             }

@@ -154,7 +154,6 @@ async fn batch(cluster: &Cluster) {
     assert_eq!(answer.documents.iter().map(|document| document.version).collect::<Vec<_>>(), [2, 2, 0]);
     assert_eq!(read(&mut documents, keys[2]).await, None);
     assert_eq!(read(&mut documents, keys[0]).await.map(|document| document.version), Some(2));
-    grpc::refused(send(&mut documents, Vec::new()).await, Code::InvalidArgument, "bad_request");
 }
 
 async fn cross_shard(cluster: &Cluster) {

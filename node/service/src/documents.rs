@@ -8,14 +8,13 @@ use bytes::Bytes;
 use cluster::state::{BucketInfo, ClusterState, Database};
 use document::acl::Principal;
 use document::id::parse_object_id;
-use prost::Message;
 use proto::{ErrorCode, ShardId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::Core;
 use crate::context::{
-    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, ScanPage, ScanRange, Written,
+    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, Written,
 };
 use crate::error::{Error, Result};
 use crate::forward::{self, Answer, Operation, Record, Request, Write, Writes, WrittenOne};
@@ -37,8 +36,13 @@ impl Core {
         if !knows(&state, &ctx.database, buckets) {
             state = Box::pin(self.current_metadata(&state, ctx.deadline)).await?;
         }
-        let database = state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        if let Some(unknown) = buckets.iter().find(|bucket| !database.buckets.contains_key(**bucket)) {
+        let database = state
+            .database(&ctx.database)
+            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
+        if let Some(unknown) = buckets
+            .iter()
+            .find(|bucket| !database.buckets.contains_key(**bucket))
+        {
             return Err(Error::bucket_not_found(unknown));
         }
         let principal = self.authenticate(ctx, &state).await?;
@@ -46,7 +50,11 @@ impl Core {
     }
 
     /// The metadata with everything that was committed before now.
-    pub(crate) async fn current_metadata(&self, state: &ClusterState, deadline: Instant) -> Result<Arc<ClusterState>> {
+    pub(crate) async fn current_metadata(
+        &self,
+        state: &ClusterState,
+        deadline: Instant,
+    ) -> Result<Arc<ClusterState>> {
         let request = Request {
             shard: ShardId::META,
             principal: Principal::anonymous(),
@@ -54,12 +62,23 @@ impl Core {
             metadata_version: 0,
             operation: Operation::MetadataVersion(true),
         };
-        let Answer::Version(version) = self.route(state, &request, deadline).await? else { return Err(unexpected()) };
-        let newer = self.metadata.wait(deadline, |state| state.version >= version).await;
+        let Answer::Version(version) = self.route(state, &request, deadline).await? else {
+            return Err(unexpected());
+        };
+        let newer = self
+            .metadata
+            .wait(deadline, |state| state.version >= version)
+            .await;
         newer.ok_or_else(|| Error::unavailable("the metadata of this node is behind"))
     }
 
-    pub(crate) async fn get(&self, ctx: &Context, bucket: &str, key: &str, consistency: Consistency) -> Result<Document> {
+    pub(crate) async fn get(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        consistency: Consistency,
+    ) -> Result<Document> {
         self.check_key(key)?;
         let session = self.begin(ctx, &[bucket]).await?;
         let (database, info) = session.find(ctx, bucket)?;
@@ -78,7 +97,11 @@ impl Core {
         };
         let answer = match (local, &request.operation) {
             (Some(replica), Operation::Get(get)) => {
-                Box::pin(self.shards.get_applied(&replica, &request, get, ctx.deadline)).await?
+                Box::pin(
+                    self.shards
+                        .get_applied(&replica, &request, get, ctx.deadline),
+                )
+                .await?
             }
             _ => self.route(&session.state, &request, ctx.deadline).await?,
         };
@@ -114,16 +137,38 @@ impl Core {
             hidden: Bytes::new(),
             delete: false,
         };
-        let writes = Writes { database: database.name.clone(), writes: vec![write], batch: false };
+        let writes = Writes {
+            database: database.name.clone(),
+            writes: vec![write],
+            batch: false,
+        };
         let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
         let written = self.write_one(&session, &request, ctx.deadline).await?;
-        let Operation::Write(Writes { mut writes, .. }) = request.operation else { return Err(unexpected()) };
-        let Some(write) = writes.pop() else { return Err(unexpected()) };
-        let document = Document { bucket: write.bucket, key: write.key, version: written.version, body: written.body };
-        Ok(Written { document, created: !written.existed })
+        let Operation::Write(Writes { mut writes, .. }) = request.operation else {
+            return Err(unexpected());
+        };
+        let Some(write) = writes.pop() else {
+            return Err(unexpected());
+        };
+        let document = Document {
+            bucket: write.bucket,
+            key: write.key,
+            version: written.version,
+            body: written.body,
+        };
+        Ok(Written {
+            document,
+            created: !written.existed,
+        })
     }
 
-    pub(crate) async fn delete(&self, ctx: &Context, bucket: &str, key: &str, condition: Condition) -> Result<bool> {
+    pub(crate) async fn delete(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
         self.check_key(key)?;
         self.check_idempotency_key(ctx)?;
         let session = self.begin(ctx, &[bucket]).await?;
@@ -136,19 +181,35 @@ impl Core {
             delete: true,
             ..Write::default()
         };
-        let writes = Writes { database: database.name.clone(), writes: vec![write], batch: false };
+        let writes = Writes {
+            database: database.name.clone(),
+            writes: vec![write],
+            batch: false,
+        };
         let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
-        Ok(self.write_one(&session, &request, ctx.deadline).await?.existed)
+        Ok(self
+            .write_one(&session, &request, ctx.deadline)
+            .await?
+            .existed)
     }
 
-    async fn write_one(&self, session: &Session, request: &Request, deadline: Instant) -> Result<WrittenOne> {
+    async fn write_one(
+        &self,
+        session: &Session,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<WrittenOne> {
         let Answer::Written(mut all) = self.route(&session.state, request, deadline).await? else {
             return Err(unexpected());
         };
         all.written.pop().ok_or_else(unexpected)
     }
 
-    pub(crate) async fn batch(&self, ctx: &Context, batch: Vec<BatchWrite>) -> Result<Vec<Document>> {
+    pub(crate) async fn batch(
+        &self,
+        ctx: &Context,
+        batch: Vec<BatchWrite>,
+    ) -> Result<Vec<Document>> {
         self.check_idempotency_key(ctx)?;
         self.check_batch(&batch)?;
         let buckets: Vec<&str> = batch.iter().map(|write| write.bucket.as_str()).collect();
@@ -162,24 +223,39 @@ impl Core {
             let write = self.batch_write(&session, ctx, database, info, write, ordinal)?;
             let this = session.state.shard_of(database, info, &write.key);
             if *shard.get_or_insert(this) != this {
-                let message = format!("write {ordinal} belongs to another shard; documents that share a {{tag}} share a shard");
+                let message = format!(
+                    "write {ordinal} belongs to another shard; documents that share a {{tag}} share a shard"
+                );
                 return Err(Error::new(ErrorCode::CrossShard, message));
             }
             writes.push(write);
         }
-        let Some(shard) = shard else { return Ok(Vec::new()) };
-        let names: Vec<_> = writes.iter().map(|write| (write.bucket.clone(), write.key.clone(), write.delete)).collect();
-        let operation = Operation::Write(Writes { database: database_name, writes, batch: true });
+        let Some(shard) = shard else {
+            return Ok(Vec::new());
+        };
+        let names: Vec<_> = writes
+            .iter()
+            .map(|write| (write.bucket.clone(), write.key.clone(), write.delete))
+            .collect();
+        let operation = Operation::Write(Writes {
+            database: database_name,
+            writes,
+            batch: true,
+        });
         let request = session.request(shard, ctx.idempotency_key.clone(), operation);
         let Answer::Written(all) = self.route(&session.state, &request, ctx.deadline).await? else {
             return Err(unexpected());
         };
-        let documents = names.into_iter().zip(all.written).map(|((bucket, key, deleted), written)| Document {
-            bucket,
-            key,
-            version: if deleted { 0 } else { written.version },
-            body: written.body,
-        });
+        let documents =
+            names
+                .into_iter()
+                .zip(all.written)
+                .map(|((bucket, key, deleted), written)| Document {
+                    bucket,
+                    key,
+                    version: if deleted { 0 } else { written.version },
+                    body: written.body,
+                });
         Ok(documents.collect())
     }
 
@@ -203,47 +279,14 @@ impl Core {
             write.key
         };
         self.check_key(&key)?;
-        Ok(Write { bucket: write.bucket, key, condition: write.condition.into(), body, hidden: Bytes::new(), delete })
-    }
-
-    pub(crate) async fn scan(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
-        let session = self.begin(ctx, &[bucket]).await?;
-        let (database, info) = session.find(ctx, bucket)?;
-        let mut place = match &range.continuation {
-            Some(continuation) => Place::decode(continuation.clone(), session.state.shards)?,
-            None => Place::first(&session.state, database, info, range.start_key.as_deref()),
-        };
-        let mut page = ScanPage::default();
-        let mut bytes_left = self.options.limits.scan_page_bytes;
-        let documents_max = match range.limit {
-            0 => self.options.limits.scan_page_documents,
-            limit => usize::try_from(limit).unwrap_or(usize::MAX).min(self.options.limits.scan_page_documents),
-        };
-        loop {
-            let scan = forward::Scan {
-                database: database.name.clone(),
-                bucket: bucket.to_owned(),
-                from: place.key.clone(),
-                after: place.after,
-                documents_max: (documents_max - page.documents.len()) as u64,
-                bytes_max: bytes_left as u64,
-            };
-            let request = session.request(ShardId(place.shard), None, Operation::Scan(scan));
-            let Answer::Page(part) = self.route(&session.state, &request, ctx.deadline).await? else {
-                return Err(unexpected());
-            };
-            for record in part.records {
-                bytes_left = bytes_left.saturating_sub(record.body.len());
-                page.documents.push(document(bucket, record));
-            }
-            let full = bytes_left == 0 || page.documents.len() >= documents_max;
-            let more = place.advance(part.last, session.state.shards);
-            // A page that looked at many documents and may return none of them ends too: its time is bounded.
-            if !more || full || place.after {
-                page.continuation = more.then(|| place.encode());
-                return Ok(page);
-            }
-        }
+        Ok(Write {
+            bucket: write.bucket,
+            key,
+            condition: write.condition.into(),
+            body,
+            hidden: Bytes::new(),
+            delete,
+        })
     }
 
     /// Refuses keys that cannot be stored.
@@ -253,7 +296,10 @@ impl Core {
             return Err(Error::bad_request("empty key"));
         }
         if key.len() > limit {
-            return Err(Error::new(ErrorCode::KeyTooLong, format!("a key has at most {limit} bytes, this one {}", key.len())));
+            return Err(Error::new(
+                ErrorCode::KeyTooLong,
+                format!("a key has at most {limit} bytes, this one {}", key.len()),
+            ));
         }
         Ok(())
     }
@@ -261,7 +307,10 @@ impl Core {
     fn check_body(&self, body: &Bytes) -> Result<()> {
         let limit = self.options.limits.body_bytes_max;
         if body.len() > limit {
-            let message = format!("a document has at most {limit} bytes, this one {}", body.len());
+            let message = format!(
+                "a document has at most {limit} bytes, this one {}",
+                body.len()
+            );
             return Err(Error::new(ErrorCode::BodyTooLarge, message));
         }
         Ok(())
@@ -270,25 +319,34 @@ impl Core {
     fn check_idempotency_key(&self, ctx: &Context) -> Result<()> {
         let limit = self.options.limits.idempotency_key_bytes_max;
         match ctx.idempotency_key.as_deref() {
-            Some(key) if key.is_empty() || key.len() > limit => {
-                Err(Error::bad_request(format!("an idempotency key has 1 to {limit} bytes")))
-            }
+            Some(key) if key.is_empty() || key.len() > limit => Err(Error::bad_request(format!(
+                "an idempotency key has 1 to {limit} bytes"
+            ))),
             Some(_) | None => Ok(()),
         }
     }
 
     fn check_batch(&self, batch: &[BatchWrite]) -> Result<()> {
         if batch.len() > BATCH_WRITES_MAX {
-            let message = format!("a batch has at most {BATCH_WRITES_MAX} writes, this one {}", batch.len());
+            let message = format!(
+                "a batch has at most {BATCH_WRITES_MAX} writes, this one {}",
+                batch.len()
+            );
             return Err(Error::new(ErrorCode::BodyTooLarge, message));
         }
         let bytes = |write: &BatchWrite| match &write.operation {
             BatchOperation::Put(body) => body.len(),
             BatchOperation::Delete => 0,
         };
-        let (bytes, limit) = (batch.iter().map(bytes).sum::<usize>(), self.options.limits.batch_bytes_max);
+        let (bytes, limit) = (
+            batch.iter().map(bytes).sum::<usize>(),
+            self.options.limits.batch_bytes_max,
+        );
         if bytes > limit {
-            return Err(Error::new(ErrorCode::BodyTooLarge, format!("a batch has at most {limit} bytes, this one {bytes}")));
+            return Err(Error::new(
+                ErrorCode::BodyTooLarge,
+                format!("a batch has at most {limit} bytes, this one {bytes}"),
+            ));
         }
         Ok(())
     }
@@ -296,21 +354,46 @@ impl Core {
 
 impl Session {
     /// The database and a bucket of it.
-    pub(crate) fn find<'a>(&'a self, ctx: &Context, bucket: &str) -> Result<(&'a Database, &'a BucketInfo)> {
-        let database = self.state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        let info = database.buckets.get(bucket).ok_or_else(|| Error::bucket_not_found(bucket))?;
+    pub(crate) fn find<'a>(
+        &'a self,
+        ctx: &Context,
+        bucket: &str,
+    ) -> Result<(&'a Database, &'a BucketInfo)> {
+        let database = self
+            .state
+            .database(&ctx.database)
+            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
+        let info = database
+            .buckets
+            .get(bucket)
+            .ok_or_else(|| Error::bucket_not_found(bucket))?;
         Ok((database, info))
     }
 
     /// A request to a shard's leader.
-    pub(crate) fn request(&self, shard: ShardId, idempotency_key: Option<String>, operation: Operation) -> Request {
+    pub(crate) fn request(
+        &self,
+        shard: ShardId,
+        idempotency_key: Option<String>,
+        operation: Operation,
+    ) -> Request {
         let principal = self.principal.clone();
-        Request { shard, principal, idempotency_key, metadata_version: self.state.version, operation }
+        Request {
+            shard,
+            principal,
+            idempotency_key,
+            metadata_version: self.state.version,
+            operation,
+        }
     }
 }
 
 fn knows(state: &ClusterState, database: &str, buckets: &[&str]) -> bool {
-    let known = |database: &Database| buckets.iter().all(|bucket| database.buckets.contains_key(*bucket));
+    let known = |database: &Database| {
+        buckets
+            .iter()
+            .all(|bucket| database.buckets.contains_key(*bucket))
+    };
     state.database(database).is_some_and(known)
 }
 
@@ -330,13 +413,18 @@ fn key_of_body(
         id: Option<&'a RawValue>,
     }
     // What cannot be read has no key either: the leader says why.
-    let id = serde_json::from_slice::<Identified<'_>>(body).ok().and_then(|identified| identified.id);
+    let id = serde_json::from_slice::<Identified<'_>>(body)
+        .ok()
+        .and_then(|identified| identified.id);
     match id.map(|id| serde_json::from_str::<Option<String>>(id.get())) {
         None | Some(Ok(None)) => {}
         Some(Ok(Some(id))) => match parse_object_id(&id) {
             Some((named, key)) if named == bucket.name => return Ok(key),
             Some(_) | None => {
-                return Err(Error::bad_request(format!("the id in the body is not one of bucket {}", bucket.name)));
+                return Err(Error::bad_request(format!(
+                    "the id in the body is not one of bucket {}",
+                    bucket.name
+                )));
             }
         },
         Some(Err(_)) => return Err(Error::bad_request("the id in the body is no text")),
@@ -347,90 +435,16 @@ fn key_of_body(
     })
 }
 
-fn document(bucket: &str, record: Record) -> Document {
-    Document { bucket: bucket.to_owned(), key: record.key, version: record.version, body: record.body }
+pub(crate) fn document(bucket: &str, record: Record) -> Document {
+    Document {
+        bucket: bucket.to_owned(),
+        key: record.key,
+        version: record.version,
+        body: record.body,
+    }
 }
 
 /// An answer of a kind that the request has not: a fault of the answering node.
 pub(crate) fn unexpected() -> Error {
     Error::internal(&"answer of another kind than the request")
-}
-
-/// Where a scan is. Its encoded form is what clients get as continuation.
-#[derive(Clone, PartialEq, Message)]
-struct Place {
-    #[prost(uint32, tag = "1")]
-    shard: u32,
-    /// Where to go on within the shard; empty: at its first key.
-    #[prost(string, tag = "2")]
-    key: String,
-    /// Whether `key` itself was seen.
-    #[prost(bool, tag = "3")]
-    after: bool,
-    /// Only this shard.
-    #[prost(bool, tag = "4")]
-    single: bool,
-}
-
-impl Place {
-    fn first(state: &ClusterState, database: &Database, bucket: &BucketInfo, start_key: Option<&str>) -> Place {
-        if let Some(key) = start_key {
-            let shard = state.shard_of(database, bucket, key).0;
-            return Place { shard, key: key.to_owned(), after: false, single: true };
-        }
-        Place { shard: 1, key: String::new(), after: false, single: false }
-    }
-
-    fn decode(bytes: Bytes, shards: u32) -> Result<Place> {
-        let place = Place::decode_wire(bytes).filter(|place| (1..=shards).contains(&place.shard));
-        place.ok_or_else(|| Error::bad_request("malformed continuation"))
-    }
-
-    fn decode_wire(bytes: Bytes) -> Option<Place> {
-        <Place as Message>::decode(bytes).ok()
-    }
-
-    fn encode(&self) -> Bytes {
-        self.encode_to_vec().into()
-    }
-
-    /// Behind `last`, or at the next shard. False at the end of the scan.
-    fn advance(&mut self, last: Option<String>, shards: u32) -> bool {
-        match last {
-            Some(key) => {
-                self.key = key;
-                self.after = true;
-                true
-            }
-            None => {
-                self.shard += 1;
-                self.key.clear();
-                self.after = false;
-                !self.single && self.shard <= shards
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scan_goes_from_shard_to_shard() {
-        let mut place = Place { shard: 1, key: String::new(), after: false, single: false };
-        assert!(place.advance(Some("k".to_owned()), 2));
-        assert_eq!(Place::decode(place.encode(), 2).expect("own"), place);
-        assert!(place.advance(None, 2));
-        assert_eq!((place.shard, place.key.as_str(), place.after), (2, "", false));
-        assert!(!place.advance(None, 2));
-    }
-
-    #[test]
-    fn foreign_continuations_are_refused() {
-        for bytes in [&b"\xff"[..], b"", &Place { shard: 3, ..Place::default() }.encode_to_vec()] {
-            let error = Place::decode(Bytes::copy_from_slice(bytes), 2).expect_err("refused");
-            assert_eq!(error.code, ErrorCode::BadRequest);
-        }
-    }
 }

@@ -28,7 +28,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error with the effect that its code promises.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Error {
-        Error { code, effect: code.effect(), message: message.into(), retry_after: None }
+        Error {
+            code,
+            effect: code.effect(),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// The same error with another effect.
@@ -56,12 +61,18 @@ impl Error {
 
     /// An unknown bucket.
     pub(crate) fn bucket_not_found(bucket: &str) -> Error {
-        Error::new(ErrorCode::BucketNotFound, format!("unknown bucket {bucket:?}"))
+        Error::new(
+            ErrorCode::BucketNotFound,
+            format!("unknown bucket {bucket:?}"),
+        )
     }
 
     /// An unknown database. Never 404: on an update the client takes that for success.
     pub(crate) fn database_not_found(database: &str) -> Error {
-        Error::new(ErrorCode::BucketNotFound, format!("unknown database {database:?}"))
+        Error::new(
+            ErrorCode::BucketNotFound,
+            format!("unknown database {database:?}"),
+        )
     }
 
     /// A malformed parameter.
@@ -83,7 +94,9 @@ impl From<document::Error> for Error {
         let code = match &error {
             document::Error::Syntax(_) => ErrorCode::SyntaxError,
             document::Error::Type { .. } => ErrorCode::InvalidTypeValue,
-            document::Error::BadRequest(_) | document::Error::TooDeep { .. } => ErrorCode::BadRequest,
+            document::Error::BadRequest(_) | document::Error::TooDeep { .. } => {
+                ErrorCode::BadRequest
+            }
             document::Error::Schema(schema) => return schema.clone().into(),
         };
         Error::new(code, error.to_string())

@@ -12,7 +12,13 @@ pub(crate) fn random_key() -> String {
 
 /// The key of a document that is inserted without one under an idempotency key: the same for every repetition, so that the repetition
 /// finds the record of the first try. A UUID, version 8.
-pub(crate) fn derived_key(database: u32, bucket: u32, principal: &Principal, idempotency_key: &str, ordinal: usize) -> String {
+pub(crate) fn derived_key(
+    database: u32,
+    bucket: u32,
+    principal: &Principal,
+    idempotency_key: &str,
+    ordinal: usize,
+) -> String {
     let mut hash = Sha256::new();
     hash.update(b"larder key 1");
     hash.update(database.to_le_bytes());
@@ -79,14 +85,19 @@ mod tests {
         ] {
             assert_ne!(first, other);
         }
-        assert_eq!(Uuid::parse_str(&first).expect("a uuid").get_version_num(), 8);
+        assert_eq!(
+            Uuid::parse_str(&first).expect("a uuid").get_version_num(),
+            8
+        );
     }
 
     #[test]
     fn fingerprints_keep_parts_apart() {
         let of = |parts: [&str; 2]| {
             let mut fingerprint = Fingerprint::new("put");
-            parts.iter().for_each(|part| fingerprint.bytes(part.as_bytes()));
+            parts
+                .iter()
+                .for_each(|part| fingerprint.bytes(part.as_bytes()));
             fingerprint.finish()
         };
         assert_eq!(of(["ab", "c"]), of(["ab", "c"]));

@@ -71,22 +71,38 @@ pub struct InitOutcome {
 
 impl Shards {
     /// Proposes the first command of a cluster, on the metadata leader. Repeating it changes nothing.
-    pub(crate) async fn init_metadata(&self, command: &Bytes, deadline: Instant) -> Result<Answer, Failure> {
+    pub(crate) async fn init_metadata(
+        &self,
+        command: &Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let Ok(command) = InitCluster::decode(command.clone()) else {
             return Err(Error::bad_request("malformed first command").into());
         };
-        match self.propose_meta(meta_command::Operation::InitCluster(command), deadline).await? {
-            MetaOutcome::Done | MetaOutcome::Rejected(MetaRejection::AlreadyInitialized) => Ok(Answer::Done(true)),
+        match self
+            .propose_meta(meta_command::Operation::InitCluster(command), deadline)
+            .await?
+        {
+            MetaOutcome::Done | MetaOutcome::Rejected(MetaRejection::AlreadyInitialized) => {
+                Ok(Answer::Done(true))
+            }
             MetaOutcome::Rejected(rejection) => Err(meta_rejected(&rejection).into()),
         }
     }
 
     /// Proposes where a node is, on the metadata leader. Repeating it changes nothing.
-    pub(crate) async fn announce_node(&self, command: &Bytes, deadline: Instant) -> Result<Answer, Failure> {
+    pub(crate) async fn announce_node(
+        &self,
+        command: &Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let Ok(command) = AnnounceNode::decode(command.clone()) else {
             return Err(Error::bad_request("malformed announcement").into());
         };
-        match self.propose_meta(meta_command::Operation::AnnounceNode(command), deadline).await? {
+        match self
+            .propose_meta(meta_command::Operation::AnnounceNode(command), deadline)
+            .await?
+        {
             MetaOutcome::Done => Ok(Answer::Done(true)),
             MetaOutcome::Rejected(rejection) => Err(meta_rejected(&rejection).into()),
         }
@@ -101,14 +117,21 @@ impl Core {
         }
         let (password, made) = self.root_password(request.root_password.clone())?;
         if !is_valid_count(request.shards) {
-            return Err(Error::bad_request(format!("{} shards: must be a power of two up to {SHARDS_MAX}", request.shards)));
+            return Err(Error::bad_request(format!(
+                "{} shards: must be a power of two up to {SHARDS_MAX}",
+                request.shards
+            )));
         }
         let seeds = self.describe_seeds(request.deadline).await?;
         let cluster_id = common_cluster(&seeds)?.unwrap_or_else(|| Uuid::new_v4().to_string());
-        let nodes: Vec<Node> = seeds.values().map(|(_, description)| description.node.clone()).collect();
+        let nodes: Vec<Node> = seeds
+            .values()
+            .map(|(_, description)| description.node.clone())
+            .collect();
         let replicas = replicas(request.replicas, nodes.len())?;
         let root_password_hash = self.passwords.hash(&password).await?;
-        self.start_metadata(&cluster_id, &seeds, &nodes, request.deadline).await?;
+        self.start_metadata(&cluster_id, &seeds, &nodes, request.deadline)
+            .await?;
 
         let mut signing_key = vec![0; SIGNING_KEY_BYTES];
         rand::rng().fill_bytes(&mut signing_key);
@@ -124,7 +147,11 @@ impl Core {
         let created = self.propose_init(command, request.deadline).await?;
         self.wait_until_usable(request.deadline).await;
         let root_password = made.then_some(password).filter(|_| created);
-        Ok(InitOutcome { cluster_id, created, root_password })
+        Ok(InitOutcome {
+            cluster_id,
+            created,
+            root_password,
+        })
     }
 
     /// The password of root, and whether it was made here.
@@ -132,20 +159,29 @@ impl Core {
         match wanted {
             None if self.options.dev => Ok((ROOT_NAME.to_owned(), false)),
             None => Ok((password::generate(), true)),
-            Some(password) if password.is_empty() => Err(Error::bad_request("root needs a password")),
-            Some(password) if password == ROOT_NAME && !self.options.dev => {
-                Err(Error::bad_request("the password root is refused for root: anybody would try it"))
+            Some(password) if password.is_empty() => {
+                Err(Error::bad_request("root needs a password"))
             }
+            Some(password) if password == ROOT_NAME && !self.options.dev => Err(
+                Error::bad_request("the password root is refused for root: anybody would try it"),
+            ),
             Some(password) => Ok((password, false)),
         }
     }
 
     /// Who the seeds are, by node id, with the address that each was asked at. All must answer: a forgotten one would be left out.
-    async fn describe_seeds(&self, deadline: Instant) -> Result<BTreeMap<NodeId, (String, Description)>> {
+    async fn describe_seeds(
+        &self,
+        deadline: Instant,
+    ) -> Result<BTreeMap<NodeId, (String, Description)>> {
         if self.options.seeds.is_empty() {
             return Err(Error::bad_request("no seed nodes are configured"));
         }
-        let answers = self.options.seeds.iter().map(|address| self.describe_seed(address, deadline));
+        let answers = self
+            .options
+            .seeds
+            .iter()
+            .map(|address| self.describe_seed(address, deadline));
         let mut seeds = BTreeMap::new();
         for (address, description) in self.options.seeds.iter().zip(try_join_all(answers).await?) {
             seeds.insert(NodeId(description.node.id), (address.clone(), description));
@@ -162,7 +198,9 @@ impl Core {
             match self.members.describe(address, until).await {
                 Ok(description) => return Ok(description),
                 Err(reason) if Instant::now() >= deadline => {
-                    return Err(Error::unavailable(format!("seed {address} does not answer: {reason}")));
+                    return Err(Error::unavailable(format!(
+                        "seed {address} does not answer: {reason}"
+                    )));
                 }
                 Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }
@@ -179,19 +217,32 @@ impl Core {
     ) -> Result<()> {
         let replica_ids = (1..).map(ReplicaId);
         let members: BTreeMap<ReplicaId, NodeId> = replica_ids.zip(seeds.keys().copied()).collect();
-        let voters: BTreeMap<ReplicaId, NodeId> =
-            members.iter().take(METADATA_VOTERS_MAX).map(|(replica, node)| (*replica, *node)).collect();
+        let voters: BTreeMap<ReplicaId, NodeId> = members
+            .iter()
+            .take(METADATA_VOTERS_MAX)
+            .map(|(replica, node)| (*replica, *node))
+            .collect();
         if !voters.values().any(|node| *node == self.options.node) {
             let names: Vec<String> = voters.values().map(ToString::to_string).collect();
-            return Err(Error::bad_request(format!("a cluster of this size is founded on one of the nodes {}", names.join(", "))));
+            return Err(Error::bad_request(format!(
+                "a cluster of this size is founded on one of the nodes {}",
+                names.join(", ")
+            )));
         }
         // One after the other: of two that found at the same time, the first node lets only one past.
         for ((replica, node), (address, _)) in members.iter().zip(seeds.values()) {
-            let joined = self.members.join(address, cluster_id, *replica, nodes, deadline).await;
-            joined.map_err(|reason| Error::unavailable(format!("node {node} at {address} did not join: {reason}")))?;
+            let joined = self
+                .members
+                .join(address, cluster_id, *replica, nodes, deadline)
+                .await;
+            joined.map_err(|reason| {
+                Error::unavailable(format!("node {node} at {address} did not join: {reason}"))
+            })?;
         }
         let started = self.groups.initialize(ShardId::META, &voters).await;
-        started.map_err(|reason| Error::unavailable(format!("the metadata group did not start: {reason}")))
+        started.map_err(|reason| {
+            Error::unavailable(format!("the metadata group did not start: {reason}"))
+        })
     }
 
     /// Proposes the first command to whoever leads the metadata group. True if the cluster is the one of this command.
@@ -203,9 +254,15 @@ impl Core {
             metadata_version: 0,
             operation: Operation::InitCluster(command.encode_to_vec().into()),
         };
-        self.route(&self.metadata.current(), &request, deadline).await?;
-        let state = self.metadata.wait(deadline, |state| state.is_initialized()).await;
-        let state = state.ok_or_else(|| Error::unavailable("the cluster is founded, but this node has not heard of it yet"))?;
+        self.route(&self.metadata.current(), &request, deadline)
+            .await?;
+        let state = self
+            .metadata
+            .wait(deadline, |state| state.is_initialized())
+            .await;
+        let state = state.ok_or_else(|| {
+            Error::unavailable("the cluster is founded, but this node has not heard of it yet")
+        })?;
         // A reply can be lost and the command repeated; the salted hash tells whose command it was.
         Ok(state.root_password_hash == command.root_password_hash)
     }
@@ -218,14 +275,19 @@ impl Core {
             principal: Principal::root(),
             idempotency_key: None,
             metadata_version: 0,
-            operation: Operation::AnnounceNode(AnnounceNode { node: Some(node) }.encode_to_vec().into()),
+            operation: Operation::AnnounceNode(
+                AnnounceNode { node: Some(node) }.encode_to_vec().into(),
+            ),
         };
         self.route(&state, &request, deadline).await.map(|_| ())
     }
 
     /// Waits for fence and bootstrap. The cluster exists either way, so giving up is no error.
     async fn wait_until_usable(&self, deadline: Instant) {
-        let usable = self.metadata.wait(deadline, |state| state.bootstrapped).await;
+        let usable = self
+            .metadata
+            .wait(deadline, |state| state.bootstrapped)
+            .await;
         while usable.is_some() && self.ready().is_err() && Instant::now() < deadline {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
@@ -236,17 +298,26 @@ impl Core {
 }
 
 fn existing(cluster_id: String) -> InitOutcome {
-    InitOutcome { cluster_id, created: false, root_password: None }
+    InitOutcome {
+        cluster_id,
+        created: false,
+        root_password: None,
+    }
 }
 
 /// The cluster that seeds belong to already, if any.
 fn common_cluster(seeds: &BTreeMap<NodeId, (String, Description)>) -> Result<Option<String>> {
     let mut found: Option<String> = None;
     for (address, description) in seeds.values() {
-        let Some(id) = &description.cluster_id else { continue };
+        let Some(id) = &description.cluster_id else {
+            continue;
+        };
         match &found {
             Some(first) if first != id => {
-                let message = format!("node {} at {address} belongs to cluster {id}, others to {first}", description.node.name);
+                let message = format!(
+                    "node {} at {address} belongs to cluster {id}, others to {first}",
+                    description.node.name
+                );
                 return Err(Error::new(ErrorCode::ObjectExists, message));
             }
             Some(_) | None => found = Some(id.clone()),
@@ -260,6 +331,8 @@ fn replicas(wanted: Option<u32>, nodes: usize) -> Result<u32> {
     match wanted {
         None => Ok(REPLICAS_DEFAULT.min(nodes)),
         Some(replicas) if (1..=nodes).contains(&replicas) => Ok(replicas),
-        Some(replicas) => Err(Error::bad_request(format!("{replicas} replicas on {nodes} nodes: must be from 1 to the number of nodes"))),
+        Some(replicas) => Err(Error::bad_request(format!(
+            "{replicas} replicas on {nodes} nodes: must be from 1 to the number of nodes"
+        ))),
     }
 }

@@ -12,6 +12,7 @@
 mod layouts;
 mod prepare;
 mod read;
+mod refusal;
 mod ticks;
 mod write;
 
@@ -47,7 +48,12 @@ pub(crate) struct Shards {
 }
 
 impl Shards {
-    pub(crate) fn new(limits: &Limits, groups: Arc<dyn Groups>, clock: Arc<dyn Clock>, metadata: Metadata) -> Shards {
+    pub(crate) fn new(
+        limits: &Limits,
+        groups: Arc<dyn Groups>,
+        clock: Arc<dyn Clock>,
+        metadata: Metadata,
+    ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             limits: limits.clone(),
@@ -60,7 +66,11 @@ impl Shards {
     }
 
     /// Carries out a request for a shard that this node leads.
-    pub(crate) async fn execute(&self, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
+    pub(crate) async fn execute(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         self.catch_up(request.metadata_version, deadline).await?;
         match &request.operation {
             Operation::Write(writes) => self.write(request, writes, deadline).await,
@@ -68,10 +78,18 @@ impl Shards {
             Operation::Scan(scan) => Box::pin(self.scan(request, scan, deadline)).await,
             Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
             Operation::FindRoles(find) => Box::pin(self.find_roles(request, find, deadline)).await,
-            Operation::SetBuckets(buckets) => Box::pin(self.set_buckets(request.shard, buckets, deadline)).await,
-            Operation::ChangeSchema(change) => Box::pin(self.change_schema(request, change, deadline)).await,
-            Operation::InitCluster(command) => Box::pin(self.init_metadata(command, deadline)).await,
-            Operation::AnnounceNode(command) => Box::pin(self.announce_node(command, deadline)).await,
+            Operation::SetBuckets(buckets) => {
+                Box::pin(self.set_buckets(request.shard, buckets, deadline)).await
+            }
+            Operation::ChangeSchema(change) => {
+                Box::pin(self.change_schema(request, change, deadline)).await
+            }
+            Operation::InitCluster(command) => {
+                Box::pin(self.init_metadata(command, deadline)).await
+            }
+            Operation::AnnounceNode(command) => {
+                Box::pin(self.announce_node(command, deadline)).await
+            }
             Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
         }
     }
@@ -81,8 +99,15 @@ impl Shards {
         if self.metadata.current().version >= version {
             return Ok(());
         }
-        let newer = self.metadata.wait(deadline, |state| state.version >= version).await;
-        let behind = || Failure::Busy(Error::unavailable("the metadata of the shard's leader is behind"));
+        let newer = self
+            .metadata
+            .wait(deadline, |state| state.version >= version)
+            .await;
+        let behind = || {
+            Failure::Busy(Error::unavailable(
+                "the metadata of the shard's leader is behind",
+            ))
+        };
         newer.map(|_| ()).ok_or_else(behind)
     }
 
@@ -94,7 +119,9 @@ impl Shards {
 
     /// The applied state that this node leads.
     fn replica(&self, shard: ShardId) -> Result<Arc<Replica>, Failure> {
-        self.groups.replica(shard).ok_or(Failure::NotLeader { hint: None })
+        self.groups
+            .replica(shard)
+            .ok_or(Failure::NotLeader { hint: None })
     }
 
     /// Makes the applied state here current, if this node still leads.
@@ -103,7 +130,12 @@ impl Shards {
     }
 
     /// Proposes an encoded command; gives the encoded reply.
-    pub(crate) async fn propose_raw(&self, shard: ShardId, command: Bytes, deadline: Instant) -> Result<Bytes, Failure> {
+    pub(crate) async fn propose_raw(
+        &self,
+        shard: ShardId,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, Failure> {
         Ok(self.groups.propose(shard, command, deadline).await?)
     }
 
@@ -124,7 +156,9 @@ impl Shards {
         command: &proto::log::Command,
         deadline: Instant,
     ) -> Result<Outcome, Failure> {
-        let reply = self.propose_raw(shard, command.encode_to_vec().into(), deadline).await?;
+        let reply = self
+            .propose_raw(shard, command.encode_to_vec().into(), deadline)
+            .await?;
         // The command is applied; only its reply is unreadable.
         Outcome::decode(&reply).map_err(|error| {
             tracing::error!(%error, %shard, "reply of the state machine does not decode");
@@ -141,7 +175,12 @@ impl Shards {
         self.reads.run(deadline, read).await
     }
 
-    async fn set_buckets(&self, shard: ShardId, buckets: &Bytes, deadline: Instant) -> Result<Answer, Failure> {
+    async fn set_buckets(
+        &self,
+        shard: ShardId,
+        buckets: &Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let Ok(buckets) = proto::log::SetBuckets::decode(buckets.clone()) else {
             return Err(Error::bad_request("malformed buckets").into());
         };
@@ -160,7 +199,10 @@ impl Shards {
         operation: proto::log::command::Operation,
     ) -> proto::log::Command {
         proto::log::Command {
-            tick: Some(self.ticks.tick(shard, replica, self.groups.commit_index(shard))),
+            tick: Some(
+                self.ticks
+                    .tick(shard, replica, self.groups.commit_index(shard)),
+            ),
             stamp_us: self.clock.wall_us(),
             operation: Some(operation),
         }
@@ -175,12 +217,17 @@ impl Shards {
 
 /// The database of a request; the asked node found it, so only a drop in between can have removed it.
 pub(crate) fn find_database<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Database> {
-    state.database(name).ok_or_else(|| Error::database_not_found(name))
+    state
+        .database(name)
+        .ok_or_else(|| Error::database_not_found(name))
 }
 
 /// A bucket of a database, by name.
 fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
-    database.buckets.get(name).ok_or_else(|| Error::bucket_not_found(name))
+    database
+        .buckets
+        .get(name)
+        .ok_or_else(|| Error::bucket_not_found(name))
 }
 
 impl From<ProposeError> for Failure {
@@ -188,7 +235,9 @@ impl From<ProposeError> for Failure {
         match error {
             ProposeError::NotLeader { hint } => not_leader(hint),
             ProposeError::NoGroup => not_leader(None),
-            ProposeError::Overloaded | ProposeError::Stopping => Failure::Busy(Error::unavailable(error.to_string())),
+            ProposeError::Overloaded | ProposeError::Stopping => {
+                Failure::Busy(Error::unavailable(error.to_string()))
+            }
             ProposeError::Unknown => Failure::Unknown,
         }
     }
@@ -199,7 +248,9 @@ impl From<ReadError> for Failure {
         match error {
             ReadError::NotLeader { hint } => not_leader(hint),
             ReadError::NoGroup => not_leader(None),
-            ReadError::NoQuorum | ReadError::Overloaded => Failure::Busy(Error::unavailable(error.to_string())),
+            ReadError::NoQuorum | ReadError::Overloaded => {
+                Failure::Busy(Error::unavailable(error.to_string()))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`context`] [`error`] | the plain types of the facade |
-//! | `documents` | what the asked node does with a document request: who asks, which shard, which key |
+//! | `documents` `scans` | what the asked node does with a document request: who asks, which shard, which key |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
 //! | [`forward`] | the wire form of forwarded requests and replies |
@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod ports;
 mod reads;
 mod router;
+mod scans;
 mod schema;
 mod sessions;
 pub mod status;
@@ -51,7 +52,8 @@ use proto::NodeId;
 use serde_json::Value;
 
 pub use crate::context::{
-    BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Document, ScanPage, ScanRange, Session, Written,
+    BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Document,
+    ScanPage, ScanRange, Session, Written,
 };
 pub use crate::error::{Error, Result};
 pub use crate::init::{InitOutcome, InitRequest};
@@ -121,9 +123,21 @@ impl Service {
         let limits = &options.limits;
         let metadata = Metadata::new(ports.metadata);
         let core = Core {
-            shards: Shards::new(limits, Arc::clone(&ports.groups), Arc::clone(&ports.clock), metadata.clone()),
-            router: Router::new(options.node, Arc::clone(&ports.groups), Arc::clone(&ports.forward)),
-            passwords: auth::password::Hasher::new(limits.password_hashes_max, limits.password_waiting_max),
+            shards: Shards::new(
+                limits,
+                Arc::clone(&ports.groups),
+                Arc::clone(&ports.clock),
+                metadata.clone(),
+            ),
+            router: Router::new(
+                options.node,
+                Arc::clone(&ports.groups),
+                Arc::clone(&ports.forward),
+            ),
+            passwords: auth::password::Hasher::new(
+                limits.password_hashes_max,
+                limits.password_waiting_max,
+            ),
             sessions: sessions::Rechecks::default(),
             metrics: Metrics::default(),
             groups: ports.groups,
@@ -133,7 +147,9 @@ impl Service {
             metadata,
             options,
         };
-        Service { core: Arc::new(core) }
+        Service {
+            core: Arc::new(core),
+        }
     }
 
     /// The background work of this node.
@@ -150,8 +166,17 @@ impl Service {
     ///
     /// # Errors
     /// `ObjectNotFound` also for a document that the caller may not read.
-    pub async fn get(&self, ctx: &Context, bucket: &str, key: &str, consistency: Consistency) -> Result<Document> {
-        self.core.metrics.observe(Operation::Get, self.core.get(ctx, bucket, key, consistency)).await
+    pub async fn get(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        consistency: Consistency,
+    ) -> Result<Document> {
+        self.core
+            .metrics
+            .observe(Operation::Get, self.core.get(ctx, bucket, key, consistency))
+            .await
     }
 
     /// Writes one whole document: `body` is a JSON object with the members of the class and `acl`.
@@ -169,15 +194,33 @@ impl Service {
         body: Bytes,
         condition: Condition,
     ) -> Result<Written> {
-        self.core.metrics.observe(Operation::Put, self.core.put(ctx, bucket, key, body, condition)).await
+        self.core
+            .metrics
+            .observe(
+                Operation::Put,
+                self.core.put(ctx, bucket, key, body, condition),
+            )
+            .await
     }
 
     /// Deletes one document; gives whether it existed.
     ///
     /// # Errors
     /// `ObjectOutOfDate` if the condition does not hold. Without a condition a missing document is no error.
-    pub async fn delete(&self, ctx: &Context, bucket: &str, key: &str, condition: Condition) -> Result<bool> {
-        self.core.metrics.observe(Operation::Delete, self.core.delete(ctx, bucket, key, condition)).await
+    pub async fn delete(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.core
+            .metrics
+            .observe(
+                Operation::Delete,
+                self.core.delete(ctx, bucket, key, condition),
+            )
+            .await
     }
 
     /// Applies several writes of one shard, all or nothing; gives one document for each, in order.
@@ -185,24 +228,36 @@ impl Service {
     /// # Errors
     /// `CrossShard` unless all documents lie in one shard; else those of [`Service::put`] and [`Service::delete`].
     pub async fn batch(&self, ctx: &Context, writes: Vec<BatchWrite>) -> Result<Vec<Document>> {
-        self.core.metrics.observe(Operation::Batch, self.core.batch(ctx, writes)).await
+        self.core
+            .metrics
+            .observe(Operation::Batch, self.core.batch(ctx, writes))
+            .await
     }
 
     /// One page of a bucket, bounded in bytes and documents. Callers loop over [`ScanPage::continuation`].
     ///
     /// Every page is linearizable by itself; together they are not one view.
     pub async fn scan(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
-        self.core.metrics.observe(Operation::Scan, self.core.scan(ctx, bucket, range)).await
+        self.core
+            .metrics
+            .observe(Operation::Scan, self.core.scan(ctx, bucket, range))
+            .await
     }
 
     /// All class descriptors, as an array.
     pub async fn schema(&self, ctx: &Context) -> Result<Value> {
-        self.core.metrics.observe(Operation::ReadSchema, self.core.read_schema(ctx)).await
+        self.core
+            .metrics
+            .observe(Operation::ReadSchema, self.core.read_schema(ctx))
+            .await
     }
 
     /// One class descriptor, by bare name.
     pub async fn schema_class(&self, ctx: &Context, bucket: &str) -> Result<Value> {
-        self.core.metrics.observe(Operation::ReadSchema, self.core.read_class(ctx, bucket)).await
+        self.core
+            .metrics
+            .observe(Operation::ReadSchema, self.core.read_class(ctx, bucket))
+            .await
     }
 
     /// Merges descriptors and operations into the schema; gives the resulting schema. For admins.
@@ -210,32 +265,56 @@ impl Service {
     /// Acknowledged when every shard applied it. All schema changes fail with `PermissionDenied` for others, and as
     /// [`document::SchemaError`] says for changes that do not fit. An error with effect `applied` means: stored, not yet confirmed.
     pub async fn add_schema(&self, ctx: &Context, body: Bytes) -> Result<Value> {
-        self.core.metrics.observe(Operation::ChangeSchema, self.core.add_schema(ctx, body)).await
+        self.core
+            .metrics
+            .observe(Operation::ChangeSchema, self.core.add_schema(ctx, body))
+            .await
     }
 
     /// Replaces the whole schema; classes that are left out are dropped, system classes stay. For admins.
     pub async fn replace_schema(&self, ctx: &Context, body: Bytes) -> Result<Value> {
-        self.core.metrics.observe(Operation::ChangeSchema, self.core.replace_schema(ctx, body)).await
+        self.core
+            .metrics
+            .observe(Operation::ChangeSchema, self.core.replace_schema(ctx, body))
+            .await
     }
 
     /// Adds the missing fields of one class, or the class; gives its descriptor. For admins.
     pub async fn add_class(&self, ctx: &Context, bucket: &str, body: Bytes) -> Result<Value> {
-        self.core.metrics.observe(Operation::ChangeSchema, self.core.add_class(ctx, bucket, body)).await
+        self.core
+            .metrics
+            .observe(
+                Operation::ChangeSchema,
+                self.core.add_class(ctx, bucket, body),
+            )
+            .await
     }
 
     /// Replaces one class; gives its descriptor. For admins.
     pub async fn replace_class(&self, ctx: &Context, bucket: &str, body: Bytes) -> Result<Value> {
-        self.core.metrics.observe(Operation::ChangeSchema, self.core.replace_class(ctx, bucket, body)).await
+        self.core
+            .metrics
+            .observe(
+                Operation::ChangeSchema,
+                self.core.replace_class(ctx, bucket, body),
+            )
+            .await
     }
 
     /// Drops one class. For admins.
     pub async fn drop_class(&self, ctx: &Context, bucket: &str) -> Result<()> {
-        self.core.metrics.observe(Operation::ChangeSchema, self.core.drop_class(ctx, bucket)).await
+        self.core
+            .metrics
+            .observe(Operation::ChangeSchema, self.core.drop_class(ctx, bucket))
+            .await
     }
 
     /// What a client needs to begin: the schema, and its session if the token is good. A bad token is no error.
     pub async fn connect(&self, ctx: &Context) -> Result<Connect> {
-        self.core.metrics.observe(Operation::Connect, self.core.connect(ctx)).await
+        self.core
+            .metrics
+            .observe(Operation::Connect, self.core.connect(ctx))
+            .await
     }
 
     /// Logs in by name and password.
@@ -243,7 +322,10 @@ impl Service {
     /// # Errors
     /// `BadCredentials`, never saying which of the two is wrong; `TooManyRequests` when too many log-ins wait.
     pub async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
-        self.core.metrics.observe(Operation::Login, self.core.login(ctx, username, password)).await
+        self.core
+            .metrics
+            .observe(Operation::Login, self.core.login(ctx, username, password))
+            .await
     }
 
     /// The caller's user, and a renewed token. Reads user and roles again.
@@ -251,14 +333,20 @@ impl Service {
     /// # Errors
     /// `BadCredentials` without a valid session.
     pub async fn me(&self, ctx: &Context) -> Result<Session> {
-        self.core.metrics.observe(Operation::Me, self.core.me(ctx)).await
+        self.core
+            .metrics
+            .observe(Operation::Me, self.core.me(ctx))
+            .await
     }
 
     /// Ends a session as far as the server is concerned, which is not at all: sessions are stateless and the client forgets its token.
     ///
     /// A token that was copied before stays good until it expires; revoking tokens is not built yet.
     pub async fn logout(&self, ctx: &Context) -> Result<()> {
-        self.core.metrics.observe(Operation::Logout, async { self.core.logout(ctx) }).await
+        self.core
+            .metrics
+            .observe(Operation::Logout, async { self.core.logout(ctx) })
+            .await
     }
 
     /// Whether this node can serve: the cluster is founded and bootstrapped, and every shard with a replica here has a leader.
@@ -278,7 +366,11 @@ impl Service {
     ///
     /// # Errors
     /// `Unavailable` without a metadata leader.
-    pub async fn announce_node(&self, node: proto::log::Node, deadline: std::time::Instant) -> Result<()> {
+    pub async fn announce_node(
+        &self,
+        node: proto::log::Node,
+        deadline: std::time::Instant,
+    ) -> Result<()> {
         self.core.announce(node, deadline).await
     }
 

@@ -43,11 +43,19 @@ impl Metadata {
     /// The state as it is now, if the cluster is founded.
     pub(crate) fn founded(&self) -> Result<Arc<ClusterState>> {
         let state = self.current();
-        if state.is_initialized() { Ok(state) } else { Err(Error::unavailable("the cluster is not initialized")) }
+        if state.is_initialized() {
+            Ok(state)
+        } else {
+            Err(Error::unavailable("the cluster is not initialized"))
+        }
     }
 
     /// Waits until `wanted` holds, and gives the first state for which it does; `None` when the deadline comes first.
-    pub(crate) async fn wait(&self, deadline: Instant, wanted: impl FnMut(&Arc<ClusterState>) -> bool) -> Option<Arc<ClusterState>> {
+    pub(crate) async fn wait(
+        &self,
+        deadline: Instant,
+        wanted: impl FnMut(&Arc<ClusterState>) -> bool,
+    ) -> Option<Arc<ClusterState>> {
         let mut states = self.states.clone();
         let found = tokio::time::timeout_at(deadline.into(), states.wait_for(wanted)).await;
         match found {

@@ -81,18 +81,30 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Runs a request and counts it.
-    pub(crate) async fn observe<T>(&self, operation: Operation, request: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn observe<T>(
+        &self,
+        operation: Operation,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let start = Instant::now();
         let result = request.await;
         let handles = &self.operations[operation as usize];
         let name = operation.name();
-        handles.seconds.get_or_init(|| histogram!(REQUEST_SECONDS, "operation" => name)).record(start.elapsed());
+        handles
+            .seconds
+            .get_or_init(|| histogram!(REQUEST_SECONDS, "operation" => name))
+            .record(start.elapsed());
         match &result {
-            Ok(_) => handles.ok.get_or_init(|| counter!(REQUESTS, "operation" => name, "outcome" => "ok")).increment(1),
+            Ok(_) => handles
+                .ok
+                .get_or_init(|| counter!(REQUESTS, "operation" => name, "outcome" => "ok"))
+                .increment(1),
             Err(error) => {
                 let outcome = error.code.as_str();
                 let counted = &handles.errors[error.code as usize];
-                counted.get_or_init(|| counter!(REQUESTS, "operation" => name, "outcome" => outcome)).increment(1);
+                counted
+                    .get_or_init(|| counter!(REQUESTS, "operation" => name, "outcome" => outcome))
+                    .increment(1);
             }
         }
         result

@@ -91,10 +91,19 @@ pub trait Groups: Send + Sync + 'static {
     /// Proposes an encoded command to the shard's group and waits until it is applied here.
     ///
     /// Dropping the future does not undo the proposal.
-    fn propose(&self, shard: ShardId, command: Bytes, deadline: Instant) -> BoxFuture<'_, Result<Bytes, ProposeError>>;
+    fn propose(
+        &self,
+        shard: ShardId,
+        command: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ProposeError>>;
 
     /// Returns once the local replica, being leader, has applied everything that was committed anywhere when this was called.
-    fn read_barrier(&self, shard: ShardId, deadline: Instant) -> BoxFuture<'_, Result<(), ReadError>>;
+    fn read_barrier(
+        &self,
+        shard: ShardId,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ReadError>>;
 
     /// The applied state of the local replica, if there is one.
     fn replica(&self, shard: ShardId) -> Option<Arc<Replica>>;
@@ -108,7 +117,12 @@ pub trait Groups: Send + Sync + 'static {
     /// Waits until the local replica knows of a leader other than `seen`, at most until the deadline; gives what is known then.
     ///
     /// Without a local replica it waits until the deadline.
-    fn leader_changed(&self, shard: ShardId, seen: Option<Leader>, deadline: Instant) -> BoxFuture<'_, Option<Leader>>;
+    fn leader_changed(
+        &self,
+        shard: ShardId,
+        seen: Option<Leader>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Option<Leader>>;
 
     /// The highest log index that the local replica knows to be committed; 0 without a replica.
     fn commit_index(&self, shard: ShardId) -> u64;
@@ -127,13 +141,22 @@ pub trait Groups: Send + Sync + 'static {
     fn caught_up(&self, shard: ShardId, to: ReplicaId) -> bool;
 
     /// Asks the local leader to hand the shard over to `to`.
-    fn transfer_leader(&self, shard: ShardId, to: ReplicaId) -> BoxFuture<'_, Result<(), PortError>>;
+    fn transfer_leader(
+        &self,
+        shard: ShardId,
+        to: ReplicaId,
+    ) -> BoxFuture<'_, Result<(), PortError>>;
 }
 
 /// Connections to the other nodes.
 pub trait Forward: Send + Sync + 'static {
     /// Sends an encoded request (see [`crate::forward`]) to a node and gives its encoded reply.
-    fn forward(&self, node: NodeId, body: Bytes, deadline: Instant) -> BoxFuture<'_, Result<Bytes, ForwardError>>;
+    fn forward(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ForwardError>>;
 
     /// How long ago the node was last heard from; `None`: never since this process started.
     fn last_heard(&self, node: NodeId) -> Option<Duration>;
@@ -153,7 +176,11 @@ pub struct Description {
 /// Making nodes members of a cluster. Both calls reach the own node too, by its own peer address.
 pub trait Members: Send + Sync + 'static {
     /// Asks the node at a peer address who it is.
-    fn describe<'a>(&'a self, address: &'a str, deadline: Instant) -> BoxFuture<'a, Result<Description, PortError>>;
+    fn describe<'a>(
+        &'a self,
+        address: &'a str,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Description, PortError>>;
 
     /// Makes the node at a peer address a member of the cluster and holder of metadata replica `replica`.
     ///

@@ -16,7 +16,9 @@ pub(crate) struct ReadPool {
 impl ReadPool {
     /// At most `reads_max` at a time.
     pub(crate) fn new(reads_max: usize) -> ReadPool {
-        ReadPool { permits: Arc::new(Semaphore::new(reads_max)) }
+        ReadPool {
+            permits: Arc::new(Semaphore::new(reads_max)),
+        }
     }
 
     /// Runs `read` on a blocking thread.
@@ -27,16 +29,21 @@ impl ReadPool {
         T: Send + 'static,
         F: FnOnce() -> Result<T> + Send + 'static,
     {
-        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
+        let permit =
+            tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned())
+                .await;
         let permit = match permit {
             Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => return Err(Error::unavailable("too many reads wait for the disk")),
+            Ok(Err(_)) | Err(_) => {
+                return Err(Error::unavailable("too many reads wait for the disk"));
+            }
         };
         let read = tokio::task::spawn_blocking(move || {
             let result = read();
             drop(permit);
             result
         });
-        read.await.unwrap_or_else(|failed| Err(Error::internal(&failed).with_effect(proto::Effect::None)))
+        read.await
+            .unwrap_or_else(|failed| Err(Error::internal(&failed).with_effect(proto::Effect::None)))
     }
 }

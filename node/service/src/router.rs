@@ -61,15 +61,24 @@ impl Router {
         self.routes.lock().get(&shard).copied()
     }
 
-    /// Where to send the next try: the known leader, else, without a replica of our own, the holders one after the other.
-    fn target(&self, state: &ClusterState, shard: ShardId, tries: usize) -> Option<NodeId> {
-        let known = self.leader(shard).filter(|&node| node != self.node);
+    /// Where to send the next try: to the node that the last answer named, else to the known leader, else, without a replica of our
+    /// own, to the holders one after the other.
+    fn target(&self, state: &ClusterState, course: &Course) -> Option<NodeId> {
+        let shard = course.shard;
+        let known = course
+            .hint
+            .or_else(|| self.leader(shard))
+            .filter(|&node| node != self.node);
         if known.is_some() || self.groups.replica(shard).is_some() {
             return known;
         }
         let holders = state.assignments(shard);
-        let others: Vec<NodeId> = holders.iter().map(|holder| holder.node).filter(|&node| node != self.node).collect();
-        others.get(tries % others.len().max(1)).copied()
+        let others: Vec<NodeId> = holders
+            .iter()
+            .map(|holder| holder.node)
+            .filter(|&node| node != self.node)
+            .collect();
+        others.get(course.tries % others.len().max(1)).copied()
     }
 
     /// Remembers what an answer said about the leader of a shard without a replica here.
@@ -84,14 +93,27 @@ impl Router {
         };
     }
 
-    async fn send(&self, node: NodeId, request: &Request, deadline: Instant) -> Result<Answer, Failure> {
-        self.forwards.get_or_init(|| counter!(FORWARDS)).increment(1);
-        let reply = match self.forward.forward(node, request.encode(deadline), deadline).await {
+    async fn send(
+        &self,
+        node: NodeId,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.forwards
+            .get_or_init(|| counter!(FORWARDS))
+            .increment(1);
+        let reply = match self
+            .forward
+            .forward(node, request.encode(deadline), deadline)
+            .await
+        {
             Ok(bytes) => decode_reply(bytes),
             Err(ForwardError::NotSent(reason)) => {
                 tracing::debug!(%node, shard = %request.shard, reason, "forward was not sent");
                 self.learn(request.shard, None);
-                return Err(Failure::Busy(Error::unavailable(format!("node {node} cannot be reached"))));
+                return Err(Failure::Busy(Error::unavailable(format!(
+                    "node {node} cannot be reached"
+                ))));
             }
             Err(ForwardError::Lost) => Err(Failure::Unknown),
         };
@@ -110,6 +132,8 @@ struct Course {
     shard: ShardId,
     tries: usize,
     pause: Duration,
+    /// Who leads, by the answer to the last try.
+    hint: Option<NodeId>,
     /// Some try may have happened.
     unknown: bool,
     /// Why the last try with a reason failed.
@@ -117,17 +141,36 @@ struct Course {
 }
 
 impl Course {
+    fn new(shard: ShardId) -> Course {
+        Course {
+            shard,
+            tries: 0,
+            pause: PAUSE_FIRST,
+            hint: None,
+            unknown: false,
+            reason: None,
+        }
+    }
+
     /// Every request ends here or with an answer.
     fn give_up(self) -> Error {
         if self.unknown {
-            return Error::new(ErrorCode::OutcomeUnknown, "the write may have happened: its reply was lost or late");
+            return Error::new(
+                ErrorCode::OutcomeUnknown,
+                "the write may have happened: its reply was lost or late",
+            );
         }
-        self.reason.unwrap_or_else(|| Error::unavailable(format!("shard {} has no leader", self.shard)))
+        self.reason
+            .unwrap_or_else(|| Error::unavailable(format!("shard {} has no leader", self.shard)))
     }
 
     /// A refusal after a try with unknown outcome says nothing about that try.
     fn refuse(&self, error: Error) -> Error {
-        if self.unknown && error.effect == Effect::None { error.with_effect(Effect::Unknown) } else { error }
+        if self.unknown && error.effect == Effect::None {
+            error.with_effect(Effect::Unknown)
+        } else {
+            error
+        }
     }
 }
 
@@ -136,15 +179,24 @@ impl Core {
     ///
     /// # Errors
     /// What the leader refused; `Unavailable` if nothing has happened; `OutcomeUnknown` if it may have.
-    pub(crate) async fn route(&self, state: &ClusterState, request: &Request, deadline: Instant) -> Result<Answer> {
+    pub(crate) async fn route(
+        &self,
+        state: &ClusterState,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer> {
         let repeatable = request.operation.is_idempotent() || request.idempotency_key.is_some();
-        let mut course =
-            Course { shard: request.shard, tries: 0, pause: PAUSE_FIRST, unknown: false, reason: None };
+        let mut course = Course::new(request.shard);
         loop {
             let seen = self.groups.leader(request.shard);
-            let until = if repeatable { deadline.min(Instant::now() + TRY_MAX) } else { deadline };
-            let mut hurry = false;
-            match self.attempt(state, request, course.tries, until).await {
+            let until = if repeatable {
+                deadline.min(Instant::now() + TRY_MAX)
+            } else {
+                deadline
+            };
+            let tried = self.attempt(state, request, &course, until).await;
+            course.hint = None;
+            match tried {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Refused(error)) => return Err(course.refuse(error)),
                 Err(Failure::Unknown) => {
@@ -154,26 +206,37 @@ impl Core {
                     }
                 }
                 Err(Failure::Busy(error)) => course.reason = Some(error),
-                // The first hint is followed at once; hints that lead in circles are not.
-                Err(Failure::NotLeader { hint }) => hurry = hint.is_some() && course.tries == 0,
+                // The first hint is followed at once. Later ones are not: they may lead in circles until an election is over.
+                Err(Failure::NotLeader { hint }) => {
+                    course.hint = hint.filter(|_| course.tries == 0)
+                }
             }
             course.tries += 1;
             if Instant::now() >= deadline {
                 return Err(course.give_up());
             }
-            self.router.retries.get_or_init(|| counter!(RETRIES)).increment(1);
-            if !hurry {
+            self.router
+                .retries
+                .get_or_init(|| counter!(RETRIES))
+                .increment(1);
+            if course.hint.is_none() {
                 self.pause(&mut course, seen, deadline).await;
             }
         }
     }
 
     /// One try: here, or at one other node.
-    async fn attempt(&self, state: &ClusterState, request: &Request, tries: usize, until: Instant) -> Result<Answer, Failure> {
+    async fn attempt(
+        &self,
+        state: &ClusterState,
+        request: &Request,
+        course: &Course,
+        until: Instant,
+    ) -> Result<Answer, Failure> {
         if self.groups.is_leader(request.shard) {
             return self.shards.execute(request, until).await;
         }
-        match self.router.target(state, request.shard, tries) {
+        match self.router.target(state, course) {
             Some(node) => Box::pin(self.router.send(node, request, until)).await,
             None => Err(Failure::NotLeader { hint: None }),
         }

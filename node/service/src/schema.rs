@@ -41,7 +41,10 @@ impl Core {
     /// One class of it.
     pub(crate) async fn read_class(&self, ctx: &Context, class: &str) -> Result<Value> {
         let state = self.fresh_metadata(ctx.deadline).await?;
-        find_database(&state, &ctx.database)?.schema.class_json(class).ok_or_else(|| Error::bucket_not_found(class))
+        find_database(&state, &ctx.database)?
+            .schema
+            .class_json(class)
+            .ok_or_else(|| Error::bucket_not_found(class))
     }
 
     async fn fresh_metadata(&self, deadline: Instant) -> Result<Arc<ClusterState>> {
@@ -55,27 +58,37 @@ impl Core {
     }
 
     pub(crate) async fn add_schema(&self, ctx: &Context, body: Bytes) -> Result<Value> {
-        self.change_and_wait(ctx, SchemaVerb::Merge, "", body).await?;
+        self.change_and_wait(ctx, SchemaVerb::Merge, "", body)
+            .await?;
         self.local_schema(ctx)
     }
 
     pub(crate) async fn replace_schema(&self, ctx: &Context, body: Bytes) -> Result<Value> {
-        self.change_and_wait(ctx, SchemaVerb::Replace, "", body).await?;
+        self.change_and_wait(ctx, SchemaVerb::Replace, "", body)
+            .await?;
         self.local_schema(ctx)
     }
 
     pub(crate) async fn add_class(&self, ctx: &Context, class: &str, body: Bytes) -> Result<Value> {
-        self.change_and_wait(ctx, SchemaVerb::MergeClass, class, body).await?;
+        self.change_and_wait(ctx, SchemaVerb::MergeClass, class, body)
+            .await?;
         self.local_class(ctx, class)
     }
 
-    pub(crate) async fn replace_class(&self, ctx: &Context, class: &str, body: Bytes) -> Result<Value> {
-        self.change_and_wait(ctx, SchemaVerb::ReplaceClass, class, body).await?;
+    pub(crate) async fn replace_class(
+        &self,
+        ctx: &Context,
+        class: &str,
+        body: Bytes,
+    ) -> Result<Value> {
+        self.change_and_wait(ctx, SchemaVerb::ReplaceClass, class, body)
+            .await?;
         self.local_class(ctx, class)
     }
 
     pub(crate) async fn drop_class(&self, ctx: &Context, class: &str) -> Result<()> {
-        self.change_and_wait(ctx, SchemaVerb::DropClass, class, Bytes::new()).await
+        self.change_and_wait(ctx, SchemaVerb::DropClass, class, Bytes::new())
+            .await
     }
 
     /// The schema of this node's copy, which a change of our own has just reached.
@@ -86,26 +99,49 @@ impl Core {
 
     fn local_class(&self, ctx: &Context, class: &str) -> Result<Value> {
         let state = self.metadata.founded()?;
-        find_database(&state, &ctx.database)?.schema.class_json(class).ok_or_else(|| Error::bucket_not_found(class))
+        find_database(&state, &ctx.database)?
+            .schema
+            .class_json(class)
+            .ok_or_else(|| Error::bucket_not_found(class))
     }
 
     /// Changes the schema, and returns when this node and all shards know.
-    async fn change_and_wait(&self, ctx: &Context, verb: SchemaVerb, class: &str, body: Bytes) -> Result<()> {
+    async fn change_and_wait(
+        &self,
+        ctx: &Context,
+        verb: SchemaVerb,
+        class: &str,
+        body: Bytes,
+    ) -> Result<()> {
         let limit = self.options.limits.body_bytes_max;
         if body.len() > limit {
-            let message = format!("a schema request has at most {limit} bytes, this one {}", body.len());
+            let message = format!(
+                "a schema request has at most {limit} bytes, this one {}",
+                body.len()
+            );
             return Err(Error::new(ErrorCode::BodyTooLarge, message));
         }
         let session = self.begin(ctx, &[]).await?;
         policy::require_admin(&session.principal)?;
         let database = find_database(&session.state, &ctx.database)?.name.clone();
-        let change = ChangeSchema { database: database.clone(), verb: verb as i32, class: class.to_owned(), body };
+        let change = ChangeSchema {
+            database: database.clone(),
+            verb: verb as i32,
+            class: class.to_owned(),
+            body,
+        };
         let request = session.request(ShardId::META, None, Operation::ChangeSchema(change));
-        let Answer::Version(version) = self.route(&session.state, &request, ctx.deadline).await? else {
+        let Answer::Version(version) = self.route(&session.state, &request, ctx.deadline).await?
+        else {
             return Err(unexpected());
         };
         let fenced = |database: &Database| database.fenced_version >= version;
-        let waited = self.metadata.wait(ctx.deadline, |state| state.database(&database).is_none_or(fenced)).await;
+        let waited = self
+            .metadata
+            .wait(ctx.deadline, |state| {
+                state.database(&database).is_none_or(fenced)
+            })
+            .await;
         waited.map(|_| ()).ok_or_else(|| {
             let message = "the schema change is stored, but not all shards have confirmed it yet";
             Error::new(ErrorCode::OutcomeUnknown, message).with_effect(Effect::Applied)
@@ -130,10 +166,18 @@ impl Shards {
             if next == *database.schema {
                 return Ok(Answer::Version(database.schema_version));
             }
-            let schema = serde_json::to_vec(&next).map_err(|error| Error::internal(&error).with_effect(Effect::None))?;
+            let schema = serde_json::to_vec(&next)
+                .map_err(|error| Error::internal(&error).with_effect(Effect::None))?;
             let expected_version = database.schema_version;
-            let set = proto::log::SetSchema { database: database.id, expected_version, schema: schema.into() };
-            match self.propose_meta(meta_command::Operation::SetSchema(set), deadline).await? {
+            let set = proto::log::SetSchema {
+                database: database.id,
+                expected_version,
+                schema: schema.into(),
+            };
+            match self
+                .propose_meta(meta_command::Operation::SetSchema(set), deadline)
+                .await?
+            {
                 MetaOutcome::Done => return Ok(Answer::Version(expected_version + 1)),
                 MetaOutcome::Rejected(MetaRejection::VersionConflict { .. }) => {}
                 MetaOutcome::Rejected(rejection) => return Err(meta_rejected(&rejection).into()),
@@ -147,8 +191,13 @@ impl Shards {
         operation: meta_command::Operation,
         deadline: Instant,
     ) -> Result<MetaOutcome, Failure> {
-        let command = MetaCommand { stamp_us: self.now_us(), operation: Some(operation) };
-        let reply = self.propose_raw(ShardId::META, command.encode_to_vec().into(), deadline).await?;
+        let command = MetaCommand {
+            stamp_us: self.now_us(),
+            operation: Some(operation),
+        };
+        let reply = self
+            .propose_raw(ShardId::META, command.encode_to_vec().into(), deadline)
+            .await?;
         // The command is applied; only its reply is unreadable.
         MetaOutcome::decode(&reply).map_err(|error| {
             tracing::error!(%error, "reply of the metadata group does not decode");
@@ -163,8 +212,12 @@ fn changed(schema: &Schema, change: &ChangeSchema, principal: &Principal) -> Res
     Ok(match verb {
         SchemaVerb::Merge => schema.merge(&Schema::parse_changes(&change.body)?, principal)?,
         SchemaVerb::Replace => schema.replace(&Schema::parse_changes(&change.body)?, principal)?,
-        SchemaVerb::MergeClass => schema.merge_class(&change.class, &single(&change.body)?, principal)?,
-        SchemaVerb::ReplaceClass => schema.replace_class(&change.class, &single(&change.body)?, principal)?,
+        SchemaVerb::MergeClass => {
+            schema.merge_class(&change.class, &single(&change.body)?, principal)?
+        }
+        SchemaVerb::ReplaceClass => {
+            schema.replace_class(&change.class, &single(&change.body)?, principal)?
+        }
         SchemaVerb::DropClass => schema.drop_class(&change.class, principal)?,
         SchemaVerb::Unspecified => return Err(Error::bad_request("unknown schema request")),
     })
@@ -183,8 +236,8 @@ fn single(body: &[u8]) -> Result<Change> {
 pub(crate) fn meta_rejected(rejection: &MetaRejection) -> Error {
     match rejection {
         MetaRejection::Invalid(reason) => Error::bad_request(reason.clone()),
-        MetaRejection::AlreadyInitialized | MetaRejection::NotInitialized | MetaRejection::VersionConflict { .. } => {
-            Error::unavailable(rejection.to_string())
-        }
+        MetaRejection::AlreadyInitialized
+        | MetaRejection::NotInitialized
+        | MetaRejection::VersionConflict { .. } => Error::unavailable(rejection.to_string()),
     }
 }

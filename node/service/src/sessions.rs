@@ -40,7 +40,10 @@ pub(crate) struct Rechecks {
 impl Rechecks {
     fn get(&self, token: &str, now: Duration) -> Option<Principal> {
         let known = self.known.lock();
-        known.get(token).filter(|(_, until)| now < *until).map(|(principal, _)| principal.clone())
+        known
+            .get(token)
+            .filter(|(_, until)| now < *until)
+            .map(|(principal, _)| principal.clone())
     }
 
     fn put(&self, token: &str, principal: Principal, now: Duration) {
@@ -65,9 +68,17 @@ impl Core {
     ///
     /// # Errors
     /// `BadCredentials`: the token is invalid, its session is over, or its user is gone or inactive.
-    pub(crate) async fn authenticate(&self, ctx: &Context, state: &ClusterState) -> Result<Principal> {
-        let Caller::Token(token) = &ctx.caller else { return Ok(Principal::anonymous()) };
-        let database = state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
+    pub(crate) async fn authenticate(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+    ) -> Result<Principal> {
+        let Caller::Token(token) = &ctx.caller else {
+            return Ok(Principal::anonymous());
+        };
+        let database = state
+            .database(&ctx.database)
+            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let claims = self.claims(state, database, token)?;
         if self.now_seconds() <= claims.expires {
             return Ok(claims.principal());
@@ -85,7 +96,9 @@ impl Core {
     fn claims(&self, state: &ClusterState, database: &Database, token: &str) -> Result<Claims> {
         let claims = token::verify(&state.signing_key, database.id, token);
         let over = |claims: &Claims| self.now_seconds() > self.session_end(claims.created);
-        claims.filter(|claims| !over(claims)).ok_or_else(|| bad_credentials("the token is invalid or its session is over"))
+        claims
+            .filter(|claims| !over(claims))
+            .ok_or_else(|| bad_credentials("the token is invalid or its session is over"))
     }
 
     fn session_end(&self, created: u32) -> u32 {
@@ -98,10 +111,18 @@ impl Core {
 
     /// A token for an account. A renewed one keeps the beginning of its session and never expires earlier than the one before: clients
     /// ignore such tokens.
-    fn issue(&self, state: &ClusterState, database: &Database, account: &Account, before: Option<&Claims>) -> String {
+    fn issue(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        account: &Account,
+        before: Option<&Claims>,
+    ) -> String {
         let now = self.now_seconds();
         let created = before.map_or(now, |claims| claims.created);
-        let short = now.saturating_add(seconds(self.options.limits.token_short_life)).min(self.session_end(created));
+        let short = now
+            .saturating_add(seconds(self.options.limits.token_short_life))
+            .min(self.session_end(created));
         let claims = Claims {
             created,
             expires: before.map_or(short, |claims| claims.expires.max(short)),
@@ -111,54 +132,99 @@ impl Core {
         token::sign(&state.signing_key, database.id, &claims)
     }
 
-    pub(crate) async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
+    pub(crate) async fn login(
+        &self,
+        ctx: &Context,
+        username: &str,
+        password: &str,
+    ) -> Result<Session> {
         let state = self.metadata.founded()?;
-        let database = state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
+        let database = state
+            .database(&ctx.database)
+            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let user = Box::pin(self.find_user(ctx, &state, database, username)).await?;
         let hash = user.as_ref().and_then(|user| password_hash(&user.hidden));
         let fits = self.passwords.verify(password, hash).await?;
         let wrong = || bad_credentials("wrong user name or password");
-        let user = user.filter(|user| fits && !is_inactive(&user.body)).ok_or_else(wrong)?;
+        let user = user
+            .filter(|user| fits && !is_inactive(&user.body))
+            .ok_or_else(wrong)?;
         let principal = Box::pin(self.principal_of(ctx, &state, database, &user.key)).await?;
         let account = Account { user, principal };
         let token = self.issue(&state, database, &account, None);
-        Ok(Session { token, user: account.user.body })
+        Ok(Session {
+            token,
+            user: account.user.body,
+        })
     }
 
     pub(crate) async fn me(&self, ctx: &Context) -> Result<Session> {
         let state = self.metadata.founded()?;
-        let database = state.database(&ctx.database).ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        let Caller::Token(token) = &ctx.caller else { return Err(bad_credentials("nobody is logged in")) };
+        let database = state
+            .database(&ctx.database)
+            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
+        let Caller::Token(token) = &ctx.caller else {
+            return Err(bad_credentials("nobody is logged in"));
+        };
         let claims = self.claims(&state, database, token)?;
         let account = Box::pin(self.account(ctx, &state, database, &claims.user)).await?;
         let token = self.issue(&state, database, &account, Some(&claims));
-        Ok(Session { token, user: account.user.body })
+        Ok(Session {
+            token,
+            user: account.user.body,
+        })
     }
 
     pub(crate) fn logout(&self, ctx: &Context) -> Result<()> {
         let state = self.metadata.founded()?;
-        state.database(&ctx.database).map(|_| ()).ok_or_else(|| Error::database_not_found(&ctx.database))
+        state
+            .database(&ctx.database)
+            .map(|_| ())
+            .ok_or_else(|| Error::database_not_found(&ctx.database))
     }
 
     pub(crate) async fn connect(&self, ctx: &Context) -> Result<Connect> {
         let schema = self.read_schema(ctx).await?;
         if ctx.caller == Caller::Anonymous {
-            return Ok(Connect { schema, token: None, user: None });
+            return Ok(Connect {
+                schema,
+                token: None,
+                user: None,
+            });
         }
         match Box::pin(self.me(ctx)).await {
-            Ok(session) => Ok(Connect { schema, token: Some(session.token), user: Some(session.user) }),
-            Err(error) if error.code == ErrorCode::BadCredentials => Ok(Connect { schema, token: None, user: None }),
+            Ok(session) => Ok(Connect {
+                schema,
+                token: Some(session.token),
+                user: Some(session.user),
+            }),
+            Err(error) if error.code == ErrorCode::BadCredentials => Ok(Connect {
+                schema,
+                token: None,
+                user: None,
+            }),
             Err(error) => Err(error),
         }
     }
 
     /// The user with a name, looked for in all shards at once.
-    async fn find_user(&self, ctx: &Context, state: &ClusterState, database: &Database, name: &str) -> Result<Option<Record>> {
-        let find = FindUser { database: database.name.clone(), username: name.to_owned() };
+    async fn find_user(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        name: &str,
+    ) -> Result<Option<Record>> {
+        let find = FindUser {
+            database: database.name.clone(),
+            username: name.to_owned(),
+        };
         let requests: Vec<Request> = (1..=state.shards)
             .map(|shard| internal_request(state, ShardId(shard), Operation::FindUser(find.clone())))
             .collect();
-        let searches = requests.iter().map(|request| self.route(state, request, ctx.deadline));
+        let searches = requests
+            .iter()
+            .map(|request| self.route(state, request, ctx.deadline));
         for answer in try_join_all(searches).await? {
             if let Answer::Record(record) = answer {
                 return Ok(Some(record));
@@ -168,15 +234,28 @@ impl Core {
     }
 
     /// A user and its roles, both read again.
-    async fn account(&self, ctx: &Context, state: &ClusterState, database: &Database, key: &str) -> Result<Account> {
-        let users = database.buckets.get(USERS).ok_or_else(|| Error::bucket_not_found(USERS))?;
+    async fn account(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        key: &str,
+    ) -> Result<Account> {
+        let users = database
+            .buckets
+            .get(USERS)
+            .ok_or_else(|| Error::bucket_not_found(USERS))?;
         let get = Get {
             database: database.name.clone(),
             bucket: USERS.to_owned(),
             key: key.to_owned(),
             internal: true,
         };
-        let request = internal_request(state, state.shard_of(database, users, key), Operation::Get(get));
+        let request = internal_request(
+            state,
+            state.shard_of(database, users, key),
+            Operation::Get(get),
+        );
         let user = match self.route(state, &request, ctx.deadline).await? {
             Answer::Record(record) => record,
             Answer::Done(_) => return Err(bad_credentials("the user does not exist any more")),
@@ -190,22 +269,49 @@ impl Core {
     }
 
     /// The user as a principal with all of its roles.
-    async fn principal_of(&self, ctx: &Context, state: &ClusterState, database: &Database, key: &str) -> Result<Principal> {
-        let roles = database.buckets.get(ROLES).ok_or_else(|| Error::bucket_not_found(ROLES))?;
+    async fn principal_of(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        key: &str,
+    ) -> Result<Principal> {
+        let roles = database
+            .buckets
+            .get(ROLES)
+            .ok_or_else(|| Error::bucket_not_found(ROLES))?;
         let user = object_id(USERS, key);
-        let find = FindRoles { database: database.name.clone(), user: user.clone() };
+        let find = FindRoles {
+            database: database.name.clone(),
+            user: user.clone(),
+        };
         // All roles of a database lie in one shard, whatever the key.
-        let request = internal_request(state, state.shard_of(database, roles, ""), Operation::FindRoles(find));
-        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else { return Err(unexpected()) };
+        let request = internal_request(
+            state,
+            state.shard_of(database, roles, ""),
+            Operation::FindRoles(find),
+        );
+        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else {
+            return Err(unexpected());
+        };
         found.ids.retain(|id| id != LOGGED_IN_ROLE);
         found.ids.push(LOGGED_IN_ROLE.to_owned());
-        Ok(Principal { user: Some(user), roles: found.ids })
+        Ok(Principal {
+            user: Some(user),
+            roles: found.ids,
+        })
     }
 }
 
 /// A read of the service's own.
 fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
-    Request { shard, principal: Principal::root(), idempotency_key: None, metadata_version: state.version, operation }
+    Request {
+        shard,
+        principal: Principal::root(),
+        idempotency_key: None,
+        metadata_version: state.version,
+        operation,
+    }
 }
 
 fn bad_credentials(message: &str) -> Error {

@@ -142,10 +142,22 @@ impl Core {
             peer: node.peer_address.clone(),
             alive: self.is_alive(*id),
         });
-        let shards = state.placement.keys().map(|shard| self.shard_status(&state, *shard)).collect::<Vec<_>>();
+        let shards = state
+            .placement
+            .keys()
+            .map(|shard| self.shard_status(&state, *shard))
+            .collect::<Vec<_>>();
         let database = state.database(DEFAULT_DATABASE);
         let buckets = database.into_iter().flat_map(|database| &database.buckets);
-        let buckets = buckets.map(|(name, info)| (name.clone(), BucketStatus { id: info.id, version: info.version }));
+        let buckets = buckets.map(|(name, info)| {
+            (
+                name.clone(),
+                BucketStatus {
+                    id: info.id,
+                    version: info.version,
+                },
+            )
+        });
         ClusterStatus {
             cluster_id: state.is_initialized().then(|| state.cluster_id.clone()),
             health: self.health(&state),
@@ -159,22 +171,29 @@ impl Core {
 
     /// Whether a node was heard from lately; the own one always was.
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        node == self.options.node || self.forward.last_heard(node).is_some_and(|ago| ago <= ALIVE_WITHIN)
+        node == self.options.node
+            || self
+                .forward
+                .last_heard(node)
+                .is_some_and(|ago| ago <= ALIVE_WITHIN)
     }
 
     fn shard_status(&self, state: &ClusterState, shard: ShardId) -> ShardStatus {
         let leader = self.router.leader(shard);
         let voters = state.voters(shard);
-        let replicas = state.assignments(shard).iter().map(|assignment| ReplicaStatus {
-            replica: assignment.replica.0,
-            node: assignment.node.to_string(),
-            role: match () {
-                () if leader == Some(assignment.node) => Role::Leader,
-                () if voters.contains(assignment) => Role::Follower,
-                () => Role::Learner,
-            },
-            alive: self.is_alive(assignment.node),
-        });
+        let replicas = state
+            .assignments(shard)
+            .iter()
+            .map(|assignment| ReplicaStatus {
+                replica: assignment.replica.0,
+                node: assignment.node.to_string(),
+                role: match () {
+                    () if leader == Some(assignment.node) => Role::Leader,
+                    () if voters.contains(assignment) => Role::Follower,
+                    () => Role::Learner,
+                },
+                alive: self.is_alive(assignment.node),
+            });
         ShardStatus {
             shard: shard.0,
             leader: leader.map(|node| node.to_string()),
@@ -188,7 +207,12 @@ impl Core {
         if !state.is_initialized() {
             return Health::Uninitialized;
         }
-        let alive = |voters: &[Assignment]| voters.iter().filter(|voter| self.is_alive(voter.node)).count();
+        let alive = |voters: &[Assignment]| {
+            voters
+                .iter()
+                .filter(|voter| self.is_alive(voter.node))
+                .count()
+        };
         let serves = |shard: &ShardId| {
             let voters = state.voters(*shard);
             let led = self.groups.replica(*shard).is_none() || self.groups.leader(*shard).is_some();
@@ -197,6 +221,10 @@ impl Core {
         if !state.placement.keys().all(serves) {
             return Health::NoQuorum;
         }
-        if state.nodes.keys().all(|node| self.is_alive(*node)) { Health::Healthy } else { Health::Degraded }
+        if state.nodes.keys().all(|node| self.is_alive(*node)) {
+            Health::Healthy
+        } else {
+            Health::Degraded
+        }
     }
 }

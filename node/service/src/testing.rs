@@ -3,7 +3,7 @@
 //! All nodes share one replica of each shard, as if replication took no time. Who leads is set by the test, and calls can be made to
 //! fail by scripts that are consumed one entry a call.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) propose_script: Mutex<VecDeque<Fault>>,
     pub(crate) forward_script: Mutex<VecDeque<ForwardError>>,
     services: Mutex<HashMap<NodeId, Service>>,
+    /// Nodes that hold no replica of document shards.
+    pub(crate) bystanders: Mutex<HashSet<NodeId>>,
 }
 
 impl World {
@@ -66,11 +68,20 @@ impl World {
         let metadata = ClusterMachine::new();
         let handle = metadata.handle();
         let machine = |shard: u32| -> Arc<dyn Machine> {
-            if shard == 0 { metadata.clone() } else { Arc::new(DocumentMachine) }
+            if shard == 0 {
+                metadata.clone()
+            } else {
+                Arc::new(DocumentMachine)
+            }
         };
         let open = |shard: u32| {
             let engine = Arc::new(Memory::new());
-            let replica = Replica::open(engine, machine(shard), ShardId(shard), StoreId(u64::from(shard) + 1));
+            let replica = Replica::open(
+                engine,
+                machine(shard),
+                ShardId(shard),
+                StoreId(u64::from(shard) + 1),
+            );
             (ShardId(shard), replica.expect("an empty store opens"))
         };
         Arc::new(World {
@@ -85,6 +96,7 @@ impl World {
             propose_script: Mutex::default(),
             forward_script: Mutex::default(),
             services: Mutex::default(),
+            bystanders: Mutex::default(),
         })
     }
 
@@ -108,15 +120,30 @@ impl World {
 
     /// Entries proposed to document shards so far.
     pub(crate) fn document_proposals(&self) -> u64 {
-        self.proposals.lock().iter().filter(|(shard, _)| !shard.is_meta()).map(|(_, count)| count).sum()
+        self.proposals
+            .lock()
+            .iter()
+            .filter(|(shard, _)| !shard.is_meta())
+            .map(|(_, count)| count)
+            .sum()
     }
 
     fn apply(&self, shard: ShardId, command: Bytes) -> Bytes {
         let mut indexes = self.indexes.lock();
         let index = indexes.entry(shard).or_default();
         *index += 1;
-        let entry = Entry { id: LogId { term: 1, leader: 1, index: *index }, payload: Payload::Command(command) };
-        self.replicas[&shard].apply(vec![entry]).expect("the machine takes the command").remove(0)
+        let entry = Entry {
+            id: LogId {
+                term: 1,
+                leader: 1,
+                index: *index,
+            },
+            payload: Payload::Command(command),
+        };
+        self.replicas[&shard]
+            .apply(vec![entry])
+            .expect("the machine takes the command")
+            .remove(0)
     }
 }
 
@@ -126,13 +153,30 @@ pub(crate) struct Node {
     pub(crate) world: Arc<World>,
 }
 
+impl Node {
+    fn holds(&self, shard: ShardId) -> bool {
+        shard.is_meta() || !self.world.bystanders.lock().contains(&self.id)
+    }
+}
+
 impl Groups for Node {
-    fn propose(&self, shard: ShardId, command: Bytes, _deadline: Instant) -> BoxFuture<'_, Result<Bytes, ProposeError>> {
+    fn propose(
+        &self,
+        shard: ShardId,
+        command: Bytes,
+        _deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ProposeError>> {
         async move {
             if !self.is_leader(shard) {
-                return Err(ProposeError::NotLeader { hint: self.leader(shard).map(|leader| leader.node) });
+                return Err(ProposeError::NotLeader {
+                    hint: self.leader(shard).map(|leader| leader.node),
+                });
             }
-            let fault = if shard.is_meta() { None } else { self.world.propose_script.lock().pop_front() };
+            let fault = if shard.is_meta() {
+                None
+            } else {
+                self.world.propose_script.lock().pop_front()
+            };
             match fault {
                 Some(Fault::NotLeader) => return Err(ProposeError::NotLeader { hint: None }),
                 Some(Fault::Overloaded) => return Err(ProposeError::Overloaded),
@@ -141,12 +185,20 @@ impl Groups for Node {
             }
             *self.world.proposals.lock().entry(shard).or_default() += 1;
             let reply = self.world.apply(shard, command);
-            if fault == Some(Fault::LostApplied) { Err(ProposeError::Unknown) } else { Ok(reply) }
+            if fault == Some(Fault::LostApplied) {
+                Err(ProposeError::Unknown)
+            } else {
+                Ok(reply)
+            }
         }
         .boxed()
     }
 
-    fn read_barrier(&self, shard: ShardId, _deadline: Instant) -> BoxFuture<'_, Result<(), ReadError>> {
+    fn read_barrier(
+        &self,
+        shard: ShardId,
+        _deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ReadError>> {
         async move {
             if !self.is_leader(shard) {
                 return Err(ReadError::NotLeader { hint: None });
@@ -158,7 +210,11 @@ impl Groups for Node {
     }
 
     fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
-        self.world.replicas.get(&shard).cloned()
+        self.world
+            .replicas
+            .get(&shard)
+            .filter(|_| self.holds(shard))
+            .cloned()
     }
 
     fn is_leader(&self, shard: ShardId) -> bool {
@@ -166,11 +222,25 @@ impl Groups for Node {
     }
 
     fn leader(&self, shard: ShardId) -> Option<Leader> {
-        let node = *self.world.leaders.lock().get(&shard)?;
-        Some(Leader { replica: ReplicaId(node.0), node, term: *self.world.terms.lock() })
+        let node = *self
+            .world
+            .leaders
+            .lock()
+            .get(&shard)
+            .filter(|_| self.holds(shard))?;
+        Some(Leader {
+            replica: ReplicaId(node.0),
+            node,
+            term: *self.world.terms.lock(),
+        })
     }
 
-    fn leader_changed(&self, shard: ShardId, seen: Option<Leader>, deadline: Instant) -> BoxFuture<'_, Option<Leader>> {
+    fn leader_changed(
+        &self,
+        shard: ShardId,
+        seen: Option<Leader>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Option<Leader>> {
         async move {
             loop {
                 let changed = self.world.changed.notified();
@@ -178,7 +248,10 @@ impl Groups for Node {
                 if leader.is_some() && leader != seen {
                     return leader;
                 }
-                if tokio::time::timeout_at(deadline.into(), changed).await.is_err() {
+                if tokio::time::timeout_at(deadline.into(), changed)
+                    .await
+                    .is_err()
+                {
                     return self.leader(shard);
                 }
             }
@@ -187,14 +260,23 @@ impl Groups for Node {
     }
 
     fn commit_index(&self, shard: ShardId) -> u64 {
-        self.world.indexes.lock().get(&shard).copied().unwrap_or_default()
+        self.world
+            .indexes
+            .lock()
+            .get(&shard)
+            .copied()
+            .unwrap_or_default()
     }
 
     fn shards(&self) -> Vec<ShardId> {
         (0..=SHARDS).map(ShardId).collect()
     }
 
-    fn initialize<'a>(&'a self, _: ShardId, _: &'a BTreeMap<ReplicaId, NodeId>) -> BoxFuture<'a, Result<(), PortError>> {
+    fn initialize<'a>(
+        &'a self,
+        _: ShardId,
+        _: &'a BTreeMap<ReplicaId, NodeId>,
+    ) -> BoxFuture<'a, Result<(), PortError>> {
         async { Ok(()) }.boxed()
     }
 
@@ -202,7 +284,11 @@ impl Groups for Node {
         true
     }
 
-    fn transfer_leader(&self, shard: ShardId, to: ReplicaId) -> BoxFuture<'_, Result<(), PortError>> {
+    fn transfer_leader(
+        &self,
+        shard: ShardId,
+        to: ReplicaId,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
         async move {
             let node = self.world.handle.current().replica_node(shard, to);
             self.world.elect(shard, node);
@@ -213,7 +299,12 @@ impl Groups for Node {
 }
 
 impl Forward for Node {
-    fn forward(&self, node: NodeId, body: Bytes, _deadline: Instant) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
+    fn forward(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        _deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
         async move {
             let fault = self.world.forward_script.lock().pop_front();
             if let Some(ForwardError::NotSent(reason)) = fault {
@@ -231,12 +322,20 @@ impl Forward for Node {
     }
 
     fn last_heard(&self, node: NodeId) -> Option<Duration> {
-        self.world.services.lock().contains_key(&node).then_some(Duration::ZERO)
+        self.world
+            .services
+            .lock()
+            .contains_key(&node)
+            .then_some(Duration::ZERO)
     }
 }
 
 impl Members for Node {
-    fn describe<'a>(&'a self, address: &'a str, _: Instant) -> BoxFuture<'a, Result<Description, PortError>> {
+    fn describe<'a>(
+        &'a self,
+        address: &'a str,
+        _: Instant,
+    ) -> BoxFuture<'a, Result<Description, PortError>> {
         async move {
             let id = address.strip_prefix("node-").and_then(|id| id.parse().ok());
             let id = id.ok_or_else(|| PortError(format!("nobody at {address}")))?;
@@ -248,7 +347,11 @@ impl Members for Node {
                 peer_address: address.to_owned(),
                 weight: 1,
             };
-            Ok(Description { node, cluster_id: None, version: String::new() })
+            Ok(Description {
+                node,
+                cluster_id: None,
+                version: String::new(),
+            })
         }
         .boxed()
     }
@@ -291,7 +394,11 @@ impl TestCluster {
     /// Founded nodes with limits of their own.
     pub(crate) async fn with_nodes(nodes: u64, limits: Limits) -> TestCluster {
         let cluster = TestCluster::unfounded(nodes, limits);
-        let outcome = cluster.service.init_cluster(cluster.init_request()).await.expect("founded");
+        let outcome = cluster
+            .service
+            .init_cluster(cluster.init_request())
+            .await
+            .expect("founded");
         assert!(outcome.created);
         assert_eq!(cluster.service.ready(), Ok(()));
         cluster
@@ -305,9 +412,16 @@ impl TestCluster {
         let seeds: Vec<String> = (1..=nodes).map(|node| format!("node-{node}")).collect();
         let services: Vec<Service> = (1..=nodes)
             .map(|node| {
-                let port = Arc::new(Node { id: NodeId(node), world: Arc::clone(&world) });
-                let options =
-                    Options { node: NodeId(node), seeds: seeds.clone(), dev: false, limits: limits.clone() };
+                let port = Arc::new(Node {
+                    id: NodeId(node),
+                    world: Arc::clone(&world),
+                });
+                let options = Options {
+                    node: NodeId(node),
+                    seeds: seeds.clone(),
+                    dev: false,
+                    limits: limits.clone(),
+                };
                 let ports = Ports {
                     groups: port.clone(),
                     forward: port.clone(),
@@ -318,7 +432,10 @@ impl TestCluster {
                 Service::new(options, ports)
             })
             .collect();
-        world.services.lock().extend((1..).map(NodeId).zip(services.iter().cloned()));
+        world
+            .services
+            .lock()
+            .extend((1..).map(NodeId).zip(services.iter().cloned()));
         world.elect_everywhere(NodeId(1));
         for service in &services {
             let jobs = service.jobs();
@@ -326,7 +443,13 @@ impl TestCluster {
             tokio::spawn(jobs.fence.run(stop.clone()));
             tokio::spawn(jobs.bootstrap.run(stop.clone()));
         }
-        TestCluster { world, clock, service: services[0].clone(), services, stop }
+        TestCluster {
+            world,
+            clock,
+            service: services[0].clone(),
+            services,
+            stop,
+        }
     }
 
     pub(crate) fn init_request(&self) -> InitRequest {
@@ -358,7 +481,11 @@ impl TestCluster {
 
     /// A context of root.
     pub(crate) async fn root(&self) -> Context {
-        let session = self.service.login(&anonymous(), "root", PASSWORD).await.expect("root logs in");
+        let session = self
+            .service
+            .login(&anonymous(), "root", PASSWORD)
+            .await
+            .expect("root logs in");
         with_token(&session.token)
     }
 
@@ -366,7 +493,10 @@ impl TestCluster {
     pub(crate) async fn add_class(&self, descriptor: &str) {
         let root = self.root().await;
         let body = Bytes::copy_from_slice(descriptor.as_bytes());
-        self.service.add_schema(&root, body).await.expect("the class is added");
+        self.service
+            .add_schema(&root, body)
+            .await
+            .expect("the class is added");
     }
 }
 
@@ -388,10 +518,16 @@ pub(crate) fn anonymous() -> Context {
 
 /// A request with a token.
 pub(crate) fn with_token(token: &str) -> Context {
-    Context { caller: Caller::Token(token.to_owned()), ..anonymous() }
+    Context {
+        caller: Caller::Token(token.to_owned()),
+        ..anonymous()
+    }
 }
 
 /// The same request under an idempotency key.
 pub(crate) fn keyed(ctx: &Context, key: &str) -> Context {
-    Context { idempotency_key: Some(key.to_owned()), ..ctx.clone() }
+    Context {
+        idempotency_key: Some(key.to_owned()),
+        ..ctx.clone()
+    }
 }

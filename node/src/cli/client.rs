@@ -231,6 +231,15 @@ impl Client {
         &self.base
     }
 
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Scheme, host and port, and the database's segment of the path.
+    pub(crate) fn origin_and_database(&self) -> (&str, &str) {
+        self.base.rsplit_once('/').unwrap_or((&self.base, ""))
+    }
+
     /// Sends to `path`, which starts with a slash and is relative to the base path.
     pub(crate) async fn send(
         &self,
@@ -238,7 +247,29 @@ impl Client {
         path: &str,
         request: Request,
     ) -> Result<Answer, Failure> {
-        let response = self.open(method, path, request, Some(TIMEOUT)).await?;
+        let mut builder = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            builder = builder.header("authorization", format!("BAT {token}"));
+        }
+        for (name, value) in request.headers {
+            let value = HeaderValue::from_str(&value).map_err(|_| Failure {
+                status: 400,
+                code: "bad_request".to_owned(),
+                effect: "none".to_owned(),
+                message: format!("the header {name} cannot hold {value:?}"),
+                request_id: None,
+            })?;
+            builder = builder.header(name, value);
+        }
+        if let Some(body) = request.body {
+            builder = builder
+                .header("content-type", "application/json;charset=utf-8")
+                .body(body);
+        }
+        let response = builder
+            .send()
+            .await
+            .map_err(|error| unreachable(&self.base, &error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response
             .bytes()
@@ -252,56 +283,6 @@ impl Client {
             });
         }
         Err(failure_of(status, &headers, &body))
-    }
-
-    /// Sends and gives the answer's body as it arrives, without a time-out.
-    pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response, Failure> {
-        let response = self
-            .open(Method::GET, path, Request::default(), None)
-            .await?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| unreachable(&self.base, &error))?;
-        Err(failure_of(status, &headers, &body))
-    }
-
-    async fn open(
-        &self,
-        method: Method,
-        path: &str,
-        request: Request,
-        timeout: Option<Duration>,
-    ) -> Result<reqwest::Response, Failure> {
-        let mut builder = self.http.request(method, format!("{}{path}", self.base));
-        // The builder's own time-out covers the body as well, which a stream must not be bound by.
-        builder = builder.timeout(timeout.unwrap_or(Duration::from_secs(24 * 3600)));
-        if let Some(token) = &self.token {
-            builder = builder.header("authorization", format!("BAT {token}"));
-        }
-        for (name, value) in request.headers {
-            let value = HeaderValue::from_str(&value).map_err(|_| Failure {
-                status: 0,
-                code: "bad_request".to_owned(),
-                effect: "none".to_owned(),
-                message: format!("header {name} cannot hold {value:?}"),
-                request_id: None,
-            })?;
-            builder = builder.header(name, value);
-        }
-        if let Some(body) = request.body {
-            builder = builder
-                .header("content-type", "application/json;charset=utf-8")
-                .body(body);
-        }
-        builder
-            .send()
-            .await
-            .map_err(|error| unreachable(&self.base, &error))
     }
 }
 
@@ -437,6 +418,8 @@ mod tests {
             "http://127.0.0.1:7400/v1"
         );
         assert_eq!(base_url("http://node/shop/").unwrap(), "http://node/shop");
+        let client = Client::anonymous("http://node:7400/shop").unwrap();
+        assert_eq!(client.origin_and_database(), ("http://node:7400", "shop"));
         assert_eq!(
             origin_url("http://node:7400/shop").unwrap(),
             "http://node:7400"

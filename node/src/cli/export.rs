@@ -1,15 +1,29 @@
 //! `larder export`: all documents of a bucket, as NDJSON or as a JSON array.
+//!
+//! Over gRPC `Scan`, which gives a continuation with every page: a stream that breaks off is taken up where it ended.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use futures::StreamExt as _;
+use proto::v1::documents_client::DocumentsClient;
+use proto::v1::{ScanRequest, ScanResponse};
 use serde_json::json;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status as RpcStatus};
 
-use super::client::{Client, Connect, Output, OutputArgs, segment};
-use super::records::Splitter;
+use super::client::{Client, Connect, Output, OutputArgs};
+use super::exit::{Exit, Status};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A page holds whole documents of up to a configured size, 16 MiB at most each.
+const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A broken stream is taken up again for this long without any progress.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Prints all documents of a bucket, with their ids, versions and ACLs; needs root
 ///
@@ -75,34 +89,121 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 async fn write(client: &Client, export: &Export, mut sink: impl Write) -> anyhow::Result<u64> {
-    let path = format!("/db/{}", segment(&export.bucket));
-    let response = client
-        .stream(&path)
-        .await
-        .map_err(|failure| failure.report(export.output.output))?;
-    let (mut splitter, mut count) = (Splitter::new(), 0);
-    let mut chunks = response.bytes_stream();
-    let mut records = Vec::new();
+    let mut scan = Scan::new(client, &export.bucket)?;
+    let mut count = 0;
     if export.form == Form::Array {
         sink.write_all(b"[")?;
     }
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.context("the export broke off")?;
-        splitter
-            .feed(&chunk, |record| records.push(record))
-            .context("the export is not a JSON array")?;
-        for record in records.drain(..) {
-            write_record(&mut sink, export.form, count == 0, &record)?;
+    while let Some(page) = scan.next().await? {
+        for document in &page.documents {
+            write_record(&mut sink, export.form, count == 0, &document.json)?;
             count += 1;
         }
     }
-    // A cut connection without an error shows here: the array has no end.
-    splitter.finish(|_| {}).context("the export broke off")?;
     if export.form == Form::Array {
         sink.write_all(b"\n]\n")?;
     }
     sink.flush()?;
     Ok(count)
+}
+
+/// The pages of a bucket, each once.
+struct Scan {
+    documents: DocumentsClient<Channel>,
+    request: ScanRequest,
+    authorization: Option<MetadataValue<tonic::metadata::Ascii>>,
+    stream: Option<tonic::Streaming<ScanResponse>>,
+    give_up: Instant,
+    ended: bool,
+}
+
+impl Scan {
+    fn new(client: &Client, bucket: &str) -> anyhow::Result<Self> {
+        let (origin, database) = client.origin_and_database();
+        let endpoint =
+            Endpoint::from_shared(origin.to_owned()).with_context(|| origin.to_owned())?;
+        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy();
+        let authorization = client
+            .token()
+            .map(|token| format!("BAT {token}").parse())
+            .transpose();
+        Ok(Self {
+            documents: DocumentsClient::new(channel).max_decoding_message_size(PAGE_BYTES_MAX),
+            request: ScanRequest {
+                database: database.to_owned(),
+                bucket: bucket.to_owned(),
+                ..ScanRequest::default()
+            },
+            authorization: authorization.context("the token cannot be sent")?,
+            stream: None,
+            give_up: Instant::now() + RETRY_FOR,
+            ended: false,
+        })
+    }
+
+    /// The next page; `None` after the last.
+    async fn next(&mut self) -> anyhow::Result<Option<ScanResponse>> {
+        while !self.ended {
+            match self.try_next().await {
+                Ok(Some(page)) => {
+                    self.ended = page.continuation.is_empty();
+                    self.request.continuation = page.continuation.clone();
+                    self.give_up = Instant::now() + RETRY_FOR;
+                    return Ok(Some(page));
+                }
+                Ok(None) => self.ended = true,
+                Err(status) if is_passing(&status) && Instant::now() < self.give_up => {
+                    self.stream = None;
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(status) => return Err(explain(&status).into()),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn try_next(&mut self) -> Result<Option<ScanResponse>, RpcStatus> {
+        if self.stream.is_none() {
+            let mut request = tonic::Request::new(self.request.clone());
+            if let Some(authorization) = &self.authorization {
+                request
+                    .metadata_mut()
+                    .insert("authorization", authorization.clone());
+            }
+            self.stream = Some(self.documents.scan(request).await?.into_inner());
+        }
+        match &mut self.stream {
+            Some(stream) => stream.message().await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// Whether a scan may simply be asked again: it reads, so nothing can have happened.
+fn is_passing(status: &RpcStatus) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+    )
+}
+
+fn explain(status: &RpcStatus) -> Exit {
+    let text = |name: &str| {
+        status
+            .metadata()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let code = text("larder-code").unwrap_or("unreachable");
+    let id = text("larder-request-id")
+        .map(|id| format!(", request {id}"))
+        .unwrap_or_default();
+    let exit = if is_passing(status) {
+        Status::Unavailable
+    } else {
+        Status::Error
+    };
+    Exit::new(exit, format_args!("{} (code {code}{id})", status.message()))
 }
 
 fn write_record(

@@ -104,7 +104,7 @@ impl Group {
             pool: host.pool.clone(),
             send_dir: host.send_dir.clone(),
         };
-        let state_machine = StateMachine::new(Arc::clone(&machine), host.logs.clone(), host.pool.clone());
+        let state_machine = StateMachine::new(Arc::clone(&machine), host.logs.clone(), host.pool.clone(), host.send_dir.clone());
         let raft =
             Raft::new(replica.0, Arc::clone(&host.config), network, LogStore::new(log.clone()), state_machine)
                 .await

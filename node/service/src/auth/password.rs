@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use argon2::Argon2;
-use argon2::password_hash::{self, PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use argon2::password_hash::{
+    self, PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString,
+};
 use proto::ErrorCode;
 use rand::{Rng as _, RngCore as _};
 use tokio::sync::Semaphore;
@@ -27,7 +29,9 @@ pub const PASSWORD_BYTES_MAX: usize = 1024;
 /// A random password for root.
 pub fn generate() -> String {
     let mut random = rand::rng();
-    (0..GENERATED_LETTERS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
+    (0..GENERATED_LETTERS)
+        .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 /// Hashes passwords and checks them.
@@ -54,10 +58,8 @@ impl Hasher {
     pub async fn hash(&self, password: &str) -> Result<String> {
         check_length(password)?;
         let password = password.to_owned();
-        self.run(move || {
-            hash_now(&password).map_err(|error| Error::internal(&error))
-        })
-        .await?
+        self.run(move || hash_now(&password).map_err(|error| Error::internal(&error)))
+            .await?
     }
 
     /// Whether the password has this hash. Without a hash it does the same work and says no: the time must not tell whether a user
@@ -71,9 +73,13 @@ impl Hasher {
         }
         let password = password.to_owned();
         self.run(move || {
-            let parsed = hash.as_deref().and_then(|hash| PasswordHash::new(hash).ok());
+            let parsed = hash
+                .as_deref()
+                .and_then(|hash| PasswordHash::new(hash).ok());
             match parsed {
-                Some(hash) => Argon2::default().verify_password(password.as_bytes(), &hash).is_ok(),
+                Some(hash) => Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok(),
                 None => {
                     // Only for the time it takes.
                     let _ = hash_now(&password);
@@ -86,9 +92,13 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            Error::new(ErrorCode::TooManyRequests, "too many log-ins wait").with_retry_after(RETRY_AFTER)
+            Error::new(ErrorCode::TooManyRequests, "too many log-ins wait")
+                .with_retry_after(RETRY_AFTER)
         })?;
-        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|closed| Error::internal(&closed))?;
+        let permit = Arc::clone(&self.running)
+            .acquire_owned()
+            .await
+            .map_err(|closed| Error::internal(&closed))?;
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
             drop((permit, place));
@@ -102,12 +112,16 @@ fn hash_now(password: &str) -> password_hash::Result<String> {
     let mut salt = [0; SALT_BYTES];
     rand::rng().fill_bytes(&mut salt);
     let salt = SaltString::encode_b64(&salt)?;
-    Ok(Argon2::default().hash_password(password.as_bytes(), &salt)?.to_string())
+    Ok(Argon2::default()
+        .hash_password(password.as_bytes(), &salt)?
+        .to_string())
 }
 
 fn check_length(password: &str) -> Result<()> {
     if password.len() > PASSWORD_BYTES_MAX {
-        return Err(Error::bad_request(format!("a password has at most {PASSWORD_BYTES_MAX} bytes")));
+        return Err(Error::bad_request(format!(
+            "a password has at most {PASSWORD_BYTES_MAX} bytes"
+        )));
     }
     Ok(())
 }
@@ -121,10 +135,20 @@ mod tests {
         let hasher = Hasher::new(1, 4);
         let hash = hasher.hash("secret").await.expect("hashed");
         assert!(hash.starts_with("$argon2id$"));
-        assert!(hasher.verify("secret", Some(hash.clone())).await.expect("checked"));
+        assert!(
+            hasher
+                .verify("secret", Some(hash.clone()))
+                .await
+                .expect("checked")
+        );
         assert!(!hasher.verify("Secret", Some(hash)).await.expect("checked"));
         assert!(!hasher.verify("secret", None).await.expect("checked"));
-        assert!(!hasher.verify("secret", Some("no hash".to_owned())).await.expect("checked"));
+        assert!(
+            !hasher
+                .verify("secret", Some("no hash".to_owned()))
+                .await
+                .expect("checked")
+        );
     }
 
     #[tokio::test]

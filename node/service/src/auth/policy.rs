@@ -22,7 +22,10 @@ const RESERVED_BELOW: u64 = 10;
 
 /// Whether the key is kept for predefined users and roles.
 pub fn is_reserved(bucket: &str, key: &str) -> bool {
-    matches!(bucket, USERS | ROLES) && key.parse::<u64>().is_ok_and(|number| number < RESERVED_BELOW)
+    matches!(bucket, USERS | ROLES)
+        && key
+            .parse::<u64>()
+            .is_ok_and(|number| number < RESERVED_BELOW)
 }
 
 /// Refuses everybody but admins.
@@ -33,13 +36,19 @@ pub fn require_admin(principal: &Principal) -> Result<()> {
     if principal.is_admin() {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::PermissionDenied, "only admins may do this"))
+    Err(Error::new(
+        ErrorCode::PermissionDenied,
+        "only admins may do this",
+    ))
 }
 
 /// The ACL of a new user whose creator named none: the user's own.
 pub fn owner_acl(user_key: &str) -> Acl {
     let owner = Rules::new().with(&object_id(USERS, user_key), Access::Allow);
-    Acl { read: owner.clone(), write: owner }
+    Acl {
+        read: owner.clone(),
+        write: owner,
+    }
 }
 
 /// Hidden members that hold a password hash.
@@ -64,7 +73,12 @@ pub struct Predefined {
 pub fn predefined(root_password_hash: &str) -> Vec<Predefined> {
     let root = json!({ "username": ROOT_NAME, "acl": acl_json(&owner_acl("1")) });
     vec![
-        Predefined { bucket: USERS, key: "1", body: root.to_string(), hidden: hidden_password(root_password_hash) },
+        Predefined {
+            bucket: USERS,
+            key: "1",
+            body: root.to_string(),
+            hidden: hidden_password(root_password_hash),
+        },
         role("1", "admin", &[ROOT_USER]),
         role("2", "node", &[]),
         role("3", "loggedin", &[]),
@@ -73,9 +87,17 @@ pub fn predefined(root_password_hash: &str) -> Vec<Predefined> {
 
 /// A role that everybody may read and admins may change.
 fn role(key: &'static str, name: &str, users: &[&str]) -> Predefined {
-    let acl = Acl { read: Rules::new(), write: Rules::admin_only() };
+    let acl = Acl {
+        read: Rules::new(),
+        write: Rules::admin_only(),
+    };
     let body = json!({ "name": name, "users": users, "acl": acl_json(&acl) });
-    Predefined { bucket: ROLES, key, body: body.to_string(), hidden: String::new() }
+    Predefined {
+        bucket: ROLES,
+        key,
+        body: body.to_string(),
+        hidden: String::new(),
+    }
 }
 
 fn acl_json(acl: &Acl) -> serde_json::Value {
@@ -103,14 +125,23 @@ mod tests {
     #[test]
     fn a_new_user_is_its_own() {
         let acl = owner_acl("a b");
-        assert_eq!(acl.to_json(), r#"{"read":{"/db/User/a%20b":"allow"},"write":{"/db/User/a%20b":"allow"}}"#);
+        assert_eq!(
+            acl.to_json(),
+            r#"{"read":{"/db/User/a%20b":"allow"},"write":{"/db/User/a%20b":"allow"}}"#
+        );
     }
 
     #[test]
     fn the_predefined_are_root_and_three_roles() {
         let all = predefined("$argon2id$x");
-        let ids: Vec<_> = all.iter().map(|one| object_id(one.bucket, one.key)).collect();
-        assert_eq!(ids, ["/db/User/1", "/db/Role/1", "/db/Role/2", "/db/Role/3"]);
+        let ids: Vec<_> = all
+            .iter()
+            .map(|one| object_id(one.bucket, one.key))
+            .collect();
+        assert_eq!(
+            ids,
+            ["/db/User/1", "/db/Role/1", "/db/Role/2", "/db/Role/3"]
+        );
         assert_eq!(all[0].hidden, r#"{"_password":"$argon2id$x"}"#);
         assert!(all[1].body.contains(r#""users":["/db/User/1"]"#));
         assert!(all[1].body.contains(r#""write":{"/db/Role/1":"allow"}"#));

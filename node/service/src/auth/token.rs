@@ -55,14 +55,20 @@ impl Claims {
         let mut roles = Vec::with_capacity(self.roles.len() + 1);
         roles.extend(self.roles.iter().map(|key| object_id("Role", key)));
         roles.push(LOGGED_IN_ROLE.to_owned());
-        Principal { user: Some(object_id("User", &self.user)), roles }
+        Principal {
+            user: Some(object_id("User", &self.user)),
+            roles,
+        }
     }
 }
 
 /// The keys of role ids, implied roles left out.
 pub fn role_keys(role_ids: &[String]) -> Vec<String> {
     let explicit = role_ids.iter().filter(|id| *id != LOGGED_IN_ROLE);
-    explicit.filter_map(|id| parse_object_id(id)).map(|(_, key)| key).collect()
+    explicit
+        .filter_map(|id| parse_object_id(id))
+        .map(|(_, key)| key)
+        .collect()
 }
 
 /// Writes and signs a token.
@@ -71,7 +77,12 @@ pub fn sign(signing_key: &[u8], database: u32, claims: &Claims) -> String {
     for key in std::iter::once(&claims.user).chain(&claims.roles) {
         write_key(&mut data, key);
     }
-    let mut token = format!("{:08x}{:08x}{}", claims.created, claims.expires, hex::encode(data));
+    let mut token = format!(
+        "{:08x}{:08x}{}",
+        claims.created,
+        claims.expires,
+        hex::encode(data)
+    );
     let signature = signature(signing_key, database, &token);
     token.push_str(&signature);
     token
@@ -98,12 +109,19 @@ pub fn verify(signing_key: &[u8], database: u32, token: &str) -> Option<Claims> 
     while !rest.is_empty() {
         roles.push(read_key(&mut rest)?);
     }
-    Some(Claims { created, expires, user, roles })
+    Some(Claims {
+        created,
+        expires,
+        user,
+        roles,
+    })
 }
 
 fn signature(signing_key: &[u8], database: u32, data: &str) -> String {
     // HMAC takes keys of any length, so this cannot fail.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(signing_key) else { return String::new() };
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(signing_key) else {
+        return String::new();
+    };
     mac.update(&database.to_le_bytes());
     mac.update(data.as_bytes());
     hex::encode(&mac.finalize().into_bytes()[..SIGNATURE / 2])
@@ -188,7 +206,12 @@ mod tests {
 
     fn claims(user: &str, roles: &[&str]) -> Claims {
         let roles = roles.iter().map(|&role| role.to_owned()).collect();
-        Claims { created: 0x5f00_0000, expires: 0x6f00_0000, user: user.to_owned(), roles }
+        Claims {
+            created: 0x5f00_0000,
+            expires: 0x6f00_0000,
+            user: user.to_owned(),
+            roles,
+        }
     }
 
     #[test]
@@ -197,7 +220,11 @@ mod tests {
         let (data, signature) = token.split_at(token.len() - SIGNATURE);
         assert_eq!(data, "5f0000006f0000000102010201");
         assert_eq!(signature.len(), SIGNATURE);
-        assert!(token.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)));
+        assert!(
+            token
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        );
         // The original's least length, also without roles.
         assert!(sign(KEY, 1, &claims("1", &[])).len() >= 62);
     }
@@ -206,7 +233,10 @@ mod tests {
     fn signatures_are_stable() {
         // Computed apart: HMAC-SHA256(key, 01000000 || "5f0000006f0000000102010201"), first 20 bytes.
         let token = sign(KEY, 1, &claims("1", &["1"]));
-        assert_eq!(&token[token.len() - SIGNATURE..], "3b128e992ba2a4b159cf6e83ecfd09adc3694be0");
+        assert_eq!(
+            &token[token.len() - SIGNATURE..],
+            "3b128e992ba2a4b159cf6e83ecfd09adc3694be0"
+        );
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl Bootstrap {
             if state.bootstrapped {
                 return;
             }
-            let due = state.database(DEFAULT_DATABASE).filter(|database| database.fenced_version > 0);
+            let due = state
+                .database(DEFAULT_DATABASE)
+                .filter(|database| database.fenced_version > 0);
             if let Some(database) = due.filter(|_| leads_metadata(&self.core)) {
                 let done = tokio::select! {
                     () = stop.cancelled() => return,
@@ -62,15 +64,28 @@ impl Bootstrap {
             self.insert(state, database, document).await?;
         }
         let operation = meta_command::Operation::SetBootstrapped(SetBootstrapped {});
-        match self.core.shards.propose_meta(operation, Instant::now() + WRITE_TIMEOUT).await {
+        match self
+            .core
+            .shards
+            .propose_meta(operation, Instant::now() + WRITE_TIMEOUT)
+            .await
+        {
             Ok(MetaOutcome::Done) => Ok(()),
             Ok(MetaOutcome::Rejected(rejection)) => Err(Error::unavailable(rejection.to_string())),
             Err(failure) => Err(Error::unavailable(format!("metadata group: {failure:?}"))),
         }
     }
 
-    async fn insert(&self, state: &ClusterState, database: &Database, document: Predefined) -> Result<()> {
-        let bucket = database.buckets.get(document.bucket).ok_or_else(|| Error::bucket_not_found(document.bucket))?;
+    async fn insert(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        document: Predefined,
+    ) -> Result<()> {
+        let bucket = database
+            .buckets
+            .get(document.bucket)
+            .ok_or_else(|| Error::bucket_not_found(document.bucket))?;
         let write = Write {
             bucket: document.bucket.to_owned(),
             key: document.key.to_owned(),
@@ -79,7 +94,11 @@ impl Bootstrap {
             hidden: Bytes::from(document.hidden),
             delete: false,
         };
-        let writes = Writes { database: database.name.clone(), writes: vec![write], batch: false };
+        let writes = Writes {
+            database: database.name.clone(),
+            writes: vec![write],
+            batch: false,
+        };
         let request = Request {
             shard: state.shard_of(database, bucket, document.key),
             principal: Principal::root(),
@@ -87,7 +106,11 @@ impl Bootstrap {
             metadata_version: state.version,
             operation: Operation::Write(writes),
         };
-        match self.core.route(state, &request, Instant::now() + WRITE_TIMEOUT).await {
+        match self
+            .core
+            .route(state, &request, Instant::now() + WRITE_TIMEOUT)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if error.code == ErrorCode::ObjectExists => Ok(()),
             Err(error) => Err(error),

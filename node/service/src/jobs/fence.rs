@@ -11,8 +11,8 @@ use cluster::state::{ClusterState, Database};
 use document::acl::Principal;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
-use proto::log::{ConfirmFence, SetBuckets, meta_command};
 use proto::ShardId;
+use proto::log::{ConfirmFence, SetBuckets, meta_command};
 use tokio_util::sync::CancellationToken;
 
 use super::{leads_metadata, next_look};
@@ -62,14 +62,21 @@ impl Fence {
     }
 
     async fn fence_all(&self, state: &Arc<ClusterState>) -> Result<()> {
-        for database in state.databases.values().filter(|database| database.is_pending()) {
+        for database in state
+            .databases
+            .values()
+            .filter(|database| database.is_pending())
+        {
             self.fence(state, database).await?;
         }
         Ok(())
     }
 
     async fn fence(&self, state: &Arc<ClusterState>, database: &Database) -> Result<()> {
-        let buckets = SetBuckets { buckets: database.pending_buckets() }.encode_to_vec();
+        let buckets = SetBuckets {
+            buckets: database.pending_buckets(),
+        }
+        .encode_to_vec();
         let operation = Operation::SetBuckets(buckets.into());
         let requests = (1..=state.shards).map(|shard| Request {
             shard: ShardId(shard),
@@ -79,15 +86,31 @@ impl Fence {
             operation: operation.clone(),
         });
         stream::iter(requests)
-            .map(|request| async move { self.core.route(state, &request, Instant::now() + SHARD_TIMEOUT).await })
+            .map(|request| async move {
+                self.core
+                    .route(state, &request, Instant::now() + SHARD_TIMEOUT)
+                    .await
+            })
             .buffer_unordered(PARALLEL)
             .try_for_each(|_| async { Ok(()) })
             .await?;
-        let confirm = ConfirmFence { database: database.id, version: database.schema_version };
+        let confirm = ConfirmFence {
+            database: database.id,
+            version: database.schema_version,
+        };
         let operation = meta_command::Operation::ConfirmFence(confirm);
-        match self.core.shards.propose_meta(operation, Instant::now() + SHARD_TIMEOUT).await {
+        match self
+            .core
+            .shards
+            .propose_meta(operation, Instant::now() + SHARD_TIMEOUT)
+            .await
+        {
             Ok(MetaOutcome::Done) => {
-                tracing::info!(database = database.name, version = database.schema_version, "schema confirmed on all shards");
+                tracing::info!(
+                    database = database.name,
+                    version = database.schema_version,
+                    "schema confirmed on all shards"
+                );
                 Ok(())
             }
             Ok(MetaOutcome::Rejected(rejection)) => Err(Error::unavailable(rejection.to_string())),

@@ -44,7 +44,10 @@ impl LeaderBalance {
         let now = self.core.clock.elapsed();
         offered.retain(|_, since| now.saturating_sub(*since) < RETRY_AFTER);
         let shards = self.core.groups.shards();
-        let candidate = shards.into_iter().filter(|shard| !offered.contains_key(shard)).find_map(|shard| self.candidate(shard));
+        let candidate = shards
+            .into_iter()
+            .filter(|shard| !offered.contains_key(shard))
+            .find_map(|shard| self.candidate(shard));
         let Some((shard, to)) = candidate else { return };
         offered.insert(shard, now);
         match self.core.groups.transfer_leader(shard, to).await {

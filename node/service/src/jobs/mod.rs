@@ -59,7 +59,10 @@ impl Jobs {
 }
 
 /// Waits for a change of the metadata, or a while. False: stop.
-async fn next_look(changes: &mut watch::Receiver<Arc<ClusterState>>, stop: &CancellationToken) -> bool {
+async fn next_look(
+    changes: &mut watch::Receiver<Arc<ClusterState>>,
+    stop: &CancellationToken,
+) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,
         // An error means that nobody publishes any more; then time alone paces the job.

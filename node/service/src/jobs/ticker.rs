@@ -56,27 +56,41 @@ impl Ticker {
 
     /// Removes a page of what is due in one shard, if anything is.
     pub(crate) async fn age(&self, shard: ShardId) -> Result<(), Failure> {
-        let Some(replica) = self.core.groups.replica(shard) else { return Ok(()) };
+        let Some(replica) = self.core.groups.replica(shard) else {
+            return Ok(());
+        };
         let deadline = Instant::now() + TIMEOUT;
         let look = Arc::clone(&replica);
-        let usage = self.core.shards.read(deadline, move || Ok(idempotency::usage(&look.view())?)).await?;
-        let kept_us = u64::try_from(self.core.options.limits.idempotency_kept.as_micros()).unwrap_or(u64::MAX);
+        let usage = self
+            .core
+            .shards
+            .read(deadline, move || Ok(idempotency::usage(&look.view())?))
+            .await?;
+        let kept_us = u64::try_from(self.core.options.limits.idempotency_kept.as_micros())
+            .unwrap_or(u64::MAX);
         if !is_due(usage, self.core.shards.time_us(shard, &replica), kept_us) {
             return Ok(());
         }
         let page = u32::try_from(IDEMPOTENCY_PAGE_MAX).unwrap_or(u32::MAX);
         let expire = command::Operation::ExpireIdempotency(ExpireIdempotency { kept_us, page });
         let command = self.core.shards.command(shard, &replica, expire);
-        self.core.shards.propose(shard, &command, deadline).await.map(|_| ())
+        self.core
+            .shards
+            .propose(shard, &command, deadline)
+            .await
+            .map(|_| ())
     }
 }
 
 /// Whether an entry would remove something: the oldest record is old enough, or room is getting short and it may leave early.
 fn is_due(usage: Usage, now_us: u64, kept_us: u64) -> bool {
-    let Some(oldest_us) = usage.oldest_us else { return false };
+    let Some(oldest_us) = usage.oldest_us else {
+        return false;
+    };
     let age_us = now_us.saturating_sub(oldest_us);
     let short_of_room = usage.bytes > IDEMPOTENCY_BYTES_MAX / 8 * 7;
-    age_us >= kept_us.max(IDEMPOTENCY_KEPT_US_MIN) || (short_of_room && age_us >= IDEMPOTENCY_KEPT_US_MIN)
+    age_us >= kept_us.max(IDEMPOTENCY_KEPT_US_MIN)
+        || (short_of_room && age_us >= IDEMPOTENCY_KEPT_US_MIN)
 }
 
 #[cfg(test)]
@@ -86,7 +100,16 @@ mod tests {
     #[test]
     fn records_are_due_by_age_and_early_when_room_is_short() {
         let day = 24 * 3_600 * 1_000_000;
-        let at = |bytes, age_us| is_due(Usage { bytes, oldest_us: Some(7) }, 7 + age_us, day);
+        let at = |bytes, age_us| {
+            is_due(
+                Usage {
+                    bytes,
+                    oldest_us: Some(7),
+                },
+                7 + age_us,
+                day,
+            )
+        };
         assert!(!at(1, day - 1));
         assert!(at(1, day));
         assert!(!at(IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN - 1));

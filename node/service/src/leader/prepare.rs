@@ -45,7 +45,9 @@ impl Prepared {
 
     /// Makes the content that fits the stored document, and lets the mutation apply to no other.
     pub(super) fn decide(&mut self, stored: Option<&Record>) {
-        let Some(Operation::Put(put)) = &mut self.mutation.operation else { return };
+        let Some(Operation::Put(put)) = &mut self.mutation.operation else {
+            return;
+        };
         match stored {
             None => {
                 self.mutation.precondition = precondition(Condition::Absent);
@@ -55,8 +57,12 @@ impl Prepared {
             Some(record) => {
                 self.mutation.precondition = precondition(Condition::Version(record.version));
                 // The stored JSON without its braces is a list of members, as `fields` is.
-                let members = record.body.get(1..record.body.len().saturating_sub(1)).unwrap_or_default();
-                let value = |name: &String| Some((name.clone(), body::member(members, name)?.to_owned()));
+                let members = record
+                    .body
+                    .get(1..record.body.len().saturating_sub(1))
+                    .unwrap_or_default();
+                let value =
+                    |name: &String| Some((name.clone(), body::member(members, name)?.to_owned()));
                 let values: Vec<_> = self.kept.iter().filter_map(value).collect();
                 put.fields = body::merge_readonly(&put.fields, &values).into();
             }
@@ -85,15 +91,27 @@ impl Shards {
     ) -> Result<Vec<Prepared>> {
         let prepared = writes.writes.iter().enumerate().map(|(ordinal, write)| {
             let prepared = self.prepare(state, database, request, write);
-            if writes.batch { prepared.map_err(|error| located(error, ordinal)) } else { prepared }
+            if writes.batch {
+                prepared.map_err(|error| located(error, ordinal))
+            } else {
+                prepared
+            }
         });
         prepared.collect()
     }
 
-    fn prepare(&self, state: &ClusterState, database: &Database, request: &Request, write: &Write) -> Result<Prepared> {
+    fn prepare(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        request: &Request,
+        write: &Write,
+    ) -> Result<Prepared> {
         let bucket = find_bucket(database, &write.bucket)?;
         check_shard(state.shard_of(database, bucket, &write.key), request.shard)?;
-        let condition = write.condition().ok_or_else(|| Error::bad_request("unknown condition"))?;
+        let condition = write
+            .condition()
+            .ok_or_else(|| Error::bad_request("unknown condition"))?;
         let mut prepared = Prepared {
             mutation: Mutation {
                 database: database.id,
@@ -114,7 +132,9 @@ impl Shards {
         }
         check_reserved(write, condition, &request.principal)?;
         let layout = self.layouts.get(database, bucket)?;
-        let limits = body::Limits { depth_max: self.limits.depth_max };
+        let limits = body::Limits {
+            depth_max: self.limits.depth_max,
+        };
         let parsed = body::parse(&write.body, &layout, &database.schema, &limits)?;
         parsed.check_id(&write.bucket, &write.key)?;
         prepared.acl = parsed.acl.clone();
@@ -128,14 +148,21 @@ impl Shards {
         let mut readonly = readonly_names(&layout);
         if is_admin && condition != Condition::Absent {
             prepared.kept = readonly.clone();
-            prepared.kept.retain(|name| parsed.readonly.iter().all(|(sent, _)| sent != name));
+            prepared
+                .kept
+                .retain(|name| parsed.readonly.iter().all(|(sent, _)| sent != name));
         }
         if is_admin {
             readonly.clear();
         }
         let acl = acl_text(prepared.acl.as_ref());
         let fields = Bytes::from(parsed.into_fields(&layout, None, is_admin));
-        let put = proto::log::Put { fields, acl, hidden: write.hidden.clone(), readonly };
+        let put = proto::log::Put {
+            fields,
+            acl,
+            hidden: write.hidden.clone(),
+            readonly,
+        };
         prepared.mutation.operation = Some(Operation::Put(put));
         Ok(prepared)
     }
@@ -146,7 +173,13 @@ fn readonly_names(layout: &Layout) -> Vec<String> {
     if !layout.has_read_only() {
         return Vec::new();
     }
-    layout.shape().slots().iter().filter(|slot| slot.read_only).map(|slot| slot.name.clone()).collect()
+    layout
+        .shape()
+        .slots()
+        .iter()
+        .filter(|slot| slot.read_only)
+        .map(|slot| slot.name.clone())
+        .collect()
 }
 
 /// The asked node chose the shard by its own metadata; a bucket that was dropped and made again since has another one.
@@ -174,7 +207,9 @@ fn precondition(condition: Condition) -> Option<Precondition> {
         Condition::Exists => LogCondition::Exists(true),
         Condition::Version(version) => LogCondition::Version(version),
     };
-    Some(Precondition { condition: Some(condition) })
+    Some(Precondition {
+        condition: Some(condition),
+    })
 }
 
 /// Says which write of a batch an error is about.

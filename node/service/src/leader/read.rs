@@ -14,14 +14,21 @@ use storage::tables::documents::{self, CachedRecord};
 use super::{Shards, find_bucket, find_database};
 use crate::auth::policy::{ROLES, USERS};
 use crate::error::{Error, Result};
-use crate::forward::{Answer, Failure, FindRoles, FindUser, Get, Page, Record, Request, Roles, Scan};
+use crate::forward::{
+    Answer, Failure, FindRoles, FindUser, Get, Page, Record, Request, Roles, Scan,
+};
 
 /// Documents between two looks at the clock during a walk.
 const WALK_CHECK: usize = 256;
 
 impl Shards {
     /// Reads one document behind a barrier.
-    pub(super) async fn get(&self, request: &Request, get: &Get, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn get(
+        &self,
+        request: &Request,
+        get: &Get,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let replica = self.replica(request.shard)?;
         self.barrier(request.shard, deadline).await?;
         Ok(self.get_applied(&replica, request, get, deadline).await?)
@@ -38,7 +45,9 @@ impl Shards {
         let state = self.metadata.current();
         let database = find_database(&state, &get.database)?;
         let bucket = find_bucket(database, &get.bucket)?;
-        let record = self.record(replica, database.id, bucket.id, &get.key, deadline).await?;
+        let record = self
+            .record(replica, database.id, bucket.id, &get.key, deadline)
+            .await?;
         match record {
             Some(record) if get.internal => Ok(Answer::Record(internal(get.key.clone(), record))),
             Some(record) if may_read(record.acl.as_ref(), &request.principal) => {
@@ -67,35 +76,69 @@ impl Shards {
             CachedRecord::NeedsDisk => {}
         }
         let (replica, key) = (Arc::clone(replica), key.to_owned());
-        self.reads.run(deadline, move || Ok(documents::get(&replica, database, bucket, &key)?)).await
+        self.reads
+            .run(deadline, move || {
+                Ok(documents::get(&replica, database, bucket, &key)?)
+            })
+            .await
     }
 
     /// One page of a bucket's part in this shard. Every page takes its own barrier, so each is linearizable by itself.
-    pub(super) async fn scan(&self, request: &Request, scan: &Scan, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn scan(
+        &self,
+        request: &Request,
+        scan: &Scan,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let (scan, principal) = (scan.clone(), request.principal.clone());
         let visits_max = self.limits.scan_page_visits;
-        let documents_max = usize::try_from(scan.documents_max).unwrap_or(usize::MAX).min(self.limits.scan_page_documents);
-        let bytes_max = usize::try_from(scan.bytes_max).unwrap_or(usize::MAX).min(self.limits.scan_page_bytes);
+        let documents_max = usize::try_from(scan.documents_max)
+            .unwrap_or(usize::MAX)
+            .min(self.limits.scan_page_documents);
+        let bytes_max = usize::try_from(scan.bytes_max)
+            .unwrap_or(usize::MAX)
+            .min(self.limits.scan_page_bytes);
         let mut page = Page::default();
         let (mut bytes, mut visits) = (0, 0);
-        let from = if scan.after { Bound::Excluded(scan.from) } else { Bound::Included(scan.from) };
+        let from = if scan.after {
+            Bound::Excluded(scan.from)
+        } else {
+            Bound::Included(scan.from)
+        };
         let take = move |key: String, record: documents::Record, page: &mut Page| {
             visits += 1;
-            let next = may_read(record.acl.as_ref(), &principal).then(|| served(key.clone(), record));
+            let next =
+                may_read(record.acl.as_ref(), &principal).then(|| served(key.clone(), record));
             if let Some(record) = next {
                 bytes += record.body.len();
                 page.records.push(record);
             }
-            let full = page.records.len() >= documents_max || bytes >= bytes_max || visits >= visits_max;
+            let full =
+                page.records.len() >= documents_max || bytes >= bytes_max || visits >= visits_max;
             page.last = full.then_some(key);
             Ok(full)
         };
-        page = self.walk(request.shard, &scan.database, &scan.bucket, from, deadline, page, take).await?;
+        page = self
+            .walk(
+                request.shard,
+                &scan.database,
+                &scan.bucket,
+                from,
+                deadline,
+                page,
+                take,
+            )
+            .await?;
         Ok(Answer::Page(page))
     }
 
     /// The user with this name, with hidden members. Walks all users of the shard: there is no index yet.
-    pub(super) async fn find_user(&self, request: &Request, find: &FindUser, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn find_user(
+        &self,
+        request: &Request,
+        find: &FindUser,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let username = find.username.clone();
         let take = move |key: String, record: documents::Record, found: &mut Option<Record>| {
             if named(&record.body).is_some_and(|name| name == username) {
@@ -103,25 +146,53 @@ impl Shards {
             }
             Ok(found.is_some())
         };
-        let found = self.walk(request.shard, &find.database, USERS, Bound::Unbounded, deadline, None, take).await?;
+        let found = self
+            .walk(
+                request.shard,
+                &find.database,
+                USERS,
+                Bound::Unbounded,
+                deadline,
+                None,
+                take,
+            )
+            .await?;
         Ok(found.map_or(Answer::Done(false), Answer::Record))
     }
 
     /// The roles whose members include a user.
-    pub(super) async fn find_roles(&self, request: &Request, find: &FindRoles, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn find_roles(
+        &self,
+        request: &Request,
+        find: &FindRoles,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let user = find.user.clone();
         let take = move |key: String, record: documents::Record, roles: &mut Vec<String>| {
-            if members(&record.body).iter().any(|member| *member == user) {
+            if members(&record.body).contains(&user) {
                 roles.push(object_id(ROLES, &key));
             }
             Ok(false)
         };
-        let ids = self.walk(request.shard, &find.database, ROLES, Bound::Unbounded, deadline, Vec::new(), take).await?;
+        let ids = self
+            .walk(
+                request.shard,
+                &find.database,
+                ROLES,
+                Bound::Unbounded,
+                deadline,
+                Vec::new(),
+                take,
+            )
+            .await?;
         Ok(Answer::Roles(Roles { ids }))
     }
 
     /// Takes a barrier and walks a bucket's part in this shard on a reading thread, until `take` says that it has enough.
-    #[expect(clippy::too_many_arguments, reason = "a walk is a place, a start, a bound and a fold")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a walk is a place, a start, a bound and a fold"
+    )]
     async fn walk<T, F>(
         &self,
         shard: ShardId,
@@ -160,11 +231,21 @@ impl Shards {
 }
 
 fn served(key: String, record: documents::Record) -> Record {
-    Record { key, version: record.version, body: record.body, hidden: bytes::Bytes::new() }
+    Record {
+        key,
+        version: record.version,
+        body: record.body,
+        hidden: bytes::Bytes::new(),
+    }
 }
 
 fn internal(key: String, record: documents::Record) -> Record {
-    Record { key, version: record.version, body: record.body, hidden: record.hidden.unwrap_or_default() }
+    Record {
+        key,
+        version: record.version,
+        body: record.body,
+        hidden: record.hidden.unwrap_or_default(),
+    }
 }
 
 /// The member `username` of a user.
@@ -183,5 +264,9 @@ fn members(body: &[u8]) -> Vec<String> {
         users: Option<Vec<Option<String>>>,
     }
     let role = serde_json::from_slice::<Role>(body).ok();
-    role.and_then(|role| role.users).unwrap_or_default().into_iter().flatten().collect()
+    role.and_then(|role| role.users)
+        .unwrap_or_default()
+        .into_iter()
+        .flatten()
+        .collect()
 }

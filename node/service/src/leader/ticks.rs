@@ -28,7 +28,10 @@ struct Anchor {
 
 impl Ticks {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Ticks {
-        Ticks { clock, anchors: Mutex::default() }
+        Ticks {
+            clock,
+            anchors: Mutex::default(),
+        }
     }
 
     /// The tick of a command that is proposed now.
@@ -36,9 +39,16 @@ impl Ticks {
         let now = self.clock.elapsed();
         let applied_us = replica.applied().time_us;
         let mut anchors = self.anchors.lock();
-        let anchor = anchors.entry(shard).or_insert(Anchor { base_us: applied_us, seen: now });
+        let anchor = anchors.entry(shard).or_insert(Anchor {
+            base_us: applied_us,
+            seen: now,
+        });
         let (base_us, elapsed_us) = anchor.advance(applied_us, now);
-        Tick { base_us, elapsed_us, commit_index }
+        Tick {
+            base_us,
+            elapsed_us,
+            commit_index,
+        }
     }
 }
 
@@ -48,7 +58,10 @@ impl Anchor {
         let elapsed = now.saturating_sub(self.seen);
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         if applied_us > self.base_us.saturating_add(elapsed_us) {
-            *self = Anchor { base_us: applied_us, seen: now };
+            *self = Anchor {
+                base_us: applied_us,
+                seen: now,
+            };
             return (applied_us, 0);
         }
         (self.base_us, elapsed_us)
@@ -61,7 +74,10 @@ mod tests {
 
     #[test]
     fn time_runs_at_full_speed_from_one_anchor() {
-        let mut anchor = Anchor { base_us: 100, seen: Duration::ZERO };
+        let mut anchor = Anchor {
+            base_us: 100,
+            seen: Duration::ZERO,
+        };
         assert_eq!(anchor.advance(100, Duration::from_micros(5)), (100, 5));
         // What was applied came from this very anchor.
         assert_eq!(anchor.advance(105, Duration::from_micros(9)), (100, 9));
@@ -69,7 +85,10 @@ mod tests {
 
     #[test]
     fn a_faster_proposer_moves_the_anchor() {
-        let mut anchor = Anchor { base_us: 100, seen: Duration::ZERO };
+        let mut anchor = Anchor {
+            base_us: 100,
+            seen: Duration::ZERO,
+        };
         assert_eq!(anchor.advance(200, Duration::from_micros(5)), (200, 0));
         assert_eq!(anchor.advance(200, Duration::from_micros(8)), (200, 3));
     }

@@ -8,23 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::state::Database;
-use document::acl::{self, Principal};
+use document::acl::Principal;
 use document::body::render;
-use document::id::object_id;
 use proto::log::command;
 use proto::log::mutation::Operation;
-use proto::ErrorCode;
 use storage::machine::Replica;
 use storage::machine::outcome::{Outcome, Rejection, Written};
-use storage::tables::documents::{self, CachedRecord, Record};
+use storage::tables::documents::{self, CachedRecord};
 use storage::tables::idempotency::{self, Fingerprint, Target};
 
 use super::prepare::{Prepared, fingerprint, located};
+use super::refusal::{is_condition, refusal, rejected};
 use super::{Shards, find_database};
-use crate::context::Condition;
 use crate::error::{Error, Result};
-use crate::forward::{Answer, Failure, Request, Write, WrittenAll, WrittenOne, Writes};
-use crate::limits::RETRY_AFTER;
+use crate::forward::{Answer, Failure, Request, Write, Writes, WrittenAll, WrittenOne};
 
 /// First pause while a shard has not heard of a schema change that is on its way.
 const FENCE_PAUSE: Duration = Duration::from_millis(5);
@@ -42,32 +39,50 @@ struct Repetition {
 enum Round {
     /// The end.
     Over(Answer),
-    /// Validate again: the shard has the bucket at this version.
-    Revalidate(Option<u64>),
+    /// Validate again: the shard has other rules of the bucket.
+    Revalidate {
+        /// The version that the shard has.
+        stored: Option<u64>,
+        /// The version that the write was validated under.
+        ours: u64,
+    },
     /// What was decided on stored state does not hold any more; decide again.
     Again,
 }
 
 impl Shards {
     /// Carries out one write or a batch.
-    pub(super) async fn write(&self, request: &Request, writes: &Writes, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn write(
+        &self,
+        request: &Request,
+        writes: &Writes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let mut pause = FENCE_PAUSE;
         loop {
             match self.write_round(request, writes, deadline).await? {
                 Round::Over(answer) => return Ok(answer),
                 Round::Again => {}
-                Round::Revalidate(stored) => {
-                    self.await_schema(writes, stored, deadline, pause).await?;
+                Round::Revalidate { stored, ours } => {
+                    self.await_schema(writes, stored, ours, deadline.min(Instant::now() + pause))
+                        .await;
                     pause = (pause * 2).min(FENCE_PAUSE_MAX);
                 }
             }
             if Instant::now() >= deadline {
-                return Err(Failure::Busy(Error::unavailable("a schema change is under way")));
+                return Err(Failure::Busy(Error::unavailable(
+                    "a schema change is under way",
+                )));
             }
         }
     }
 
-    async fn write_round(&self, request: &Request, writes: &Writes, deadline: Instant) -> Result<Round, Failure> {
+    async fn write_round(
+        &self,
+        request: &Request,
+        writes: &Writes,
+        deadline: Instant,
+    ) -> Result<Round, Failure> {
         let shard = request.shard;
         let replica = self.replica(shard)?;
         let state = self.metadata.current();
@@ -77,31 +92,66 @@ impl Shards {
 
         if let Some(repetition) = repetition {
             let lookup = (Arc::clone(&replica), repetition.scope);
-            let record = self.reads.run(deadline, move || Ok(idempotency::lookup(&lookup.0, lookup.1)?)).await?;
+            let record = self
+                .reads
+                .run(deadline, move || {
+                    Ok(idempotency::lookup(&lookup.0, lookup.1)?)
+                })
+                .await?;
             if let Some(record) = record {
                 let outcome = record.replay(&repetition.fingerprint);
-                return self.conclude(outcome, request, writes, &prepared, &replica, deadline).await;
+                return self
+                    .conclude(outcome, request, writes, &prepared, &replica, deadline)
+                    .await;
             }
         }
-        if self.seems_refused(&prepared, &replica, &request.principal)? || prepared.iter().any(Prepared::is_undecided) {
-            let outcome = self.check_behind_barrier(request, writes, &mut prepared, repetition, &replica, deadline).await?;
+        if self.seems_refused(&prepared, &replica, &request.principal)?
+            || prepared.iter().any(Prepared::is_undecided)
+        {
+            let outcome = self
+                .check_behind_barrier(
+                    request,
+                    writes,
+                    &mut prepared,
+                    repetition,
+                    &replica,
+                    deadline,
+                )
+                .await?;
             if let Some(outcome) = outcome {
-                return self.conclude(outcome, request, writes, &prepared, &replica, deadline).await;
+                return self
+                    .conclude(outcome, request, writes, &prepared, &replica, deadline)
+                    .await;
             }
         }
-        let command = self.command(shard, &replica, log_operation(request, writes, &mut prepared, repetition));
+        let command = self.command(
+            shard,
+            &replica,
+            log_operation(request, writes, &mut prepared, repetition),
+        );
         let outcome = self.propose(shard, &command, deadline).await?;
         if let Some(operation) = command.operation {
             take_back(operation, &mut prepared);
         }
-        self.conclude(outcome, request, writes, &prepared, &replica, deadline).await
+        self.conclude(outcome, request, writes, &prepared, &replica, deadline)
+            .await
     }
 
     /// Whether apply would refuse the write, as far as memory knows. Without an answer there, apply is asked.
-    fn seems_refused(&self, prepared: &[Prepared], replica: &Replica, principal: &Principal) -> Result<bool> {
+    fn seems_refused(
+        &self,
+        prepared: &[Prepared],
+        replica: &Replica,
+        principal: &Principal,
+    ) -> Result<bool> {
         for prepared in prepared {
             let mutation = &prepared.mutation;
-            let stored = match documents::get_cached(replica, mutation.database, mutation.bucket, &mutation.key)? {
+            let stored = match documents::get_cached(
+                replica,
+                mutation.database,
+                mutation.bucket,
+                &mutation.key,
+            )? {
                 CachedRecord::Found(record) => Some(record),
                 CachedRecord::Absent => None,
                 CachedRecord::NeedsDisk => continue,
@@ -126,7 +176,13 @@ impl Shards {
         self.barrier(request.shard, deadline).await?;
         let keys: Vec<_> = prepared
             .iter()
-            .map(|prepared| (prepared.mutation.database, prepared.mutation.bucket, prepared.mutation.key.clone()))
+            .map(|prepared| {
+                (
+                    prepared.mutation.database,
+                    prepared.mutation.bucket,
+                    prepared.mutation.key.clone(),
+                )
+            })
             .collect();
         let from = Arc::clone(replica);
         let read = move || {
@@ -135,7 +191,9 @@ impl Shards {
                 Some(repetition) => idempotency::lookup(&from, repetition.scope)?,
                 None => None,
             };
-            let stored = keys.iter().map(|(database, bucket, key)| documents::get(&from, *database, *bucket, key));
+            let stored = keys
+                .iter()
+                .map(|(database, bucket, key)| documents::get(&from, *database, *bucket, key));
             Ok((record, stored.collect::<storage::Result<Vec<_>>>()?))
         };
         let (record, stored) = self.reads.run(deadline, read).await?;
@@ -159,18 +217,21 @@ impl Shards {
         Ok(None)
     }
 
-    /// Waits for whoever is behind: this node's metadata, or the shard.
-    async fn await_schema(&self, writes: &Writes, stored: Option<u64>, deadline: Instant, pause: Duration) -> Result<(), Failure> {
-        let until = deadline.min(Instant::now() + pause);
-        let wanted = stored.unwrap_or_default();
-        self.metadata
-            .wait(until, |state| {
-                let known = state.database(&writes.database).map(|database| database.schema_version);
-                known.is_none_or(|version| version >= wanted)
-            })
-            .await;
-        tokio::time::sleep_until(until.into()).await;
-        Ok(())
+    /// Waits a while for whoever is behind: this node's metadata, which tells when it has caught up, or the shard, which does not.
+    async fn await_schema(&self, writes: &Writes, stored: Option<u64>, ours: u64, until: Instant) {
+        match stored {
+            Some(stored) if stored > ours => {
+                self.metadata
+                    .wait(until, |state| {
+                        let known = state
+                            .database(&writes.database)
+                            .map(|database| database.schema_version);
+                        known.is_none_or(|version| version >= stored)
+                    })
+                    .await;
+            }
+            Some(_) | None => tokio::time::sleep_until(until.into()).await,
+        }
     }
 
     /// The answer that an outcome means for the client.
@@ -187,23 +248,42 @@ impl Shards {
             Outcome::Written(all) => {
                 let mut answers = Vec::with_capacity(all.len());
                 for (at, written) in all.into_iter().enumerate() {
-                    let Some((prepared, write)) = prepared.get(at).zip(writes.writes.get(at)) else {
+                    let Some((prepared, write)) = prepared.get(at).zip(writes.writes.get(at))
+                    else {
                         return Err(Failure::Unknown);
                     };
-                    answers.push(self.written(written, prepared, write, replica, deadline).await?);
+                    answers.push(
+                        self.written(written, prepared, write, replica, deadline)
+                            .await?,
+                    );
                 }
-                Ok(Round::Over(Answer::Written(WrittenAll { written: answers })))
+                Ok(Round::Over(Answer::Written(WrittenAll {
+                    written: answers,
+                })))
             }
-            Outcome::Rejected { rejection: Rejection::SchemaChanged { stored }, .. } => Ok(Round::Revalidate(stored)),
+            Outcome::Rejected {
+                ordinal,
+                rejection: Rejection::SchemaChanged { stored },
+            } => {
+                let ours = prepared
+                    .get(ordinal)
+                    .map_or(0, |prepared| prepared.mutation.bucket_version);
+                Ok(Round::Revalidate { stored, ours })
+            }
             Outcome::Rejected { ordinal, rejection } => {
                 // The condition was ours, not the client's. Under a key the rejection is on record, and final.
-                let ours = prepared.get(ordinal).is_some_and(Prepared::is_undecided) && is_condition(&rejection);
+                let ours = prepared.get(ordinal).is_some_and(Prepared::is_undecided)
+                    && is_condition(&rejection);
                 if ours && request.idempotency_key.is_none() {
                     return Ok(Round::Again);
                 }
                 let write = writes.writes.get(ordinal).or(writes.writes.first());
                 let error = rejected(&rejection, write);
-                let error = if writes.batch { located(error, ordinal) } else { error };
+                let error = if writes.batch {
+                    located(error, ordinal)
+                } else {
+                    error
+                };
                 tracing::debug!(shard = %request.shard, code = %error.code, "write refused");
                 Err(Failure::Refused(error))
             }
@@ -220,12 +300,24 @@ impl Shards {
         replica: &Arc<Replica>,
         deadline: Instant,
     ) -> Result<WrittenOne> {
-        let mut answer = WrittenOne { version: written.version, existed: written.existed, body: written.body.clone() };
+        let mut answer = WrittenOne {
+            version: written.version,
+            existed: written.existed,
+            body: written.body.clone(),
+        };
         if !written.replayed || !prepared.is_put() {
             return Ok(answer);
         }
         let mutation = &prepared.mutation;
-        let stored = self.record(replica, mutation.database, mutation.bucket, &mutation.key, deadline).await?;
+        let stored = self
+            .record(
+                replica,
+                mutation.database,
+                mutation.bucket,
+                &mutation.key,
+                deadline,
+            )
+            .await?;
         answer.body = match stored {
             Some(record) if record.version == written.version => record.body,
             Some(_) | None => rebuilt(&written, prepared, write).into(),
@@ -236,23 +328,48 @@ impl Shards {
 
 /// The document as the repeated request wrote it, which has been overwritten since. Read-only fields are as the request has them.
 fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
-    let Some(Operation::Put(put)) = &prepared.mutation.operation else { return Vec::new() };
-    let acl = if written.existed { prepared.acl.as_ref() } else { prepared.acl_if_inserted() };
+    let Some(Operation::Put(put)) = &prepared.mutation.operation else {
+        return Vec::new();
+    };
+    let acl = if written.existed {
+        prepared.acl.as_ref()
+    } else {
+        prepared.acl_if_inserted()
+    };
     let time = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     let (created, updated) = (time(written.created_us), time(written.updated_us));
-    render(&write.bucket, &write.key, written.version, acl, created, updated, &put.fields)
+    render(
+        &write.bucket,
+        &write.key,
+        written.version,
+        acl,
+        created,
+        updated,
+        &put.fields,
+    )
 }
 
 /// What makes a request the same as an earlier one.
-fn repetition(request: &Request, writes: &Writes, database: &Database, prepared: &[Prepared]) -> Option<Repetition> {
+fn repetition(
+    request: &Request,
+    writes: &Writes,
+    database: &Database,
+    prepared: &[Prepared],
+) -> Option<Repetition> {
     let key = request.idempotency_key.as_deref()?;
     let target = match prepared {
-        [one] if !writes.batch => Target::Document { bucket: one.mutation.bucket, key: &one.mutation.key },
+        [one] if !writes.batch => Target::Document {
+            bucket: one.mutation.bucket,
+            key: &one.mutation.key,
+        },
         _ => Target::Batch,
     };
     let user = request.principal.user.as_deref().unwrap_or_default();
     let scope = idempotency::scope(database.id, user, key, target);
-    Some(Repetition { scope, fingerprint: fingerprint(writes, database.id) })
+    Some(Repetition {
+        scope,
+        fingerprint: fingerprint(writes, database.id),
+    })
 }
 
 /// Moves the mutations into the operation of a command.
@@ -270,13 +387,23 @@ fn log_operation(
         key: request.idempotency_key.clone().unwrap_or_default(),
         fingerprint: repetition.fingerprint.to_vec().into(),
     });
-    let mut mutations = prepared.iter_mut().map(|prepared| std::mem::take(&mut prepared.mutation));
+    let mut mutations = prepared
+        .iter_mut()
+        .map(|prepared| std::mem::take(&mut prepared.mutation));
     if writes.batch {
         let mutations = mutations.collect();
-        return command::Operation::Batch(proto::log::Batch { principal: Some(principal), idempotency, mutations });
+        return command::Operation::Batch(proto::log::Batch {
+            principal: Some(principal),
+            idempotency,
+            mutations,
+        });
     }
     let mutation = mutations.next();
-    command::Operation::Write(proto::log::Write { principal: Some(principal), idempotency, mutation })
+    command::Operation::Write(proto::log::Write {
+        principal: Some(principal),
+        idempotency,
+        mutation,
+    })
 }
 
 /// Moves them back, for answers that are made from the request.
@@ -284,65 +411,11 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
     let mutations = match operation {
         command::Operation::Write(write) => write.mutation.into_iter().collect(),
         command::Operation::Batch(batch) => batch.mutations,
-        command::Operation::SetBuckets(_) | command::Operation::Idle(_) | command::Operation::ExpireIdempotency(_) => Vec::new(),
+        command::Operation::SetBuckets(_)
+        | command::Operation::Idle(_)
+        | command::Operation::ExpireIdempotency(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {
         prepared.mutation = mutation;
-    }
-}
-
-/// What apply would say, in apply's order: the condition on absent documents, rights, the condition on present ones.
-fn refusal(prepared: &Prepared, stored: Option<&Record>, principal: &Principal) -> Option<Rejection> {
-    let condition = prepared.condition;
-    let Some(record) = stored else {
-        let missing = matches!(condition, Condition::Exists | Condition::Version(_));
-        return missing.then_some(Rejection::OutOfDate { stored: None });
-    };
-    if condition == Condition::Absent {
-        return Some(Rejection::Exists { version: record.version });
-    }
-    let stored_acl = record.acl.as_ref();
-    if !acl::may_write(stored_acl, principal) {
-        let would_change_acl = prepared.is_put() && prepared.acl.as_ref() != stored_acl;
-        let told = would_change_acl && acl::may_read(stored_acl, principal);
-        return Some(if told { Rejection::AclChangeDenied } else { Rejection::Denied });
-    }
-    match condition {
-        Condition::Version(version) if version != record.version => Some(Rejection::OutOfDate { stored: Some(record.version) }),
-        Condition::Version(_) | Condition::None | Condition::Exists | Condition::Absent => None,
-    }
-}
-
-/// Whether a rejection is about the precondition.
-fn is_condition(rejection: &Rejection) -> bool {
-    matches!(rejection, Rejection::Exists { .. } | Rejection::OutOfDate { .. })
-}
-
-/// The client's view of a rejection.
-fn rejected(rejection: &Rejection, write: Option<&Write>) -> Error {
-    let id = write.map(|write| object_id(&write.bucket, &write.key)).unwrap_or_default();
-    match rejection {
-        Rejection::Exists { version } => Error::new(ErrorCode::ObjectExists, format!("{id} exists, at version {version}")),
-        Rejection::OutOfDate { stored: Some(version) } => {
-            Error::new(ErrorCode::ObjectOutOfDate, format!("{id} is at version {version}"))
-        }
-        Rejection::OutOfDate { stored: None } | Rejection::NotFound => {
-            Error::new(ErrorCode::ObjectOutOfDate, format!("{id} does not exist"))
-        }
-        Rejection::Denied => Error::new(ErrorCode::PermissionDenied, format!("{id} may not be written by the caller")),
-        Rejection::AclChangeDenied => {
-            let message = format!("the acl of {id} may not be changed by the caller");
-            Error::new(ErrorCode::InvalidPermissionModification, message)
-        }
-        // Never ends a request; see `Round::Revalidate`.
-        Rejection::SchemaChanged { .. } => Error::unavailable("a schema change is under way"),
-        Rejection::BucketDropped => Error::bucket_not_found(write.map_or("", |write| &write.bucket)),
-        Rejection::IdempotencyMismatch => {
-            Error::new(ErrorCode::IdempotencyMismatch, "the idempotency key was used for another request")
-        }
-        Rejection::IdempotencyBudget => {
-            let message = "too many idempotency keys are remembered; retry later, or without one";
-            Error::new(ErrorCode::TooManyRequests, message).with_retry_after(RETRY_AFTER)
-        }
     }
 }

@@ -25,6 +25,15 @@ fn json(bytes: &Bytes) -> Value {
 }
 
 /// Puts into `Demo`.
-async fn put(cluster: &TestCluster, ctx: &Context, key: &str, text: &str, condition: Condition) -> Result<Written, Error> {
-    cluster.service.put(ctx, "Demo", Some(key), body(text), condition).await
+async fn put(
+    cluster: &TestCluster,
+    ctx: &Context,
+    key: &str,
+    text: &str,
+    condition: Condition,
+) -> Result<Written, Error> {
+    cluster
+        .service
+        .put(ctx, "Demo", Some(key), body(text), condition)
+        .await
 }

@@ -12,8 +12,16 @@ use crate::{Condition, Context, Limits, ScanRange};
 async fn keys(cluster: &TestCluster, ctx: &Context, limit: u64) -> (Vec<String>, usize) {
     let (mut keys, mut pages, mut continuation) = (Vec::new(), 0, None);
     loop {
-        let range = ScanRange { limit, continuation, start_key: None };
-        let page = cluster.service.scan(ctx, "Demo", range).await.expect("page");
+        let range = ScanRange {
+            limit,
+            continuation,
+            start_key: None,
+        };
+        let page = cluster
+            .service
+            .scan(ctx, "Demo", range)
+            .await
+            .expect("page");
         assert!(limit == 0 || page.documents.len() as u64 <= limit);
         keys.extend(page.documents.into_iter().map(|document| document.key));
         pages += 1;
@@ -28,7 +36,15 @@ async fn keys(cluster: &TestCluster, ctx: &Context, limit: u64) -> (Vec<String>,
 async fn a_scan_gives_every_document_once() {
     let cluster = TestCluster::start().await;
     for n in 0..50 {
-        put(&cluster, &anonymous(), &format!("k{n:02}"), "{}", Condition::Absent).await.expect("inserted");
+        put(
+            &cluster,
+            &anonymous(),
+            &format!("k{n:02}"),
+            "{}",
+            Condition::Absent,
+        )
+        .await
+        .expect("inserted");
     }
     let expected: BTreeSet<String> = (0..50).map(|n| format!("k{n:02}")).collect();
     for limit in [0, 1, 7, 1_000] {
@@ -42,13 +58,19 @@ async fn a_scan_gives_every_document_once() {
 
 #[tokio::test]
 async fn pages_are_bounded_in_bytes_and_visits() {
-    let limits = Limits { scan_page_bytes: 300, scan_page_visits: 3, ..Limits::default() };
+    let limits = Limits {
+        scan_page_bytes: 300,
+        scan_page_visits: 3,
+        ..Limits::default()
+    };
     let cluster = TestCluster::with_nodes(1, limits).await;
     let root = cluster.root().await;
     let hidden = r#"{"acl":{"read":{"/db/User/1":"allow"}}}"#;
     for n in 0..20 {
         let text = if n % 2 == 0 { "{}" } else { hidden };
-        put(&cluster, &root, &n.to_string(), text, Condition::Absent).await.expect("inserted");
+        put(&cluster, &root, &n.to_string(), text, Condition::Absent)
+            .await
+            .expect("inserted");
     }
     let (found, pages) = keys(&cluster, &anonymous(), 0).await;
     assert_eq!(found.len(), 10);
@@ -60,27 +82,81 @@ async fn pages_are_bounded_in_bytes_and_visits() {
 async fn a_start_key_stays_in_its_shard() {
     let cluster = TestCluster::start().await;
     for n in 0..5 {
-        put(&cluster, &anonymous(), &format!("{{t}}{n}"), "{}", Condition::Absent).await.expect("inserted");
-        put(&cluster, &anonymous(), &format!("other{n}"), "{}", Condition::Absent).await.expect("inserted");
+        put(
+            &cluster,
+            &anonymous(),
+            &format!("{{t}}{n}"),
+            "{}",
+            Condition::Absent,
+        )
+        .await
+        .expect("inserted");
+        put(
+            &cluster,
+            &anonymous(),
+            &format!("other{n}"),
+            "{}",
+            Condition::Absent,
+        )
+        .await
+        .expect("inserted");
     }
-    let range = ScanRange { limit: 2, continuation: None, start_key: Some("{t}2".to_owned()) };
-    let page = cluster.service.scan(&anonymous(), "Demo", range).await.expect("page");
-    let first: Vec<_> = page.documents.iter().map(|document| document.key.as_str()).collect();
+    let range = ScanRange {
+        limit: 2,
+        continuation: None,
+        start_key: Some("{t}2".to_owned()),
+    };
+    let page = cluster
+        .service
+        .scan(&anonymous(), "Demo", range)
+        .await
+        .expect("page");
+    let first: Vec<_> = page
+        .documents
+        .iter()
+        .map(|document| document.key.as_str())
+        .collect();
     assert_eq!(first, ["{t}2", "{t}3"]);
-    let range = ScanRange { limit: 0, continuation: page.continuation, start_key: None };
-    let rest = cluster.service.scan(&anonymous(), "Demo", range).await.expect("page");
+    let range = ScanRange {
+        limit: 0,
+        continuation: page.continuation,
+        start_key: None,
+    };
+    let rest = cluster
+        .service
+        .scan(&anonymous(), "Demo", range)
+        .await
+        .expect("page");
     assert_eq!(rest.continuation, None);
     let shard = cluster.shard_of("Demo", "{t}2");
-    assert!(rest.documents.iter().all(|document| cluster.shard_of("Demo", &document.key) == shard));
-    assert_eq!(rest.documents.first().map(|document| document.key.as_str()), Some("{t}4"));
+    assert!(
+        rest.documents
+            .iter()
+            .all(|document| cluster.shard_of("Demo", &document.key) == shard)
+    );
+    assert_eq!(
+        rest.documents.first().map(|document| document.key.as_str()),
+        Some("{t}4")
+    );
 }
 
 #[tokio::test]
 async fn bad_scans_are_refused() {
     let cluster = TestCluster::start().await;
-    let range = ScanRange { continuation: Some(bytes::Bytes::from_static(b"\xff")), ..ScanRange::default() };
-    let error = cluster.service.scan(&anonymous(), "Demo", range).await.expect_err("refused");
+    let range = ScanRange {
+        continuation: Some(bytes::Bytes::from_static(b"\xff")),
+        ..ScanRange::default()
+    };
+    let error = cluster
+        .service
+        .scan(&anonymous(), "Demo", range)
+        .await
+        .expect_err("refused");
     assert_eq!(error.code, ErrorCode::BadRequest);
-    let error = cluster.service.scan(&anonymous(), "Nope", ScanRange::default()).await.expect_err("refused");
+    let error = cluster
+        .service
+        .scan(&anonymous(), "Nope", ScanRange::default())
+        .await
+        .expect_err("refused");
     assert_eq!(error.code, ErrorCode::BucketNotFound);
 }

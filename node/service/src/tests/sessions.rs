@@ -15,7 +15,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 const START: u32 = (START_US / 1_000_000) as u32;
 
 fn limits() -> Limits {
-    Limits { token_short_life: 60 * MINUTE, token_long_life: 24 * 60 * MINUTE, ..Limits::default() }
+    Limits {
+        token_short_life: 60 * MINUTE,
+        token_long_life: 24 * 60 * MINUTE,
+        ..Limits::default()
+    }
 }
 
 /// Adds a user with a password, as registration will.
@@ -32,9 +36,19 @@ async fn add_user(cluster: &TestCluster, key: &str, name: &str, password: &str) 
         hidden: policy::hidden_password(&hash).into(),
         delete: false,
     };
-    let writes = Writes { database: "v1".to_owned(), writes: vec![write], batch: false };
-    let request = session.request(cluster.shard_of("User", key), None, Operation::Write(writes));
-    core.route(&session.state, &request, soon()).await.expect("inserted");
+    let writes = Writes {
+        database: "v1".to_owned(),
+        writes: vec![write],
+        batch: false,
+    };
+    let request = session.request(
+        cluster.shard_of("User", key),
+        None,
+        Operation::Write(writes),
+    );
+    core.route(&session.state, &request, soon())
+        .await
+        .expect("inserted");
 }
 
 fn claims(cluster: &TestCluster, token: &str) -> token::Claims {
@@ -44,10 +58,17 @@ fn claims(cluster: &TestCluster, token: &str) -> token::Claims {
 #[tokio::test]
 async fn root_logs_in_and_is_an_admin() {
     let cluster = TestCluster::with_nodes(1, limits()).await;
-    let session = cluster.service.login(&anonymous(), "root", PASSWORD).await.expect("logged in");
+    let session = cluster
+        .service
+        .login(&anonymous(), "root", PASSWORD)
+        .await
+        .expect("logged in");
     assert_eq!(json(&session.user)["id"], "/db/User/1");
     let claims = claims(&cluster, &session.token);
-    assert_eq!((claims.user.as_str(), claims.roles.as_slice()), ("1", &["1".to_owned()][..]));
+    assert_eq!(
+        (claims.user.as_str(), claims.roles.as_slice()),
+        ("1", &["1".to_owned()][..])
+    );
     assert_eq!((claims.created, claims.expires), (START, START + 3_600));
     assert!(claims.principal().is_admin());
 }
@@ -55,8 +76,16 @@ async fn root_logs_in_and_is_an_admin() {
 #[tokio::test]
 async fn wrong_names_and_passwords_are_alike() {
     let cluster = TestCluster::start().await;
-    let password = cluster.service.login(&anonymous(), "root", "guess").await.expect_err("wrong password");
-    let name = cluster.service.login(&anonymous(), "nobody", PASSWORD).await.expect_err("wrong name");
+    let password = cluster
+        .service
+        .login(&anonymous(), "root", "guess")
+        .await
+        .expect_err("wrong password");
+    let name = cluster
+        .service
+        .login(&anonymous(), "nobody", PASSWORD)
+        .await
+        .expect_err("wrong name");
     assert_eq!(password, name);
     assert_eq!(password.code, ErrorCode::BadCredentials);
 }
@@ -67,41 +96,105 @@ async fn an_ordinary_user_has_its_roles_and_loses_them_when_the_token_is_renewed
     let (service, root) = (&cluster.service, cluster.root().await);
     add_user(&cluster, "10", "ann", "pw").await;
     let role = r#"{"name":"staff","users":["/db/User/10"]}"#;
-    service.put(&root, "Role", Some("20"), body(role), Condition::Absent).await.expect("inserted");
+    service
+        .put(&root, "Role", Some("20"), body(role), Condition::Absent)
+        .await
+        .expect("inserted");
     let secret = r#"{"acl":{"read":{"/db/Role/20":"allow"},"write":{"/db/Role/3":"allow"}}}"#;
-    service.put(&root, "Demo", Some("k"), body(secret), Condition::Absent).await.expect("inserted");
+    service
+        .put(&root, "Demo", Some("k"), body(secret), Condition::Absent)
+        .await
+        .expect("inserted");
 
-    let session = service.login(&anonymous(), "ann", "pw").await.expect("logged in");
+    let session = service
+        .login(&anonymous(), "ann", "pw")
+        .await
+        .expect("logged in");
     assert_eq!(claims(&cluster, &session.token).roles, ["20"]);
     let ann = with_token(&session.token);
-    service.get(&ann, "Demo", "k", Consistency::Linearizable).await.expect("by role");
-    service.put(&ann, "Demo", Some("k"), body(secret), Condition::Exists).await.expect("by being logged in");
+    service
+        .get(&ann, "Demo", "k", Consistency::Linearizable)
+        .await
+        .expect("by role");
+    service
+        .put(&ann, "Demo", Some("k"), body(secret), Condition::Exists)
+        .await
+        .expect("by being logged in");
     let refused = service.add_schema(&ann, body("[]")).await;
-    assert_eq!(refused.map_err(|error| error.code), Err(ErrorCode::PermissionDenied));
+    assert_eq!(
+        refused.map_err(|error| error.code),
+        Err(ErrorCode::PermissionDenied)
+    );
 
-    service.put(&root, "Role", Some("20"), body(r#"{"users":[]}"#), Condition::Exists).await.expect("replaced");
-    service.get(&ann, "Demo", "k", Consistency::Linearizable).await.expect("the token still says so");
+    service
+        .put(
+            &root,
+            "Role",
+            Some("20"),
+            body(r#"{"users":[]}"#),
+            Condition::Exists,
+        )
+        .await
+        .expect("replaced");
+    service
+        .get(&ann, "Demo", "k", Consistency::Linearizable)
+        .await
+        .expect("the token still says so");
     let renewed = service.me(&ann).await.expect("renewed");
-    let gone = service.get(&with_token(&renewed.token), "Demo", "k", Consistency::Linearizable).await;
-    assert_eq!(gone.map_err(|error| error.code), Err(ErrorCode::ObjectNotFound));
+    let gone = service
+        .get(
+            &with_token(&renewed.token),
+            "Demo",
+            "k",
+            Consistency::Linearizable,
+        )
+        .await;
+    assert_eq!(
+        gone.map_err(|error| error.code),
+        Err(ErrorCode::ObjectNotFound)
+    );
 }
 
 #[tokio::test]
 async fn a_renewed_token_keeps_its_session_and_never_expires_earlier() {
     let cluster = TestCluster::with_nodes(1, limits()).await;
-    let first = cluster.service.login(&anonymous(), "root", PASSWORD).await.expect("logged in").token;
+    let first = cluster
+        .service
+        .login(&anonymous(), "root", PASSWORD)
+        .await
+        .expect("logged in")
+        .token;
     cluster.clock.advance(10 * MINUTE);
-    let second = cluster.service.me(&with_token(&first)).await.expect("renewed").token;
+    let second = cluster
+        .service
+        .me(&with_token(&first))
+        .await
+        .expect("renewed")
+        .token;
     let (a, b) = (claims(&cluster, &first), claims(&cluster, &second));
     assert_eq!((b.created, b.expires), (a.created, a.expires + 600));
     // Towards the end of the session there is nothing to add.
     cluster.clock.advance(23 * 60 * MINUTE + 30 * MINUTE);
-    let third = cluster.service.me(&with_token(&second)).await.expect("renewed").token;
+    let third = cluster
+        .service
+        .me(&with_token(&second))
+        .await
+        .expect("renewed")
+        .token;
     assert_eq!(claims(&cluster, &third).expires, START + 24 * 3_600);
-    let fourth = cluster.service.me(&with_token(&third)).await.expect("renewed").token;
+    let fourth = cluster
+        .service
+        .me(&with_token(&third))
+        .await
+        .expect("renewed")
+        .token;
     assert_eq!(claims(&cluster, &fourth).expires, START + 24 * 3_600);
     cluster.clock.advance(60 * MINUTE);
-    let over = cluster.service.me(&with_token(&fourth)).await.expect_err("the session is over");
+    let over = cluster
+        .service
+        .me(&with_token(&fourth))
+        .await
+        .expect_err("the session is over");
     assert_eq!(over.code, ErrorCode::BadCredentials);
 }
 
@@ -110,20 +203,40 @@ async fn past_its_short_life_a_token_is_believed_only_after_a_look_at_the_user()
     let cluster = TestCluster::with_nodes(1, limits()).await;
     let (service, root) = (&cluster.service, cluster.root().await);
     add_user(&cluster, "10", "ann", "pw").await;
-    let ann = with_token(&service.login(&anonymous(), "ann", "pw").await.expect("logged in").token);
+    let ann = with_token(
+        &service
+            .login(&anonymous(), "ann", "pw")
+            .await
+            .expect("logged in")
+            .token,
+    );
     let own = |ctx: &Context| {
         let ctx = ctx.clone();
-        async move { service.get(&ctx, "User", "10", Consistency::Linearizable).await.map_err(|error| error.code) }
+        async move {
+            service
+                .get(&ctx, "User", "10", Consistency::Linearizable)
+                .await
+                .map_err(|error| error.code)
+        }
     };
     let banned = r#"{"inactive":true,"acl":{"read":{"/db/User/10":"allow"}}}"#;
-    service.put(&root, "User", Some("10"), body(banned), Condition::Exists).await.expect("banned");
+    service
+        .put(&root, "User", Some("10"), body(banned), Condition::Exists)
+        .await
+        .expect("banned");
     own(&ann).await.expect("not looked at yet");
     cluster.clock.advance(61 * MINUTE);
     assert_eq!(own(&ann).await, Err(ErrorCode::BadCredentials));
     let login = service.login(&anonymous(), "ann", "pw").await;
-    assert_eq!(login.map_err(|error| error.code), Err(ErrorCode::BadCredentials));
+    assert_eq!(
+        login.map_err(|error| error.code),
+        Err(ErrorCode::BadCredentials)
+    );
     // Root's token is as old, but root is well.
-    service.get(&root, "User", "1", Consistency::Linearizable).await.expect("looked up again");
+    service
+        .get(&root, "User", "1", Consistency::Linearizable)
+        .await
+        .expect("looked up again");
 }
 
 #[tokio::test]
@@ -138,10 +251,23 @@ async fn connect_never_fails_for_a_bad_token() {
         assert_eq!((without.token, without.user), (None, None));
         assert_eq!(without.schema, with.schema);
     }
-    let refused = service.get(&with_token("nonsense"), "Demo", "k", Consistency::Linearizable).await;
-    assert_eq!(refused.map_err(|error| error.code), Err(ErrorCode::BadCredentials));
+    let refused = service
+        .get(
+            &with_token("nonsense"),
+            "Demo",
+            "k",
+            Consistency::Linearizable,
+        )
+        .await;
+    assert_eq!(
+        refused.map_err(|error| error.code),
+        Err(ErrorCode::BadCredentials)
+    );
     let refused = service.me(&anonymous()).await;
-    assert_eq!(refused.map_err(|error| error.code), Err(ErrorCode::BadCredentials));
+    assert_eq!(
+        refused.map_err(|error| error.code),
+        Err(ErrorCode::BadCredentials)
+    );
     service.logout(&good).await.expect("nothing to do");
 }
 
@@ -149,23 +275,43 @@ async fn connect_never_fails_for_a_bad_token() {
 async fn connect_goes_on_without_a_metadata_leader() {
     let cluster = TestCluster::start().await;
     cluster.world.elect(proto::ShardId::META, None);
-    let connected = cluster.service.connect(&anonymous()).await.expect("from the local copy");
-    assert!(connected.schema.as_array().is_some_and(|classes| !classes.is_empty()));
+    let connected = cluster
+        .service
+        .connect(&anonymous())
+        .await
+        .expect("from the local copy");
+    assert!(
+        connected
+            .schema
+            .as_array()
+            .is_some_and(|classes| !classes.is_empty())
+    );
 }
 
 #[tokio::test]
 async fn before_founding_everything_is_unavailable() {
     let cluster = TestCluster::unfounded(1, Limits::default());
-    let error = cluster.service.get(&anonymous(), "Demo", "k", Consistency::Linearizable).await.expect_err("not founded");
+    let error = cluster
+        .service
+        .get(&anonymous(), "Demo", "k", Consistency::Linearizable)
+        .await
+        .expect_err("not founded");
     assert_eq!(error.code, ErrorCode::Unavailable);
     assert!(cluster.service.ready().is_err());
-    assert_eq!(cluster.service.cluster_status().health, crate::status::Health::Uninitialized);
+    assert_eq!(
+        cluster.service.cluster_status().health,
+        crate::status::Health::Uninitialized
+    );
 }
 
 #[tokio::test]
 async fn founding_twice_is_founding_once() {
     let cluster = TestCluster::with_nodes(3, Limits::default()).await;
-    let again = cluster.node(2).init_cluster(cluster.init_request()).await.expect("found founded");
+    let again = cluster
+        .node(2)
+        .init_cluster(cluster.init_request())
+        .await
+        .expect("found founded");
     assert!(!again.created);
     assert_eq!(again.root_password, None);
     assert_eq!(cluster.metadata().cluster_id, again.cluster_id);
@@ -177,17 +323,50 @@ async fn founding_checks_what_it_is_asked() {
     let cluster = TestCluster::unfounded(1, Limits::default());
     let good = cluster.init_request();
     for bad in [
-        InitRequest { shards: 3, ..good.clone() },
-        InitRequest { shards: 2_048, ..good.clone() },
-        InitRequest { replicas: Some(2), ..good.clone() },
-        InitRequest { replicas: Some(0), ..good.clone() },
-        InitRequest { root_password: Some("root".to_owned()), ..good.clone() },
-        InitRequest { root_password: Some(String::new()), ..good.clone() },
+        InitRequest {
+            shards: 3,
+            ..good.clone()
+        },
+        InitRequest {
+            shards: 2_048,
+            ..good.clone()
+        },
+        InitRequest {
+            replicas: Some(2),
+            ..good.clone()
+        },
+        InitRequest {
+            replicas: Some(0),
+            ..good.clone()
+        },
+        InitRequest {
+            root_password: Some("root".to_owned()),
+            ..good.clone()
+        },
+        InitRequest {
+            root_password: Some(String::new()),
+            ..good.clone()
+        },
     ] {
-        let error = cluster.service.init_cluster(bad).await.expect_err("refused");
+        let error = cluster
+            .service
+            .init_cluster(bad)
+            .await
+            .expect_err("refused");
         assert_eq!(error.code, ErrorCode::BadRequest);
     }
-    let made = cluster.service.init_cluster(InitRequest { root_password: None, ..good }).await.expect("founded");
+    let made = cluster
+        .service
+        .init_cluster(InitRequest {
+            root_password: None,
+            ..good
+        })
+        .await
+        .expect("founded");
     let password = made.root_password.expect("made");
-    cluster.service.login(&anonymous(), "root", &password).await.expect("it works");
+    cluster
+        .service
+        .login(&anonymous(), "root", &password)
+        .await
+        .expect("it works");
 }

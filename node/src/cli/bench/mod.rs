@@ -299,7 +299,12 @@ impl Bench {
             clients,
             threads: usize::from(self.threads).min(clients),
             value_bytes: self.value_bytes as usize,
-            keys: Keys::new(self.distribution(), self.keys, clients as u64),
+            keys: Keys::new(
+                self.distribution(),
+                self.keys,
+                clients as u64,
+                rand::random(),
+            ),
             task,
             measure_from: from,
             stop_at: to,

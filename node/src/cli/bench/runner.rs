@@ -205,7 +205,7 @@ impl Worker {
             Operation::Insert => self.run.keys.fresh(),
             _ => self.run.keys.existing(&mut self.random),
         };
-        let key = key_name(number);
+        let key = self.run.keys.name(number);
         let started = Instant::now();
         let outcome = self.perform(operation, &key).await;
         self.record(operation, &key, started, outcome.as_ref().map(|_| ()));

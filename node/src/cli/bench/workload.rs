@@ -207,11 +207,13 @@ pub(super) struct Keys {
     next: AtomicU64,
     /// Newest keys that other clients may still be inserting.
     margin: u64,
+    /// Sets the inserted keys of this run apart from those of earlier ones.
+    run: u32,
 }
 
 impl Keys {
-    /// `loaded` keys exist; `clients` insert at once.
-    pub(super) fn new(distribution: Distribution, loaded: u64, clients: u64) -> Self {
+    /// `loaded` keys exist; `clients` insert at once; `run` differs between runs on the same bucket.
+    pub(super) fn new(distribution: Distribution, loaded: u64, clients: u64, run: u32) -> Self {
         let loaded = loaded.max(1);
         // Uniform choices need no sums over all ranks.
         let items = if distribution == Distribution::Uniform {
@@ -225,6 +227,7 @@ impl Keys {
             loaded,
             next: AtomicU64::new(loaded),
             margin: clients,
+            run,
         }
     }
 
@@ -248,9 +251,17 @@ impl Keys {
     pub(super) fn fresh(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// The key of a number.
+    pub(super) fn name(&self, number: u64) -> String {
+        if number < self.loaded {
+            return key_name(number);
+        }
+        format!("new{:06x}{:07}", self.run & 0xff_ffff, number - self.loaded)
+    }
 }
 
-/// The key of a number; all have the same length up to 10^12.
+/// The key of a loaded document; all have the same length up to 10^12 of them.
 pub(super) fn key_name(number: u64) -> String {
     format!("user{number:012}")
 }
@@ -295,20 +306,20 @@ mod tests {
 
     #[test]
     fn uniform_hits_all_keys_alike_and_zipfian_does_not() {
-        let uniform = counts(&Keys::new(Distribution::Uniform, 1000, 1), 100_000);
+        let uniform = counts(&Keys::new(Distribution::Uniform, 1000, 1, 0), 100_000);
         assert!(
             uniform[0] < 200 && uniform[999] > 30,
             "{} {}",
             uniform[0],
             uniform[999]
         );
-        let zipfian = counts(&Keys::new(Distribution::Zipfian, 1000, 1), 100_000);
+        let zipfian = counts(&Keys::new(Distribution::Zipfian, 1000, 1, 0), 100_000);
         assert!(zipfian[0] > 10_000, "{}", zipfian[0]);
     }
 
     #[test]
     fn latest_prefers_new_keys_but_none_that_may_be_missing() {
-        let keys = Keys::new(Distribution::Latest, 1000, 4);
+        let keys = Keys::new(Distribution::Latest, 1000, 4, 0);
         for _ in 0..10 {
             keys.fresh();
         }
@@ -326,7 +337,7 @@ mod tests {
             Distribution::Latest,
         ] {
             let mut random = SmallRng::seed_from_u64(3);
-            assert_eq!(Keys::new(distribution, 1, 64).existing(&mut random), 0);
+            assert_eq!(Keys::new(distribution, 1, 64, 0).existing(&mut random), 0);
         }
     }
 
@@ -347,5 +358,8 @@ mod tests {
     fn keys_have_one_length() {
         assert_eq!(key_name(0), "user000000000000");
         assert_eq!(key_name(999_999_999_999).len(), key_name(0).len());
+        let keys = Keys::new(Distribution::Uniform, 10, 1, 0xab12_3456);
+        assert_eq!(keys.name(9), key_name(9));
+        assert_eq!(keys.name(10), "new1234560000000");
     }
 }

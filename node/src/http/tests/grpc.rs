@@ -1,0 +1,160 @@
+//! gRPC on the client port.
+
+use bytes::Bytes;
+use proto::v1;
+use proto::v1::documents_client::DocumentsClient;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::harness::{cluster, unfounded};
+use crate::http::Limits;
+
+fn put(
+    key: &str,
+    json: &'static str,
+    condition: Option<v1::precondition::Condition>,
+) -> v1::PutRequest {
+    v1::PutRequest {
+        bucket: "Demo".into(),
+        key: key.into(),
+        json: Bytes::from_static(json.as_bytes()),
+        precondition: Some(v1::Precondition { condition }),
+        ..v1::PutRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn grpc_shares_the_port_and_the_documents() {
+    let cluster = cluster().await;
+    let mut client = DocumentsClient::new(cluster.app.clone());
+    let put_response = client
+        .put(put("a", r#"{"name":"x"}"#, None))
+        .await
+        .expect("put")
+        .into_inner();
+    let document = put_response.document.expect("document");
+    assert_eq!((document.version, document.key.as_str()), (1, "a"));
+    assert_eq!(cluster.get("/db/Demo/a").await.body, document.json);
+
+    let get = v1::GetRequest {
+        bucket: "Demo".into(),
+        key: "a".into(),
+        ..v1::GetRequest::default()
+    };
+    assert_eq!(
+        client.get(get).await.expect("get").into_inner().document,
+        Some(document)
+    );
+
+    let stale = put("a", "{}", Some(v1::precondition::Condition::Version(7)));
+    let status = client.put(stale).await.expect_err("stale");
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert_eq!(
+        status.metadata().get("larder-code").expect("code"),
+        "object_out_of_date"
+    );
+    assert_eq!(
+        status.metadata().get("larder-effect").expect("effect"),
+        "none"
+    );
+    assert!(status.metadata().contains_key("larder-request-id"));
+
+    client.put(put("b", "{}", None)).await.expect("put");
+    let scan = v1::ScanRequest {
+        bucket: "Demo".into(),
+        ..v1::ScanRequest::default()
+    };
+    let mut stream = client.scan(scan.clone()).await.expect("scan").into_inner();
+    let mut keys = Vec::new();
+    while let Some(page) = stream.message().await.expect("page") {
+        keys.extend(page.documents.into_iter().map(|document| document.key));
+    }
+    keys.sort();
+    assert_eq!(keys, ["a", "b"]);
+    let mut limited = client
+        .scan(v1::ScanRequest { limit: 1, ..scan })
+        .await
+        .expect("scan")
+        .into_inner();
+    let page = limited.message().await.expect("page").expect("first");
+    assert_eq!(page.documents.len(), 1);
+    assert!(!page.continuation.is_empty());
+    assert!(limited.message().await.expect("end").is_none());
+
+    let delete = v1::DeleteRequest {
+        bucket: "Demo".into(),
+        key: "a".into(),
+        ..v1::DeleteRequest::default()
+    };
+    assert!(
+        client
+            .delete(delete.clone())
+            .await
+            .expect("delete")
+            .into_inner()
+            .existed
+    );
+    assert!(
+        !client
+            .delete(delete)
+            .await
+            .expect("delete")
+            .into_inner()
+            .existed
+    );
+}
+
+#[tokio::test]
+async fn grpc_batches_need_one_shard() {
+    let cluster = cluster().await;
+    let mut client = DocumentsClient::new(cluster.app.clone());
+    let write = |key: &str| v1::BatchWrite {
+        bucket: "Demo".into(),
+        key: key.into(),
+        precondition: None,
+        operation: Some(v1::batch_write::Operation::Put(Bytes::from_static(b"{}"))),
+    };
+    let together = v1::BatchRequest {
+        writes: vec![write("{t}1"), write("{t}2")],
+        ..v1::BatchRequest::default()
+    };
+    assert_eq!(
+        client
+            .batch(together)
+            .await
+            .expect("batch")
+            .into_inner()
+            .documents
+            .len(),
+        2
+    );
+    let apart = v1::BatchRequest {
+        writes: (0..20).map(|n| write(&n.to_string())).collect(),
+        ..v1::BatchRequest::default()
+    };
+    let status = client.batch(apart).await.expect_err("cross shard");
+    assert_eq!(
+        status.metadata().get("larder-code").expect("code"),
+        "cross_shard"
+    );
+}
+
+#[tokio::test]
+async fn grpc_health_follows_readiness() {
+    let serving = |app: axum::Router| async move {
+        let request = HealthCheckRequest {
+            service: "larder.v1.Documents".into(),
+        };
+        HealthClient::new(app)
+            .check(request)
+            .await
+            .expect("check")
+            .into_inner()
+            .status()
+    };
+    let founded = cluster().await;
+    assert_eq!(serving(founded.app.clone()).await, ServingStatus::Serving);
+    let (_, node) = unfounded(Limits::default());
+    assert_eq!(serving(node.app.clone()).await, ServingStatus::NotServing);
+}
