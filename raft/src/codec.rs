@@ -88,7 +88,8 @@ pub(crate) fn stored_membership(stored: Option<&(Option<ids::LogId>, Bytes)>) ->
 pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
     let payload = match &entry.payload {
         EntryPayload::Blank => None,
-        EntryPayload::Normal(command) => Some(Payload::Command(command.0.clone())),
+        EntryPayload::Normal(command) if !command.entry.is_empty() => return command.entry.clone(),
+        EntryPayload::Normal(command) => Some(Payload::Command(command.bytes.clone())),
         EntryPayload::Membership(membership) => Some(Payload::Membership(membership_to_proto(membership))),
     };
     Bytes::from(log::Entry { id: Some(log_id_to_proto(&entry.log_id)), payload }.encode_to_vec())
@@ -97,11 +98,11 @@ pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
 /// # Errors
 /// [`Error::Wire`]: not an entry, or an entry without an id.
 pub(crate) fn decode_entry(bytes: Bytes) -> Result<Entry> {
-    let entry = log::Entry::decode(bytes).map_err(|_| Error::Wire("a log entry does not decode"))?;
+    let entry = log::Entry::decode(bytes.clone()).map_err(|_| Error::Wire("a log entry does not decode"))?;
     let log_id = log_id_from_proto(entry.id.ok_or(Error::Wire("a log entry has no id"))?);
     let payload = match entry.payload {
         None => EntryPayload::Blank,
-        Some(Payload::Command(command)) => EntryPayload::Normal(Command(command)),
+        Some(Payload::Command(command)) => EntryPayload::Normal(Command { bytes: command, entry: bytes }),
         Some(Payload::Membership(membership)) => EntryPayload::Membership(membership_from_proto(membership)?),
     };
     Ok(Entry { log_id, payload })
@@ -112,10 +113,49 @@ pub(crate) fn machine_entry(entry: Entry) -> storage::machine::Entry {
     let id = log_id_to_storage(&entry.log_id);
     let payload = match entry.payload {
         EntryPayload::Blank => storage::machine::Payload::Blank,
-        EntryPayload::Normal(command) => storage::machine::Payload::Command(command.0),
+        EntryPayload::Normal(command) => storage::machine::Payload::Command(command.bytes),
         EntryPayload::Membership(membership) => {
             storage::machine::Payload::Membership(Bytes::from(membership_to_proto(&membership).encode_to_vec()))
         }
     };
     storage::machine::Entry { id, payload }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(payload: EntryPayload<Command, u64, Member>) -> Entry {
+        Entry { log_id: log_id_from_storage(ids::LogId { term: 3, leader: 7, index: 11 }), payload }
+    }
+
+    #[test]
+    fn entries_come_back_and_are_encoded_once() {
+        let command = EntryPayload::Normal(Command::proposed(Bytes::from_static(b"set")));
+        let membership = membership_from_proto(log::Membership {
+            configs: vec![log::VoterSet { replicas: vec![1, 2] }],
+            nodes: [(1, 10), (2, 20), (3, 30)].into(),
+        });
+        let membership = EntryPayload::Membership(membership.expect("valid"));
+        for payload in [EntryPayload::Blank, command, membership] {
+            let sent = entry(payload);
+            let bytes = encode_entry(&sent);
+            let back = decode_entry(bytes.clone()).expect("decodes");
+            assert_eq!(back, sent);
+            assert_eq!(encode_entry(&back), bytes);
+        }
+    }
+
+    #[test]
+    fn the_bytes_that_were_read_are_the_bytes_that_are_sent() {
+        let bytes = encode_entry(&entry(EntryPayload::Normal(Command::proposed(Bytes::from_static(b"set")))));
+        let back = decode_entry(bytes.clone()).expect("decodes");
+        assert_eq!(encode_entry(&back).as_ptr(), bytes.as_ptr());
+    }
+
+    #[test]
+    fn malformed_entries_are_refused() {
+        assert!(decode_entry(Bytes::from_static(b"\xff\xff")).is_err());
+        assert!(decode_entry(Bytes::new()).is_err());
+    }
 }

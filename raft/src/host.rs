@@ -137,7 +137,7 @@ impl Host {
         let Ok(_permit) = group.permits().try_acquire() else {
             return Err(ProposeError::Overloaded);
         };
-        let write = group.raft().client_write(Command(command));
+        let write = group.raft().client_write(Command::proposed(command));
         match tokio::time::timeout_at(deadline, write).await {
             Ok(Ok(response)) => Ok(response.data.0),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {

@@ -18,8 +18,14 @@ openraft::declare_raft_types!(
 );
 
 /// An encoded `larder.log.v1` command.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Command(pub Bytes);
+#[derive(Clone)]
+pub(crate) struct Command {
+    /// The command.
+    pub(crate) bytes: Bytes,
+    /// The whole encoded entry that it was read from, of which `bytes` is a part; empty if it was just proposed.
+    /// Log and followers get these bytes as they are.
+    pub(crate) entry: Bytes,
+}
 
 /// What the state machine answered to a command; never leaves the process.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,9 +38,22 @@ pub(crate) struct Member {
     pub node: NodeId,
 }
 
+impl Command {
+    /// A command that is in no log yet.
+    pub(crate) fn proposed(bytes: Bytes) -> Self {
+        Self { bytes, entry: Bytes::new() }
+    }
+}
+
+impl PartialEq for Command {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({} bytes)", self.0.len())
+        write!(f, "Command({} bytes)", self.bytes.len())
     }
 }
 

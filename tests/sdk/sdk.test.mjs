@@ -94,7 +94,7 @@ for (const [index, url] of urls.entries()) {
     it('inserts and loads', async () => {
       const due = new Date('2026-03-04T05:06:07.089Z');
       const todo = new app[name]({
-        title: 'größe 😀', count: 3, done: false, due, tags: new app.List(['a', 'b']), marks: new app.Map([['x', 1]]),
+        title: 'größe 😀', count: 3, done: false, due, tags: ['a', 'b'], marks: new Map([['x', 1]]),
       });
       await todo.insert();
       assert.equal(todo.version, 1);

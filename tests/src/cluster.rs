@@ -343,18 +343,18 @@ impl Cluster {
     }
 
     /// kill -9; returns when the process is gone.
-    pub fn kill(&mut self, node: usize) {
+    pub async fn kill(&mut self, node: usize) {
         self.signal(node, Signal::SIGKILL);
-        self.end(node, GONE);
+        self.end(node, GONE).await;
     }
 
     /// kill -9 of all nodes at once.
-    pub fn kill_all(&mut self) {
+    pub async fn kill_all(&mut self) {
         for node in self.all() {
             self.signal(node, Signal::SIGKILL);
         }
         for node in self.all() {
-            self.end(node, GONE);
+            self.end(node, GONE).await;
         }
     }
 
@@ -362,9 +362,9 @@ impl Cluster {
     ///
     /// # Panics
     /// If it does not end.
-    pub fn stop(&mut self, node: usize) -> Option<i32> {
+    pub async fn stop(&mut self, node: usize) -> Option<i32> {
         self.signal(node, Signal::SIGTERM);
-        self.end(node, READY)
+        self.end(node, READY).await
     }
 
     /// SIGSTOP: the process stands still and keeps its connections.
@@ -377,17 +377,20 @@ impl Cluster {
         self.signal(node, Signal::SIGCONT);
     }
 
-    fn end(&mut self, node: usize, deadline: Duration) -> Option<i32> {
-        let process = std::mem::replace(&mut self.nodes[node].process, Process::Gone);
-        match process {
+    /// Waits without holding up the load that runs beside the test.
+    async fn end(&mut self, node: usize, deadline: Duration) -> Option<i32> {
+        let what = format!("node {node} ends");
+        match std::mem::replace(&mut self.nodes[node].process, Process::Gone) {
             Process::OfDev(pid) => {
-                let gone = within_blocking(deadline, || (!process::is_alive(pid)).then_some(()));
-                gone.unwrap_or_else(|| panic!("node {node} (pid {pid}) has not ended after {deadline:?}"));
+                eventually(&what, deadline, || async { (!process::is_alive(pid)).then_some(()) }).await;
                 None
             }
             Process::Ours(mut running) => {
-                let status = running.wait(deadline);
-                Some(status.unwrap_or_else(|| panic!("node {node} has not ended after {deadline:?}")))
+                let ended = || {
+                    let status = running.ended();
+                    async move { status }
+                };
+                Some(eventually(&what, deadline, ended).await)
             }
             Process::Gone => None,
         }

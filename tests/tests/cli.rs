@@ -380,7 +380,7 @@ async fn the_data_of_another_cluster() {
     let options = Options { root_password: Some("another cluster".to_owned()), ..Options::default() };
     let mut cluster = Cluster::start(options).await;
     cluster.api(0).put("/db/Demo/k").json(&json!({})).send().await.expect(200);
-    cluster.kill(2);
+    cluster.kill(2).await;
     // The third node's place, with the stranger's data.
     let mut command = cluster.start_command(2);
     command.env("LARDER_NODE__DATA_DIR", &stranger.data);

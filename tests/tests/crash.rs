@@ -52,7 +52,7 @@ async fn a_killed_leader_loses_nothing() {
     for round in 0..2 {
         let key = format!("load-{round}-0");
         let leader = cluster.leader_of("Demo", &key, round).await;
-        cluster.kill(leader);
+        cluster.kill(leader).await;
         // The shard goes on without it, and so does every other one that it led.
         let survivor = (leader + 1) % nodes.len();
         let probe = format!("/db/Demo/probe-{key}");
@@ -77,7 +77,7 @@ async fn a_killed_leader_loses_nothing() {
 async fn each_node_in_turn_may_be_killed_under_load() {
     let (mut cluster, nodes, load) = start().await;
     for node in cluster.all() {
-        cluster.kill(node);
+        cluster.kill(node).await;
         load.progress(some(), FAILOVER).await;
         cluster.spawn(node);
         load.progress(some(), FAILOVER).await;
@@ -95,7 +95,7 @@ async fn each_node_in_turn_may_be_killed_under_load() {
 async fn all_nodes_may_be_killed_at_once_under_load() {
     let (mut cluster, nodes, load) = start().await;
     for _ in 0..if is_soak() { 5 } else { 2 } {
-        cluster.kill_all();
+        cluster.kill_all().await;
         let restarted = Instant::now();
         for node in cluster.all() {
             cluster.spawn(node);
@@ -119,8 +119,8 @@ async fn without_a_quorum_nothing_is_acknowledged() {
     let mut cluster = Cluster::dev().await;
     let api = cluster.api(0);
     api.put("/db/Demo/quorum").json(&json!({ "n": 1 })).send().await.expect(200);
-    cluster.kill(1);
-    cluster.kill(2);
+    cluster.kill(1).await;
+    cluster.kill(2).await;
     let (read, write) = tokio::join!(
         api.get("/db/Demo/quorum").send(),
         api.put("/db/Demo/quorum").json(&json!({ "n": 2 })).send(),
@@ -159,7 +159,14 @@ async fn a_leader_that_was_paused_serves_nothing_stale() {
         nodes[0].put(&path).json(&json!({ "n": 1 })).send().await.expect(200);
         let old = cluster.leader_of("Demo", &key, 0).await;
         let other = (old + 1) % nodes.len();
+        let shard = cluster.status(other).await.shard_of("Demo", &key);
         cluster.pause(old);
+        let paused = cluster.nodes[old].id.clone();
+        eventually("another leader is elected", FAILOVER, || async {
+            let status = cluster.try_status(other).await?;
+            status.leader(shard).is_some_and(|leader| *leader != paused).then_some(())
+        })
+        .await;
         let newer = nodes[other].put(&path).json(&json!({ "n": 2 })).send().await.expect(200);
         cluster.resume(old);
         // At once: it has not yet heard of its successor.
@@ -182,7 +189,7 @@ async fn a_planned_stop_is_clean() {
     let load = Load::start(&nodes, "Demo", 6, 2);
     load.progress(60, FAILOVER).await;
     for node in cluster.all() {
-        assert_eq!(cluster.stop(node), Some(0), "exit status of node {node}");
+        assert_eq!(cluster.stop(node).await, Some(0), "exit status of node {node}");
         load.progress(60, FAILOVER).await;
         cluster.restart(node).await;
         cluster.healthy(READY).await;

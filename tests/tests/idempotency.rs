@@ -124,7 +124,7 @@ async fn across_a_kill(cluster: &mut Cluster, nodes: &[Api]) {
     let send = |node: usize| nodes[node].put(&path("kill")).idempotent("kill-1").json(&json!({ "a": 1 })).send();
     let first = send(0).await.expect(200);
     let leader = cluster.leader_of("Demo", "kill", 0).await;
-    cluster.kill(leader);
+    cluster.kill(leader).await;
     for node in cluster.all().filter(|node| *node != leader) {
         let again = send(node).await.expect(200);
         assert_eq!((again.version(), &again.body), (1, &first.body));
@@ -155,7 +155,7 @@ async fn exactly_once(cluster: &mut Cluster, nodes: &[Api]) {
         })
     };
     start.recv().await.expect("the writer is on its way");
-    cluster.kill(leader);
+    cluster.kill(leader).await;
     let repeated = writer.await.expect("every write was answered");
     assert!(repeated > 0, "the kill disturbed nobody: this run shows nothing");
     let end = nodes[(leader + 1) % 3].get(&path("once")).send().await.expect(200);

@@ -142,7 +142,7 @@ async fn logout(cluster: &Cluster) {
 
 /// The signing key is the cluster's, on disk, not a process's.
 async fn restart(cluster: &mut Cluster, root: &Api) {
-    cluster.kill_all();
+    cluster.kill_all().await;
     for node in cluster.all() {
         cluster.spawn(node);
     }

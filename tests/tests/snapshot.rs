@@ -44,7 +44,7 @@ async fn a_follower_that_missed_purged_logs_gets_a_snapshot() {
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
     let behind = 2;
     write(&nodes[0], 0..DOCUMENTS, "before").await;
-    cluster.kill(behind);
+    cluster.kill(behind).await;
 
     // What it misses: replaced, deleted, new and protected documents, a new class, a repeatable write.
     let root = cluster.root(0).await;
@@ -71,7 +71,7 @@ async fn a_follower_that_missed_purged_logs_gets_a_snapshot() {
 
     // It is a full member: the others may go, one after another, and a write it only knows from a snapshot stays done.
     for gone in [0, 1] {
-        cluster.kill(gone);
+        cluster.kill(gone).await;
         let again = once(&nodes[behind]).await.expect(200);
         assert_eq!(again.version(), 1);
         nodes[behind].put("/db/Later/1").json(&json!({})).send().await.expect(200);
@@ -86,7 +86,7 @@ async fn a_follower_that_missed_purged_logs_gets_a_snapshot() {
     assert_eq!(reborn.version(), 3);
 
     // What it received is on its disk.
-    cluster.kill(behind);
+    cluster.kill(behind).await;
     cluster.restart(behind).await;
     compare(&nodes, behind).await;
 }
@@ -114,7 +114,7 @@ async fn purging_under_load_loses_nothing() {
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
     let load = tests::load::Load::start(&nodes, "Demo", 8, 4);
     for node in cluster.all() {
-        cluster.kill(node);
+        cluster.kill(node).await;
         load.progress(100, READY).await;
         snapshot_and_purge(&cluster, (node + 1) % 3).await;
         cluster.spawn(node);
@@ -126,7 +126,7 @@ async fn purging_under_load_loses_nothing() {
     }
     let written = load.stop().await;
     written.verify(&nodes).await;
-    cluster.kill_all();
+    cluster.kill_all().await;
     for node in cluster.all() {
         cluster.spawn(node);
     }

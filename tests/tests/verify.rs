@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use proto::v1;
 use serde_json::Value;
 use tests::cluster::READY;
 use tests::process::Running;
-use tests::{Cluster, Options, eventually, is_soak};
+use tests::{Cluster, Options, eventually, grpc, is_soak};
 
 const SHARDS: u32 = 16;
 /// By promise.
@@ -25,12 +26,12 @@ async fn nothing_is_lost_while_each_node_in_turn_is_killed() {
         command.args(["--url", &node.client, "--admin", &node.admin]);
     }
     let mut bench = Running::spawn(&mut command, &log);
-    has_begun(&cluster, &mut bench).await;
+    has_begun(&cluster, &mut bench, clients).await;
 
     let mut kills = 0;
     while bench.ended().is_none() {
         let node = kills % cluster.nodes.len();
-        cluster.kill(node);
+        cluster.kill(node).await;
         kills += 1;
         cluster.restart(node).await;
         cluster.healthy(READY).await;
@@ -56,13 +57,16 @@ async fn nothing_is_lost_while_each_node_in_turn_is_killed() {
     eprintln!("{kills} kills, {verify}, longest write gaps {gaps:?}");
 }
 
-/// Waits until the bench has made its bucket and written to it.
-async fn has_begun(cluster: &Cluster, bench: &mut Running) {
+/// Waits until the bench has made its bucket and every client has written.
+async fn has_begun(cluster: &Cluster, bench: &mut Running, clients: usize) {
+    let wanted = v1::ScanRequest { bucket: "Bench".to_owned(), limit: clients as u64, ..Default::default() };
     eventually("the bench is at work", READY, || {
         let ended = bench.ended();
+        let request = grpc::request(wanted.clone(), None, None);
         async move {
             assert_eq!(ended, None, "the bench ended at once");
-            cluster.try_status(0).await?.buckets.contains_key("Bench").then_some(())
+            let found = grpc::scan(&mut grpc::documents(&cluster.nodes[0].client), request).await.ok()?;
+            (found.0.len() >= clients).then_some(())
         }
     })
     .await;

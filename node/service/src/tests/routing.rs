@@ -247,10 +247,10 @@ async fn a_node_without_a_replica_finds_the_leader_and_remembers_it() {
     for leader in [NodeId(2), NodeId(1)] {
         cluster.world.elect(shard, Some(leader));
         for _ in 0..2 {
-            let put =
-                cluster
-                    .node(3)
-                    .put(&anonymous(), "Demo", Some("k"), body("{}"), Condition::None);
+            let ctx = anonymous();
+            let put = cluster
+                .node(3)
+                .put(&ctx, "Demo", Some("k"), body("{}"), Condition::None);
             put.await.expect("found");
         }
         assert_eq!(cluster.node(3).core.router.leader(shard), Some(leader));
