@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["larder/v1/documents.proto", "larder/peer/v1/peer.proto", "larder/log/v1/log.proto"];
+    let files = [
+        "larder/v1/documents.proto",
+        "larder/peer/v1/peer.proto",
+        "larder/log/v1/log.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }
@@ -14,6 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     // Ordered maps: what lies in a log or a snapshot must encode to the same bytes on every replica.
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .btree_map(".")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -48,25 +48,42 @@ impl Db {
     /// # Errors
     /// If the cluster does not come up; the logs in the layout's folder say why.
     pub async fn install(layout: Layout) -> anyhow::Result<Db> {
-        ensure!(layout.binary.is_file(), "no binary at {}: build it, or give --binary", layout.binary.display());
+        ensure!(
+            layout.binary.is_file(),
+            "no binary at {}: build it, or give --binary",
+            layout.binary.display()
+        );
         std::fs::create_dir_all(&layout.dir)?;
         let base_port = free_base(layout.nodes)?;
-        let mut db = Db { processes: (0..layout.nodes).map(|_| None).collect(), base_port, layout };
+        let mut db = Db {
+            processes: (0..layout.nodes).map(|_| None).collect(),
+            base_port,
+            layout,
+        };
         for node in db.nodes() {
             std::fs::write(db.file(node, "toml"), db.configuration(node))?;
             db.start(node)?;
         }
         for node in db.nodes() {
-            db.wait_for(node, "/healthz", Duration::from_secs(30)).await?;
+            db.wait_for(node, "/healthz", Duration::from_secs(30))
+                .await?;
         }
         let body = json!({
             "shards": db.layout.shards, "replicas": db.layout.replicas, "demo": true,
             "rootPassword": format!("jepsen-{:016x}", rand::random::<u64>()),
         });
         let init = format!("http://{}/admin/v1/cluster/init", db.address(0, 2));
-        let request = reqwest::Client::new().post(init).header("content-type", "application/json").body(body.to_string());
+        let request = reqwest::Client::new()
+            .post(init)
+            .header("content-type", "application/json")
+            .body(body.to_string());
         let answer = request.send().await.context("cluster init")?;
-        ensure!(answer.status().is_success(), "cluster init: {} {}", answer.status(), answer.text().await?);
+        ensure!(
+            answer.status().is_success(),
+            "cluster init: {} {}",
+            answer.status(),
+            answer.text().await?
+        );
         for node in db.nodes() {
             db.wait_ready(node, Duration::from_secs(30)).await?;
         }
@@ -89,10 +106,19 @@ impl Db {
     /// If it runs already, or the binary cannot be started.
     pub fn start(&mut self, node: usize) -> anyhow::Result<()> {
         ensure!(self.processes[node].is_none(), "node {node} runs already");
-        let log = OpenOptions::new().create(true).append(true).open(self.file(node, "log"))?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.file(node, "log"))?;
         let mut command = Command::new(&self.layout.binary);
-        command.arg("start").arg("--config").arg(self.file(node, "toml"));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .arg("start")
+            .arg("--config")
+            .arg(self.file(node, "toml"));
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         self.processes[node] = Some(command.spawn().context("cannot start a node")?);
         Ok(())
     }
@@ -142,7 +168,10 @@ impl Db {
             if let Some(process) = process
                 && let Some(status) = process.try_wait()?
             {
-                bail!("node {node} ended by itself: {status}; see {}", self.layout.dir.display());
+                bail!(
+                    "node {node} ended by itself: {status}; see {}",
+                    self.layout.dir.display()
+                );
             }
         }
         Ok(())
@@ -157,7 +186,9 @@ impl Db {
     }
 
     async fn wait_for(&self, node: usize, path: &str, deadline: Duration) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(1))
+            .build()?;
         let url = format!("http://{}{path}", self.address(node, 0));
         let end = Instant::now() + deadline;
         let mut last = "nobody listens".to_owned();
@@ -178,14 +209,23 @@ impl Db {
     /// If it does not answer.
     pub async fn health(&self, node: usize) -> anyhow::Result<String> {
         let url = format!("http://{}/admin/v1/cluster/status", self.address(node, 2));
-        let text = reqwest::Client::new().get(url).timeout(Duration::from_secs(5)).send().await?.text().await?;
+        let text = reqwest::Client::new()
+            .get(url)
+            .timeout(Duration::from_secs(5))
+            .send()
+            .await?
+            .text()
+            .await?;
         let status: Value = serde_json::from_str(&text)?;
         Ok(status["health"].as_str().unwrap_or_default().to_owned())
     }
 
     fn address(&self, node: usize, port: u16) -> String {
         // There are at most a few nodes.
-        format!("127.0.0.1:{}", self.base_port + node as u16 * PORT_STEP + port)
+        format!(
+            "127.0.0.1:{}",
+            self.base_port + node as u16 * PORT_STEP + port
+        )
     }
 
     fn file(&self, node: usize, kind: &str) -> PathBuf {
@@ -193,7 +233,10 @@ impl Db {
     }
 
     fn configuration(&self, node: usize) -> String {
-        let seeds: Vec<String> = self.nodes().map(|node| format!("{:?}", self.address(node, 1))).collect();
+        let seeds: Vec<String> = self
+            .nodes()
+            .map(|node| format!("{:?}", self.address(node, 1)))
+            .collect();
         let data = self.layout.dir.join(format!("n{}", node + 1));
         format!(
             "[node]\nname = \"n{}\"\ndata_dir = {:?}\n\n[listen]\nclient = {:?}\npeer = {:?}\nadmin = {:?}\n\n\
@@ -224,7 +267,8 @@ fn path_text(path: &Path) -> String {
 fn free_base(nodes: u16) -> anyhow::Result<u16> {
     for _ in 0..PORT_TRIES {
         let base = rand::rng().random_range(BASES);
-        let mut ports = (0..nodes).flat_map(|node| (0..PORTS_PER_NODE).map(move |port| base + node * PORT_STEP + port));
+        let mut ports = (0..nodes)
+            .flat_map(|node| (0..PORTS_PER_NODE).map(move |port| base + node * PORT_STEP + port));
         if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return Ok(base);
         }

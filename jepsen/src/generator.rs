@@ -24,10 +24,22 @@ struct Known {
 impl Generator {
     /// The generator of worker `worker` over `keys` registers.
     pub fn new(seed: u64, worker: u64, keys: u64) -> Generator {
-        let keys = (0..keys).map(|number| Known { key: register(number), version: None }).collect();
+        let keys = (0..keys)
+            .map(|number| Known {
+                key: register(number),
+                version: None,
+            })
+            .collect();
         // Workers of one seed differ, and neighbouring seeds share no worker.
-        let random = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(worker));
-        Generator { random, keys, next_value: worker * VALUES_PER_WORKER + 1 }
+        let random = StdRng::seed_from_u64(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .wrapping_add(worker),
+        );
+        Generator {
+            random,
+            keys,
+            next_value: worker * VALUES_PER_WORKER + 1,
+        }
     }
 
     /// The next operation.
@@ -36,9 +48,17 @@ impl Generator {
         let key = known.key.clone();
         let action = match (self.random.random_range(0..100), known.version) {
             (0..45, _) => Action::Read { key },
-            (45..75, Some(version)) => Action::Write { key, value: self.next_value, expected: Some(version) },
+            (45..75, Some(version)) => Action::Write {
+                key,
+                value: self.next_value,
+                expected: Some(version),
+            },
             (75..82, Some(expected)) => Action::Delete { key, expected },
-            _ => Action::Write { key, value: self.next_value, expected: None },
+            _ => Action::Write {
+                key,
+                value: self.next_value,
+                expected: None,
+            },
         };
         self.next_value += u64::from(matches!(action, Action::Write { .. }));
         action
@@ -46,7 +66,9 @@ impl Generator {
 
     /// Learns the version that an operation found or made, for later conditions.
     pub fn learn(&mut self, action: &Action, outcome: &Outcome) {
-        let Outcome::Ok { stored } = outcome else { return };
+        let Outcome::Ok { stored } = outcome else {
+            return;
+        };
         if let Some(known) = self.keys.iter_mut().find(|known| known.key == action.key()) {
             known.version = stored.and_then(|stored| stored.value.map(|_| stored.version));
         }
@@ -70,7 +92,10 @@ mod tests {
         (0..200)
             .map(|version| {
                 let action = generator.next_action();
-                let stored = Some(Stored { value: Some(1), version });
+                let stored = Some(Stored {
+                    value: Some(1),
+                    version,
+                });
                 generator.learn(&action, &Outcome::Ok { stored });
                 action
             })
@@ -104,7 +129,15 @@ mod tests {
         let count = |is: fn(&Action) -> bool| actions.iter().filter(|action| is(action)).count();
         assert!(count(|action| matches!(action, Action::Read { .. })) > 40);
         assert!(count(|action| matches!(action, Action::Write { expected: None, .. })) > 10);
-        assert!(count(|action| matches!(action, Action::Write { expected: Some(_), .. })) > 10);
+        assert!(
+            count(|action| matches!(
+                action,
+                Action::Write {
+                    expected: Some(_),
+                    ..
+                }
+            )) > 10
+        );
         assert!(count(|action| matches!(action, Action::Delete { .. })) > 2);
     }
 }

@@ -149,8 +149,12 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be made.
     pub fn create(path: &Path) -> anyhow::Result<Recorder> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Recorder { start: Instant::now(), file: Arc::new(Mutex::new(BufWriter::new(file))) })
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Recorder {
+            start: Instant::now(),
+            file: Arc::new(Mutex::new(BufWriter::new(file))),
+        })
     }
 
     /// Writes one line.
@@ -161,7 +165,14 @@ impl Recorder {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken under the lock, so that times grow with the lines.
         let time = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        serde_json::to_writer(&mut *file, &Event { time, process: process.to_owned(), kind })?;
+        serde_json::to_writer(
+            &mut *file,
+            &Event {
+                time,
+                process: process.to_owned(),
+                kind,
+            },
+        )?;
         Ok(file.write_all(b"\n")?)
     }
 
@@ -170,7 +181,11 @@ impl Recorder {
     /// # Errors
     /// If they cannot be written.
     pub fn flush(&self) -> anyhow::Result<()> {
-        Ok(self.file.lock().unwrap_or_else(PoisonError::into_inner).flush()?)
+        Ok(self
+            .file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush()?)
     }
 }
 
@@ -180,9 +195,11 @@ impl Recorder {
 /// If the file cannot be read, or a line is none of ours.
 pub fn read(path: &Path) -> anyhow::Result<Vec<Event>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let events = (1..).zip(BufReader::new(file).lines()).map(|(number, line)| {
-        serde_json::from_str(&line?).with_context(|| format!("{}:{number}", path.display()))
-    });
+    let events = (1..)
+        .zip(BufReader::new(file).lines())
+        .map(|(number, line)| {
+            serde_json::from_str(&line?).with_context(|| format!("{}:{number}", path.display()))
+        });
     events.collect()
 }
 
@@ -197,15 +214,29 @@ pub fn operations(events: &[Event]) -> anyhow::Result<Vec<Operation>> {
         match &event.kind {
             Kind::Fault { .. } => {}
             Kind::Invoke { action } => {
-                let outcome = Outcome::Info { error: "never completed".to_owned() };
+                let outcome = Outcome::Info {
+                    error: "never completed".to_owned(),
+                };
                 let before = open.insert(&event.process, operations.len());
-                ensure!(before.is_none(), "line {line}: {} has an open operation", event.process);
+                ensure!(
+                    before.is_none(),
+                    "line {line}: {} has an open operation",
+                    event.process
+                );
                 let (process, action) = (event.process.clone(), action.clone());
-                operations.push(Operation { process, action, invoked: line, completed: usize::MAX, outcome });
+                operations.push(Operation {
+                    process,
+                    action,
+                    invoked: line,
+                    completed: usize::MAX,
+                    outcome,
+                });
             }
             Kind::Complete { outcome } => {
                 let invoked = open.remove(event.process.as_str());
-                let invoked = invoked.with_context(|| format!("line {line}: {} has no open operation", event.process))?;
+                let invoked = invoked.with_context(|| {
+                    format!("line {line}: {} has no open operation", event.process)
+                })?;
                 let operation = &mut operations[invoked];
                 operation.outcome = outcome.clone();
                 // An unknown effect may still come: such an operation never ends.
@@ -223,11 +254,24 @@ mod tests {
     use super::*;
 
     fn event(process: &str, kind: Kind) -> Event {
-        Event { time: 0, process: process.to_owned(), kind }
+        Event {
+            time: 0,
+            process: process.to_owned(),
+            kind,
+        }
     }
 
     fn invoke(process: &str) -> Event {
-        event(process, Kind::Invoke { action: Action::Write { key: "k".to_owned(), value: 7, expected: Some(2) } })
+        event(
+            process,
+            Kind::Invoke {
+                action: Action::Write {
+                    key: "k".to_owned(),
+                    value: 7,
+                    expected: Some(2),
+                },
+            },
+        )
     }
 
     fn complete(process: &str, outcome: Outcome) -> Event {
@@ -241,32 +285,81 @@ mod tests {
         let recorder = Recorder::create(&path).expect("a file");
         let kinds = [
             invoke("0").kind,
-            Kind::Fault { fault: "kill".to_owned(), phase: "begin".to_owned(), nodes: vec![1] },
-            complete("0", Outcome::Ok { stored: Some(Stored { value: Some(7), version: 3 }) }).kind,
-            Kind::Invoke { action: Action::Read { key: "k".to_owned() } },
+            Kind::Fault {
+                fault: "kill".to_owned(),
+                phase: "begin".to_owned(),
+                nodes: vec![1],
+            },
+            complete(
+                "0",
+                Outcome::Ok {
+                    stored: Some(Stored {
+                        value: Some(7),
+                        version: 3,
+                    }),
+                },
+            )
+            .kind,
+            Kind::Invoke {
+                action: Action::Read {
+                    key: "k".to_owned(),
+                },
+            },
             complete("0", Outcome::Ok { stored: None }).kind,
-            Kind::Invoke { action: Action::Delete { key: "k".to_owned(), expected: 3 } },
-            complete("0", Outcome::Info { error: "timed out".to_owned() }).kind,
+            Kind::Invoke {
+                action: Action::Delete {
+                    key: "k".to_owned(),
+                    expected: 3,
+                },
+            },
+            complete(
+                "0",
+                Outcome::Info {
+                    error: "timed out".to_owned(),
+                },
+            )
+            .kind,
         ];
         for kind in &kinds {
             recorder.record("0", kind.clone()).expect("written");
         }
         recorder.flush().expect("written");
         let events = read(&path).expect("our own lines");
-        assert_eq!(events.iter().map(|event| event.kind.clone()).collect::<Vec<_>>(), kinds);
+        assert_eq!(
+            events
+                .iter()
+                .map(|event| event.kind.clone())
+                .collect::<Vec<_>>(),
+            kinds
+        );
         assert!(events.is_sorted_by_key(|event| event.time));
         let text = std::fs::read_to_string(&path).expect("text");
         assert_eq!(text.lines().count(), kinds.len());
-        assert!(text.starts_with(r#"{"time":"#) && text.contains(r#""event":"invoke","action":{"f":"write","key":"k""#), "{text}");
+        assert!(
+            text.starts_with(r#"{"time":"#)
+                && text.contains(r#""event":"invoke","action":{"f":"write","key":"k""#),
+            "{text}"
+        );
     }
 
     #[test]
     fn operations_know_their_lines_and_unknown_ones_never_end() {
         let ok = Outcome::Ok { stored: None };
-        let info = Outcome::Info { error: "lost".to_owned() };
-        let events = [invoke("0"), invoke("1"), complete("1", ok.clone()), complete("0", info), invoke("2")];
+        let info = Outcome::Info {
+            error: "lost".to_owned(),
+        };
+        let events = [
+            invoke("0"),
+            invoke("1"),
+            complete("1", ok.clone()),
+            complete("0", info),
+            invoke("2"),
+        ];
         let operations = operations(&events).expect("a well-formed history");
-        let ends: Vec<_> = operations.iter().map(|operation| (operation.invoked, operation.completed)).collect();
+        let ends: Vec<_> = operations
+            .iter()
+            .map(|operation| (operation.invoked, operation.completed))
+            .collect();
         assert_eq!(ends, [(0, usize::MAX), (1, 2), (4, usize::MAX)]);
         assert!(matches!(operations[2].outcome, Outcome::Info { .. }));
         assert_eq!(operations[1].outcome, ok);
@@ -279,6 +372,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let path = dir.path().join("history.jsonl");
         std::fs::write(&path, "{\"time\":0}\n").expect("a file");
-        assert!(read(&path).expect_err("not ours").to_string().contains("history.jsonl:1"));
+        assert!(
+            read(&path)
+                .expect_err("not ours")
+                .to_string()
+                .contains("history.jsonl:1")
+        );
     }
 }

@@ -28,7 +28,12 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "register")]
     workload: Workload,
     /// What is done to the cluster; may be empty
-    #[arg(long, value_delimiter = ',', default_value = "kill,pause", value_name = "FAULT,...")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "kill,pause",
+        value_name = "FAULT,..."
+    )]
     faults: Vec<String>,
     /// Repeats the plan of a run
     #[arg(long)]
@@ -70,8 +75,12 @@ enum Workload {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run(&arguments)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = runtime
+        .context("no runtime")
+        .and_then(|runtime| runtime.block_on(run(&arguments)));
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -86,11 +95,20 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let verdict = register::judge(&history::read(path)?)?;
         return Ok(report(&verdict, path));
     }
-    let faults = arguments.faults.iter().filter(|name| !name.is_empty()).map(|name| name.parse::<Fault>());
+    let faults = arguments
+        .faults
+        .iter()
+        .filter(|name| !name.is_empty())
+        .map(|name| name.parse::<Fault>());
     let faults = faults.collect::<anyhow::Result<Vec<_>>>()?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
-    let temporary = tempfile::Builder::new().prefix("larder-jepsen-").tempdir()?;
-    let dir = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let temporary = tempfile::Builder::new()
+        .prefix("larder-jepsen-")
+        .tempdir()?;
+    let dir = arguments
+        .dir
+        .clone()
+        .unwrap_or_else(|| temporary.path().to_owned());
     eprintln!("seed {seed}; repeat the plan with --seed {seed}");
 
     let mut db = Db::install(layout(arguments, dir.clone())?).await?;
@@ -109,7 +127,11 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     outcome?;
     let too_little = (verdict.counts.0 as f64) < OPERATIONS_PER_SECOND_MIN * arguments.time as f64;
     if code == ExitCode::SUCCESS && (too_little || !nemesis.missing().is_empty()) {
-        eprintln!("shows nothing: {} operations, faults that did not happen: {:?}", verdict.counts.0, nemesis.missing());
+        eprintln!(
+            "shows nothing: {} operations, faults that did not happen: {:?}",
+            verdict.counts.0,
+            nemesis.missing()
+        );
         return Ok(ExitCode::from(2));
     }
     Ok(code)
@@ -125,7 +147,11 @@ async fn attack(
 ) -> anyhow::Result<()> {
     let nodes: Vec<String> = db.nodes().map(|node| db.url(node)).collect();
     let end = Instant::now() + Duration::from_secs(arguments.time);
-    let options = register::Options { seed, workers: arguments.workers, keys: arguments.keys };
+    let options = register::Options {
+        seed,
+        workers: arguments.workers,
+        keys: arguments.keys,
+    };
     let load = match arguments.workload {
         Workload::Register => register::run(options, nodes.clone(), recorder.clone(), end),
     };
@@ -136,15 +162,31 @@ async fn attack(
 }
 
 fn layout(arguments: &Arguments, dir: PathBuf) -> anyhow::Result<Layout> {
-    let beside = || anyhow::Ok(std::env::current_exe()?.parent().unwrap_or(Path::new(".")).join("larder"));
+    let beside = || {
+        anyhow::Ok(
+            std::env::current_exe()?
+                .parent()
+                .unwrap_or(Path::new("."))
+                .join("larder"),
+        )
+    };
     let binary = arguments.binary.clone().map_or_else(beside, Ok)?;
     let (nodes, shards, replicas) = (arguments.nodes, arguments.shards, arguments.replicas);
-    Ok(Layout { binary, dir, nodes, shards, replicas })
+    Ok(Layout {
+        binary,
+        dir,
+        nodes,
+        shards,
+        replicas,
+    })
 }
 
 fn report(verdict: &Verdict, history: &Path) -> ExitCode {
     let (ok, failed, unknown) = verdict.counts;
-    println!("{ok} operations succeeded, {failed} were refused, {unknown} are unknown; history: {}", history.display());
+    println!(
+        "{ok} operations succeeded, {failed} were refused, {unknown} are unknown; history: {}",
+        history.display()
+    );
     for fault in verdict.faults.iter().take(SHOWN_MAX) {
         println!("FAULT {fault}");
     }
@@ -152,5 +194,9 @@ fn report(verdict: &Verdict, history: &Path) -> ExitCode {
         0 => println!("nothing wrong was found"),
         count => println!("{count} faults: NOT linearizable"),
     }
-    if verdict.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if verdict.faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    }
 }

@@ -21,9 +21,17 @@ const SHARD: ShardId = ShardId(1);
 struct Counter;
 
 impl Machine for Counter {
-    fn apply(&self, tx: &mut Transaction<'_>, _: storage::LogId, _: &Bytes) -> storage::Result<Bytes> {
+    fn apply(
+        &self,
+        tx: &mut Transaction<'_>,
+        _: storage::LogId,
+        _: &Bytes,
+    ) -> storage::Result<Bytes> {
         let column = storage::engine::Column::Documents;
-        let count = tx.get(column, b"count")?.map_or(0, |bytes| bytes.len() as u64) + 1;
+        let count = tx
+            .get(column, b"count")?
+            .map_or(0, |bytes| bytes.len() as u64)
+            + 1;
         tx.put(column, b"count", vec![b'x'; count as usize].into());
         Ok(Bytes::from(count.to_be_bytes().to_vec()))
     }
@@ -48,23 +56,37 @@ impl Cluster {
             nodes.push(start_node(&network, number).await);
         }
         let members: BTreeMap<_, _> = (1..=count).map(|n| (ReplicaId(n), NodeId(n))).collect();
-        nodes[0].host.initialize(SHARD, &members).await.expect("initialized");
+        nodes[0]
+            .host
+            .initialize(SHARD, &members)
+            .await
+            .expect("initialized");
         Self { network, nodes }
     }
 
     async fn leader(&self, among: &[usize]) -> usize {
         let deadline = deadline();
         loop {
-            let lead = among.iter().copied().find(|&at| self.nodes[at].host.is_leader(SHARD));
+            let lead = among
+                .iter()
+                .copied()
+                .find(|&at| self.nodes[at].host.is_leader(SHARD));
             // Elected is not enough: a quorum must have confirmed it since.
             if let Some(lead) = lead
-                && self.nodes[lead].host.read_barrier(SHARD, deadline).await.is_ok()
+                && self.nodes[lead]
+                    .host
+                    .read_barrier(SHARD, deadline)
+                    .await
+                    .is_ok()
             {
                 return lead;
             }
             assert!(Instant::now() < deadline, "no leader in time");
             let seen = self.nodes[among[0]].host.leader(SHARD);
-            self.nodes[among[0]].host.leader_changed(SHARD, seen, Instant::now() + Duration::from_millis(50)).await;
+            self.nodes[among[0]]
+                .host
+                .leader_changed(SHARD, seen, Instant::now() + Duration::from_millis(50))
+                .await;
         }
     }
 
@@ -80,7 +102,8 @@ impl Cluster {
 async fn start_node(network: &Network, number: u64) -> Node {
     let dir = tempfile::tempdir().expect("folder");
     let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("logs");
-    let engine = Arc::new(Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data"));
+    let engine =
+        Arc::new(Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data"));
     let host = Host::new(HostParts {
         node: NodeId(number),
         options: Options::default(),
@@ -90,12 +113,21 @@ async fn start_node(network: &Network, number: u64) -> Node {
         send_dir: dir.path().join("send"),
     })
     .expect("options");
-    let row = logs.directory().create_replica(SHARD, ReplicaId(number)).expect("row");
+    let row = logs
+        .directory()
+        .create_replica(SHARD, ReplicaId(number))
+        .expect("row");
     let replica = Replica::open(engine, Arc::new(Counter), SHARD, row.data).expect("replica");
     let log = logs.group(row.log).expect("log");
-    host.open_group(SHARD, ReplicaId(number), Arc::clone(&replica), log).await.expect("open");
+    host.open_group(SHARD, ReplicaId(number), Arc::clone(&replica), log)
+        .await
+        .expect("open");
     network.connect(NodeId(number), host.clone());
-    Node { host, replica, _dir: dir }
+    Node {
+        host,
+        replica,
+        _dir: dir,
+    }
 }
 
 fn deadline() -> Instant {
@@ -111,19 +143,40 @@ async fn a_command_is_applied_everywhere_and_read_back() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader(&[0, 1, 2]).await;
     for expected in 1..=20u64 {
-        let reply = cluster.nodes[leader].host.propose(SHARD, command(), deadline()).await.expect("applied");
+        let reply = cluster.nodes[leader]
+            .host
+            .propose(SHARD, command(), deadline())
+            .await
+            .expect("applied");
         assert_eq!(reply.as_ref(), expected.to_be_bytes());
     }
-    cluster.nodes[leader].host.read_barrier(SHARD, deadline()).await.expect("linearizable");
-    let index = cluster.nodes[leader].replica.applied().id.expect("applied").index;
+    cluster.nodes[leader]
+        .host
+        .read_barrier(SHARD, deadline())
+        .await
+        .expect("linearizable");
+    let index = cluster.nodes[leader]
+        .replica
+        .applied()
+        .id
+        .expect("applied")
+        .index;
     for at in 0..3 {
         cluster.applied(at, index).await;
-        assert_eq!(cluster.nodes[at].replica.applied().chain, cluster.nodes[leader].replica.applied().chain);
+        assert_eq!(
+            cluster.nodes[at].replica.applied().chain,
+            cluster.nodes[leader].replica.applied().chain
+        );
     }
     let follower = (leader + 1) % 3;
     assert_eq!(
-        cluster.nodes[follower].host.propose(SHARD, command(), deadline()).await,
-        Err(ProposeError::NotLeader { hint: Some(NodeId(leader as u64 + 1)) })
+        cluster.nodes[follower]
+            .host
+            .propose(SHARD, command(), deadline())
+            .await,
+        Err(ProposeError::NotLeader {
+            hint: Some(NodeId(leader as u64 + 1))
+        })
     );
 }
 
@@ -131,32 +184,72 @@ async fn a_command_is_applied_everywhere_and_read_back() {
 async fn a_cut_off_leader_refuses_reads_and_the_others_elect_one() {
     let cluster = Cluster::start(3).await;
     let old = cluster.leader(&[0, 1, 2]).await;
-    cluster.nodes[old].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    cluster.nodes[old]
+        .host
+        .propose(SHARD, command(), deadline())
+        .await
+        .expect("applied");
     cluster.network.cut(NodeId(old as u64 + 1));
     let soon = Instant::now() + Duration::from_millis(500);
     let read = cluster.nodes[old].host.read_barrier(SHARD, soon).await;
-    assert!(matches!(read, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })), "{read:?}");
+    assert!(
+        matches!(read, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })),
+        "{read:?}"
+    );
     let soon = Instant::now() + Duration::from_millis(500);
-    let lost = cluster.nodes[old].host.propose(SHARD, command(), soon).await;
-    assert!(matches!(lost, Err(ProposeError::Unknown | ProposeError::NotLeader { .. })), "{lost:?}");
+    let lost = cluster.nodes[old]
+        .host
+        .propose(SHARD, command(), soon)
+        .await;
+    assert!(
+        matches!(
+            lost,
+            Err(ProposeError::Unknown | ProposeError::NotLeader { .. })
+        ),
+        "{lost:?}"
+    );
     let others: Vec<_> = (0..3).filter(|at| *at != old).collect();
     let new = cluster.leader(&others).await;
-    cluster.nodes[new].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    cluster.nodes[new]
+        .host
+        .propose(SHARD, command(), deadline())
+        .await
+        .expect("applied");
     cluster.network.heal(NodeId(old as u64 + 1));
-    let index = cluster.nodes[new].replica.applied().id.expect("applied").index;
+    let index = cluster.nodes[new]
+        .replica
+        .applied()
+        .id
+        .expect("applied")
+        .index;
     cluster.applied(old, index).await;
-    assert_eq!(cluster.nodes[old].replica.applied().chain, cluster.nodes[new].replica.applied().chain);
+    assert_eq!(
+        cluster.nodes[old].replica.applied().chain,
+        cluster.nodes[new].replica.applied().chain
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over() {
     let cluster = Cluster::start(3).await;
     let old = cluster.leader(&[0, 1, 2]).await;
-    cluster.nodes[old].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    cluster.nodes[old]
+        .host
+        .propose(SHARD, command(), deadline())
+        .await
+        .expect("applied");
     let to = (old + 1) % 3;
-    cluster.nodes[old].host.transfer_leader(SHARD, ReplicaId(to as u64 + 1)).await.expect("asked");
+    cluster.nodes[old]
+        .host
+        .transfer_leader(SHARD, ReplicaId(to as u64 + 1))
+        .await
+        .expect("asked");
     assert_eq!(cluster.leader(&[to]).await, to);
-    cluster.nodes[to].host.propose(SHARD, command(), deadline()).await.expect("applied");
+    cluster.nodes[to]
+        .host
+        .propose(SHARD, command(), deadline())
+        .await
+        .expect("applied");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,17 +259,40 @@ async fn a_replica_that_lacks_purged_entries_gets_a_snapshot_while_writes_go_on(
     let late = (leader + 1) % 3;
     cluster.network.cut(NodeId(late as u64 + 1));
     for _ in 0..50 {
-        cluster.nodes[leader].host.propose(SHARD, command(), deadline()).await.expect("applied");
+        cluster.nodes[leader]
+            .host
+            .propose(SHARD, command(), deadline())
+            .await
+            .expect("applied");
     }
-    let purged = cluster.nodes[leader].host.snapshot(SHARD, true).await.expect("snapshot");
+    let purged = cluster.nodes[leader]
+        .host
+        .snapshot(SHARD, true)
+        .await
+        .expect("snapshot");
     assert!(purged >= 50);
     cluster.network.heal(NodeId(late as u64 + 1));
     for _ in 0..50 {
-        cluster.nodes[leader].host.propose(SHARD, command(), deadline()).await.expect("applied");
+        cluster.nodes[leader]
+            .host
+            .propose(SHARD, command(), deadline())
+            .await
+            .expect("applied");
     }
-    let index = cluster.nodes[leader].replica.applied().id.expect("applied").index;
+    let index = cluster.nodes[leader]
+        .replica
+        .applied()
+        .id
+        .expect("applied")
+        .index;
     cluster.applied(late, index).await;
-    assert_eq!(cluster.nodes[late].replica.applied().chain, cluster.nodes[leader].replica.applied().chain);
+    assert_eq!(
+        cluster.nodes[late].replica.applied().chain,
+        cluster.nodes[leader].replica.applied().chain
+    );
     let status = cluster.nodes[late].host.status(SHARD).expect("status");
-    assert!(status.purged >= purged, "the log before the snapshot is gone: {status:?}");
+    assert!(
+        status.purged >= purged,
+        "the log before the snapshot is gone: {status:?}"
+    );
 }

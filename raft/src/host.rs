@@ -86,7 +86,9 @@ impl Host {
             groups: RwLock::default(),
             opened: watch::Sender::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// This node.
@@ -100,8 +102,17 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Storage`] or [`Error::Stopped`]: the stored state cannot be recovered; nothing runs.
-    pub async fn open_group(&self, shard: ShardId, replica: ReplicaId, machine: Arc<Replica>, log: GroupLog) -> Result<()> {
-        if self.group(shard).is_some_and(|group| group.replica_id() == replica) {
+    pub async fn open_group(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        machine: Arc<Replica>,
+        log: GroupLog,
+    ) -> Result<()> {
+        if self
+            .group(shard)
+            .is_some_and(|group| group.replica_id() == replica)
+        {
             return Ok(());
         }
         let group = Group::open(&self.inner, shard, replica, machine, log).await?;
@@ -115,14 +126,23 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::NoGroup`], [`Error::Stopped`].
-    pub async fn initialize(&self, shard: ShardId, members: &BTreeMap<ReplicaId, NodeId>) -> Result<()> {
+    pub async fn initialize(
+        &self,
+        shard: ShardId,
+        members: &BTreeMap<ReplicaId, NodeId>,
+    ) -> Result<()> {
         let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
-        let members: BTreeMap<u64, Member> =
-            members.iter().map(|(replica, node)| (replica.0, Member { node: *node })).collect();
+        let members: BTreeMap<u64, Member> = members
+            .iter()
+            .map(|(replica, node)| (replica.0, Member { node: *node }))
+            .collect();
         match group.raft().initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(error)) => Err(Error::Refused(error.to_string())),
-            Err(RaftError::Fatal(fatal)) => Err(Error::Stopped { shard, cause: fatal.to_string() }),
+            Err(RaftError::Fatal(fatal)) => Err(Error::Stopped {
+                shard,
+                cause: fatal.to_string(),
+            }),
         }
     }
 
@@ -132,7 +152,12 @@ impl Host {
     ///
     /// # Errors
     /// [`ProposeError::Unknown`]: it may be applied, now or later. Any other: it was never appended.
-    pub async fn propose(&self, shard: ShardId, command: Bytes, deadline: Instant) -> Result<Bytes, ProposeError> {
+    pub async fn propose(
+        &self,
+        shard: ShardId,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, ProposeError> {
         let group = self.group(shard).ok_or(ProposeError::NoGroup)?;
         let Ok(_permit) = group.permits().try_acquire() else {
             return Err(ProposeError::Overloaded);
@@ -141,7 +166,9 @@ impl Host {
         match tokio::time::timeout_at(deadline, write).await {
             Ok(Ok(response)) => Ok(response.data.0),
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
-                Err(ProposeError::NotLeader { hint: to.leader_node.map(|member| member.node) })
+                Err(ProposeError::NotLeader {
+                    hint: to.leader_node.map(|member| member.node),
+                })
             }
             // Whatever helper also matches `LogEntryDiscarded` as a forward: it was appended, so it is unknown.
             Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
@@ -162,7 +189,9 @@ impl Host {
         match tokio::time::timeout_at(deadline, barrier).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
-                Err(ReadError::NotLeader { hint: to.leader_node.map(|member| member.node) })
+                Err(ReadError::NotLeader {
+                    hint: to.leader_node.map(|member| member.node),
+                })
             }
             Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
                 Err(ReadError::NoQuorum)
@@ -178,7 +207,8 @@ impl Host {
 
     /// Whether this node leads the shard, as far as it knows.
     pub fn is_leader(&self, shard: ShardId) -> bool {
-        self.leader(shard).is_some_and(|leader| leader.node == self.inner.node)
+        self.leader(shard)
+            .is_some_and(|leader| leader.node == self.inner.node)
     }
 
     /// Who leads the shard, as far as this node knows; `None` without a replica here, or during an election.
@@ -187,7 +217,12 @@ impl Host {
     }
 
     /// Waits until another leader than `seen` is known, or the deadline; gives who leads then.
-    pub async fn leader_changed(&self, shard: ShardId, seen: Option<Leader>, deadline: Instant) -> Option<Leader> {
+    pub async fn leader_changed(
+        &self,
+        shard: ShardId,
+        seen: Option<Leader>,
+        deadline: Instant,
+    ) -> Option<Leader> {
         let Some(group) = self.group(shard) else {
             tokio::time::sleep_until(deadline).await;
             return None;
@@ -230,17 +265,30 @@ impl Host {
     pub async fn transfer_leader(&self, shard: ShardId, to: ReplicaId) -> Result<()> {
         let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
         let asked = group.raft().trigger().transfer_leader(to.0).await;
-        asked.map_err(|fatal| Error::Stopped { shard, cause: fatal.to_string() })
+        asked.map_err(|fatal| Error::Stopped {
+            shard,
+            cause: fatal.to_string(),
+        })
     }
 
     /// Adds a member without a vote to a group that this node leads. Returns when the change is committed.
     ///
     /// # Errors
     /// [`Error::NoGroup`]. [`Error::Refused`]: not the leader, or another change is under way.
-    pub async fn add_learner(&self, shard: ShardId, replica: ReplicaId, node: NodeId) -> Result<()> {
+    pub async fn add_learner(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        node: NodeId,
+    ) -> Result<()> {
         let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
-        let added = group.raft().add_learner(replica.0, Member { node }, false).await;
-        added.map(|_| ()).map_err(|error| Error::Refused(error.to_string()))
+        let added = group
+            .raft()
+            .add_learner(replica.0, Member { node }, false)
+            .await;
+        added
+            .map(|_| ())
+            .map_err(|error| Error::Refused(error.to_string()))
     }
 
     /// Stops one group; what it holds on disk stays.
@@ -254,7 +302,13 @@ impl Host {
 
     /// Stops all groups. Proposals under way end as unknown.
     pub async fn shutdown(&self) {
-        let groups: Vec<_> = self.inner.groups.write().drain().map(|(_, group)| group).collect();
+        let groups: Vec<_> = self
+            .inner
+            .groups
+            .write()
+            .drain()
+            .map(|(_, group)| group)
+            .collect();
         self.inner.opened.send_modify(|count| *count += 1);
         futures::future::join_all(groups.iter().map(|group| stop(group))).await;
     }
@@ -267,7 +321,9 @@ impl Host {
 async fn stop(group: &Group) {
     match tokio::time::timeout(STOP_TIMEOUT, group.raft().shutdown()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(shard = %group.shard(), %error, "group did not stop cleanly"),
+        Ok(Err(error)) => {
+            tracing::warn!(shard = %group.shard(), %error, "group did not stop cleanly")
+        }
         Err(_) => tracing::warn!(shard = %group.shard(), "group did not stop in time"),
     }
 }

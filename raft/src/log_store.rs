@@ -32,8 +32,14 @@ impl LogStore {
         if from >= to {
             return Ok(Vec::new());
         }
-        let entries = self.log.read(from, to, bytes_max).map_err(io::Error::other)?;
-        entries.into_iter().map(|entry| codec::decode_entry(entry.bytes).map_err(io::Error::other)).collect()
+        let entries = self
+            .log
+            .read(from, to, bytes_max)
+            .map_err(io::Error::other)?;
+        entries
+            .into_iter()
+            .map(|entry| codec::decode_entry(entry.bytes).map_err(io::Error::other))
+            .collect()
     }
 
     fn bounds(&self, range: impl RangeBounds<u64>) -> (u64, u64) {
@@ -63,7 +69,10 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(from, to, usize::MAX)
     }
 
-    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + Send
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + Send
     where
         RB: RangeBounds<u64> + Clone + Debug + Send,
     {
@@ -103,8 +112,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let state = self.log.state();
         let last_purged_log_id = state.purged.map(codec::log_id_from_storage);
-        let last_log_id = state.last.map(codec::log_id_from_storage).or(last_purged_log_id);
-        Ok(LogState { last_purged_log_id, last_log_id })
+        let last_log_id = state
+            .last
+            .map(codec::log_id_from_storage)
+            .or(last_purged_log_id);
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -126,7 +141,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.log.save_committed(committed.as_ref().map(codec::log_id_to_storage));
+        self.log
+            .save_committed(committed.as_ref().map(codec::log_id_to_storage));
         Ok(())
     }
 
@@ -146,14 +162,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 bytes: codec::encode_entry(&entry),
             })
             .collect();
-        self.log.append(entries, Box::new(move |result| callback.io_completed(result))).map_err(io::Error::other)
+        self.log
+            .append(
+                entries,
+                Box::new(move |result| callback.io_completed(result)),
+            )
+            .map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
-        self.log.truncate_after(last_log_id.as_ref().map(codec::log_id_to_storage)).map_err(io::Error::other)
+        self.log
+            .truncate_after(last_log_id.as_ref().map(codec::log_id_to_storage))
+            .map_err(io::Error::other)
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        self.log.purge(codec::log_id_to_storage(&log_id)).map_err(io::Error::other)
+        self.log
+            .purge(codec::log_id_to_storage(&log_id))
+            .map_err(io::Error::other)
     }
 }

@@ -13,14 +13,14 @@ use openraft::entry::RaftEntry as _;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use prost::Message as _;
 use proto::peer::append_response::Result as AppendResult;
 use proto::peer::envelope::Body;
 use proto::peer::{self, raft_request, raft_response};
 use proto::{ReplicaId, ShardId};
-use prost::Message as _;
 use storage::snapshot;
 
 use crate::codec;
@@ -78,11 +78,24 @@ impl Client {
         request: raft_request::Request,
         timeout: Duration,
     ) -> Result<raft_response::Response, RPCError<TypeConfig>> {
-        let request = peer::RaftRequest { shard: self.shard.0, target: self.target.0, request: Some(request) };
-        let answer =
-            self.transport.call(self.node.node, Class::Consensus, Body::RaftRequest(request), timeout).await;
+        let request = peer::RaftRequest {
+            shard: self.shard.0,
+            target: self.target.0,
+            request: Some(request),
+        };
+        let answer = self
+            .transport
+            .call(
+                self.node.node,
+                Class::Consensus,
+                Body::RaftRequest(request),
+                timeout,
+            )
+            .await;
         match answer.map_err(rpc_error)? {
-            Body::RaftResponse(peer::RaftResponse { response: Some(response) }) => Ok(response),
+            Body::RaftResponse(peer::RaftResponse {
+                response: Some(response),
+            }) => Ok(response),
             _ => Err(malformed("not a raft response")),
         }
     }
@@ -98,7 +111,10 @@ impl Client {
             entries: request.entries.iter().map(codec::encode_entry).collect(),
             commit: request.leader_commit.as_ref().map(codec::log_id_to_proto),
         };
-        match self.call(raft_request::Request::Append(request), timeout).await? {
+        match self
+            .call(raft_request::Request::Append(request), timeout)
+            .await?
+        {
             raft_response::Response::Append(response) => append_response(response).map_err(wire),
             _ => Err(malformed("not an append response")),
         }
@@ -125,14 +141,18 @@ impl Client {
         snapshot: SnapshotOf<TypeConfig, SnapshotData>,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let SnapshotData::Source(replica) = snapshot.snapshot else {
-            return Err(StreamingError::Network(NetworkError::new(&AnyError::error("not a snapshot of this node"))));
+            return Err(StreamingError::Network(NetworkError::new(
+                &AnyError::error("not a snapshot of this node"),
+            )));
         };
         let store = self
             .transport
             .prepare_snapshot(self.node.node, self.shard, self.target)
             .await
             .map_err(|error| StreamingError::from(rpc_error(error)))?;
-        let dir = self.send_dir.join(format!("shard-{}-replica-{}", self.shard, self.target));
+        let dir = self
+            .send_dir
+            .join(format!("shard-{}-replica-{}", self.shard, self.target));
         let target = dir.clone();
         let manifest = self
             .pool
@@ -143,7 +163,11 @@ impl Client {
                 snapshot::write_files(&replica, store, &target)
             })
             .await
-            .unwrap_or_else(|| Err(storage::Error::Io(std::io::Error::other("the snapshot thread panicked"))))
+            .unwrap_or_else(|| {
+                Err(storage::Error::Io(std::io::Error::other(
+                    "the snapshot thread panicked",
+                )))
+            })
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         let membership = proto::log::Membership::decode(manifest.membership.1.clone())
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
@@ -151,8 +175,13 @@ impl Client {
             shard: self.shard.0,
             target: self.target.0,
             vote: Some(codec::vote_to_proto(&vote)),
-            last: Some(codec::log_id_to_proto(&codec::log_id_from_storage(manifest.last))),
-            membership_log_id: manifest.membership.0.map(|id| codec::log_id_to_proto(&codec::log_id_from_storage(id))),
+            last: Some(codec::log_id_to_proto(&codec::log_id_from_storage(
+                manifest.last,
+            ))),
+            membership_log_id: manifest
+                .membership
+                .0
+                .map(|id| codec::log_id_to_proto(&codec::log_id_from_storage(id))),
             membership: Some(membership),
             files: manifest
                 .files
@@ -165,8 +194,15 @@ impl Client {
                 .collect(),
             store: store.0,
         };
-        let files = manifest.files.iter().map(|file| file.path.clone()).collect();
-        let sent = self.transport.send_snapshot(self.node.node, header, files).await;
+        let files = manifest
+            .files
+            .iter()
+            .map(|file| file.path.clone())
+            .collect();
+        let sent = self
+            .transport
+            .send_snapshot(self.node.node, header, files)
+            .await;
         let _ = tokio::fs::remove_dir_all(&dir).await;
         let response = sent.map_err(|error| StreamingError::from(rpc_error(error)))?;
         let vote = codec::vote_from_proto(response.vote)
@@ -192,7 +228,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> BoxFuture<
         's,
-        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
     >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
@@ -202,20 +241,31 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let answers = input
             .map(move |request| {
                 let previous = request.prev_log_id;
-                let last = request.entries.last().map(openraft::Entry::log_id).or(previous);
-                let timeout = if request.entries.is_empty() { ttl } else { APPEND_TIMEOUT };
+                let last = request
+                    .entries
+                    .last()
+                    .map(openraft::Entry::log_id)
+                    .or(previous);
+                let timeout = if request.entries.is_empty() {
+                    ttl
+                } else {
+                    APPEND_TIMEOUT
+                };
                 async move { (client.append(request, timeout).await, previous, last) }
             })
             // In the order of the requests, so that answers can be matched without an id.
             .buffered(PIPELINE);
-        let ended = futures::stream::unfold((answers.boxed(), false), |(mut answers, ended)| async move {
-            if ended {
-                return None;
-            }
-            let (answer, previous, last) = answers.next().await?;
-            let (item, end) = stream_item(answer, previous, last);
-            Some((item, (answers, end)))
-        });
+        let ended = futures::stream::unfold(
+            (answers.boxed(), false),
+            |(mut answers, ended)| async move {
+                if ended {
+                    return None;
+                }
+                let (answer, previous, last) = answers.next().await?;
+                let (item, end) = stream_item(answer, previous, last);
+                Some((item, (answers, end)))
+            },
+        );
         Box::pin(async move { Ok(ended.boxed()) })
     }
 
@@ -224,7 +274,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.vote_call(raft_request::Request::Vote(vote_request(&rpc)), option.hard_ttl()).await
+        self.vote_call(
+            raft_request::Request::Vote(vote_request(&rpc)),
+            option.hard_ttl(),
+        )
+        .await
     }
 
     async fn pre_vote(
@@ -232,7 +286,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.vote_call(raft_request::Request::PreVote(vote_request(&rpc)), option.hard_ttl()).await
+        self.vote_call(
+            raft_request::Request::PreVote(vote_request(&rpc)),
+            option.hard_ttl(),
+        )
+        .await
     }
 
     async fn full_snapshot(
@@ -258,9 +316,14 @@ impl RaftNetworkV2<TypeConfig> for Client {
             to: *req.to_node_id(),
             last: req.last_log_id().map(codec::log_id_to_proto),
         };
-        match self.call(raft_request::Request::Transfer(request), option.hard_ttl()).await? {
+        match self
+            .call(raft_request::Request::Transfer(request), option.hard_ttl())
+            .await?
+        {
             // A refusal is not an error of the network; the sender only logs it.
-            raft_response::Response::Transfer(peer::TransferResponse { accepted: true }) => Ok(Ok(())),
+            raft_response::Response::Transfer(peer::TransferResponse { accepted: true }) => {
+                Ok(Ok(()))
+            }
             raft_response::Response::Transfer(_) => Err(malformed("the target did not take over")),
             _ => Err(malformed("not a transfer response")),
         }
@@ -272,7 +335,10 @@ fn stream_item(
     answer: Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>,
     previous: Option<LogId>,
     last: Option<LogId>,
-) -> (Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>, bool) {
+) -> (
+    Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>,
+    bool,
+) {
     match answer {
         Ok(response) => {
             let partial = matches!(&response, AppendEntriesResponse::PartialSuccess(matching) if *matching != last);
@@ -292,14 +358,18 @@ fn vote_request(rpc: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
     }
 }
 
-fn append_response(response: peer::AppendResponse) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
+fn append_response(
+    response: peer::AppendResponse,
+) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
     Ok(match response.result() {
         AppendResult::Success => AppendEntriesResponse::Success,
         AppendResult::Partial => {
             AppendEntriesResponse::PartialSuccess(response.matching.map(codec::log_id_from_proto))
         }
         AppendResult::Conflict => AppendEntriesResponse::Conflict,
-        AppendResult::HigherVote => AppendEntriesResponse::HigherVote(codec::vote_from_proto(response.vote)?),
+        AppendResult::HigherVote => {
+            AppendEntriesResponse::HigherVote(codec::vote_from_proto(response.vote)?)
+        }
     })
 }
 

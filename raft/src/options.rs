@@ -64,7 +64,10 @@ impl Options {
         let rules = [
             (
                 self.heartbeat * 2 < self.election_min,
-                format!("heartbeat {:?} must be under half of election_min {:?}", self.heartbeat, self.election_min),
+                format!(
+                    "heartbeat {:?} must be under half of election_min {:?}",
+                    self.heartbeat, self.election_min
+                ),
             ),
             (
                 self.heartbeat_min_interval <= self.heartbeat,
@@ -75,7 +78,10 @@ impl Options {
             ),
             (
                 self.election_min < self.election_max,
-                format!("election_min {:?} must be under election_max {:?}", self.election_min, self.election_max),
+                format!(
+                    "election_min {:?} must be under election_max {:?}",
+                    self.election_min, self.election_max
+                ),
             ),
             (
                 self.quorum_loss_probe >= self.election_max * 2,
@@ -84,7 +90,10 @@ impl Options {
                     self.quorum_loss_probe, self.election_max
                 ),
             ),
-            (self.proposals_in_flight_max > 0, "proposals_in_flight_max must not be 0".to_owned()),
+            (
+                self.proposals_in_flight_max > 0,
+                "proposals_in_flight_max must not be 0".to_owned(),
+            ),
         ];
         if let Some((_, message)) = rules.into_iter().find(|(holds, _)| !holds) {
             return Err(Error::Options(message));
@@ -111,7 +120,11 @@ impl Options {
             enable_leader_restore: Some(false),
             ..Config::default()
         };
-        Ok(Arc::new(config.validate().map_err(|error| Error::Options(error.to_string()))?))
+        Ok(Arc::new(
+            config
+                .validate()
+                .map_err(|error| Error::Options(error.to_string()))?,
+        ))
     }
 }
 
@@ -131,10 +144,34 @@ mod tests {
     #[test]
     fn each_broken_rule_is_named() {
         let broken = [
-            (Options { heartbeat: Duration::from_millis(300), ..Options::default() }, "heartbeat"),
-            (Options { election_max: Duration::from_millis(300), ..Options::default() }, "election_min"),
-            (Options { quorum_loss_probe: Duration::from_millis(900), ..Options::default() }, "quorum_loss_probe"),
-            (Options { proposals_in_flight_max: 0, ..Options::default() }, "proposals_in_flight_max"),
+            (
+                Options {
+                    heartbeat: Duration::from_millis(300),
+                    ..Options::default()
+                },
+                "heartbeat",
+            ),
+            (
+                Options {
+                    election_max: Duration::from_millis(300),
+                    ..Options::default()
+                },
+                "election_min",
+            ),
+            (
+                Options {
+                    quorum_loss_probe: Duration::from_millis(900),
+                    ..Options::default()
+                },
+                "quorum_loss_probe",
+            ),
+            (
+                Options {
+                    proposals_in_flight_max: 0,
+                    ..Options::default()
+                },
+                "proposals_in_flight_max",
+            ),
         ];
         for (options, name) in broken {
             let error = options.validate().expect_err(name).to_string();

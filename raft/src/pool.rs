@@ -31,7 +31,9 @@ impl Pool {
         let receive = Arc::new(Mutex::new(receive));
         for number in 0..threads.max(1) {
             let receive = Arc::clone(&receive);
-            thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work(&receive))?;
+            thread::Builder::new()
+                .name(format!("{name}-{number}"))
+                .spawn(move || work(&receive))?;
         }
         Ok(Self { jobs })
     }
@@ -39,7 +41,10 @@ impl Pool {
     /// Runs `job` on a thread of the pool; `None` if it panicked or the pool has ended.
     ///
     /// Dropping the future does not stop the job.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let (done, wait) = oneshot::channel();
         let job: Job = Box::new(move || {
             // Nobody may wait any more; the job's effects stand all the same.

@@ -53,7 +53,12 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     pub(crate) fn new(replica: Arc<Replica>, logs: Logs, pool: Pool, work_dir: PathBuf) -> Self {
-        Self { replica, logs, pool, work_dir }
+        Self {
+            replica,
+            logs,
+            pool,
+            work_dir,
+        }
     }
 
     async fn apply_batch(&self, batch: Batch) -> io::Result<()> {
@@ -128,15 +133,30 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { replica: Arc::clone(&self.replica), pool: self.pool.clone() }
+        Builder {
+            replica: Arc::clone(&self.replica),
+            pool: self.pool.clone(),
+        }
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
-        let (replica, logs, work_dir) = (Arc::clone(&self.replica), self.logs.clone(), self.work_dir.clone());
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<()> {
+        let (replica, logs, work_dir) = (
+            Arc::clone(&self.replica),
+            self.logs.clone(),
+            self.work_dir.clone(),
+        );
         self.pool
             .run(move || {
                 let (store, manifest, dir) = match data {
-                    SnapshotData::Received { store, manifest, dir } => (store, manifest, dir),
+                    SnapshotData::Received {
+                        store,
+                        manifest,
+                        dir,
+                    } => (store, manifest, dir),
                     SnapshotData::Source(from) => copied(&from, &replica, &logs, work_dir)?,
                 };
                 let installed = snapshot::install(&logs, &replica, store, &manifest);
@@ -150,7 +170,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .map_err(io::Error::other)
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
         let flushed = snapshot::recorded(&self.replica).map_err(io::Error::other)?;
         if flushed.id.is_none() {
             return Ok(None);
@@ -199,10 +221,19 @@ fn recorded_snapshot(
     flushed: &Applied,
 ) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
     let (last_log_id, last_membership) = position(flushed).map_err(io::Error::other)?;
-    let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
-    Ok(SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Source(Arc::clone(replica)) })
+    let meta = SnapshotMetaOf::<TypeConfig> {
+        last_log_id,
+        last_membership,
+    };
+    Ok(SnapshotOf::<TypeConfig, _> {
+        meta,
+        snapshot: SnapshotData::Source(Arc::clone(replica)),
+    })
 }
 
 fn position(applied: &Applied) -> Result<(Option<LogId>, StoredMembership), Error> {
-    Ok((applied.id.map(codec::log_id_from_storage), codec::stored_membership(applied.membership.as_ref())?))
+    Ok((
+        applied.id.map(codec::log_id_from_storage),
+        codec::stored_membership(applied.membership.as_ref())?,
+    ))
 }

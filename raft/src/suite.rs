@@ -22,7 +22,12 @@ use crate::type_config::TypeConfig;
 pub(crate) struct Echo;
 
 impl Machine for Echo {
-    fn apply(&self, _: &mut Transaction<'_>, _: storage::LogId, command: &Bytes) -> storage::Result<Bytes> {
+    fn apply(
+        &self,
+        _: &mut Transaction<'_>,
+        _: storage::LogId,
+        command: &Bytes,
+    ) -> storage::Result<Bytes> {
         Ok(command.clone())
     }
 }
@@ -34,9 +39,14 @@ struct Builder {
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("log database");
-        let row = logs.directory().create_replica(ShardId(1), ReplicaId(1)).expect("a directory row");
-        let replica = Replica::open((self.engine)(&dir), Arc::new(Echo), row.shard, row.data).expect("a replica");
+        let logs =
+            Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("log database");
+        let row = logs
+            .directory()
+            .create_replica(ShardId(1), ReplicaId(1))
+            .expect("a directory row");
+        let replica = Replica::open((self.engine)(&dir), Arc::new(Echo), row.shard, row.data)
+            .expect("a replica");
         let log = LogStore::new(logs.group(row.log).expect("a group log"));
         let pool = Pool::new("test-apply", 1).expect("a thread");
         let machine = StateMachine::new(replica, logs, pool, dir.path().join("work"));
@@ -47,12 +57,18 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_on_rocksdb() {
     let engine = |dir: &TempDir| -> Arc<dyn Engine> {
-        Arc::new(Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data database"))
+        Arc::new(
+            Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data database"),
+        )
     };
     Suite::test_all(Builder { engine }).await.expect("suite");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_on_memory() {
-    Suite::test_all(Builder { engine: |_| Arc::new(Memory::new()) }).await.expect("suite");
+    Suite::test_all(Builder {
+        engine: |_| Arc::new(Memory::new()),
+    })
+    .await
+    .expect("suite");
 }

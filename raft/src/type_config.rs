@@ -41,7 +41,10 @@ pub(crate) struct Member {
 impl Command {
     /// A command that is in no log yet.
     pub(crate) fn proposed(bytes: Bytes) -> Self {
-        Self { bytes, entry: Bytes::new() }
+        Self {
+            bytes,
+            entry: Bytes::new(),
+        }
     }
 }
 

@@ -21,14 +21,21 @@ pub fn larder() -> PathBuf {
         Some(path) => PathBuf::from(path),
         None => beside_the_test(),
     };
-    assert!(path.is_file(), "no larder binary at {}: run `cargo build -p larder` or set LARDER_BIN", path.display());
+    assert!(
+        path.is_file(),
+        "no larder binary at {}: run `cargo build -p larder` or set LARDER_BIN",
+        path.display()
+    );
     path
 }
 
 /// `target/debug/deps/test-hash` lies beside `target/debug/larder`.
 fn beside_the_test() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/<profile>/deps");
     profile.join("larder")
 }
 
@@ -61,7 +68,8 @@ impl Output {
     /// # Panics
     /// If it is not one JSON value.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
     }
 
     /// Asserts the exit status.
@@ -78,7 +86,11 @@ impl Output {
 impl From<Ended> for Output {
     fn from(ended: Ended) -> Output {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Output { status: ended.status, stdout: text(ended.stdout), stderr: text(ended.stderr) }
+        Output {
+            status: ended.status,
+            stdout: text(ended.stdout),
+            stderr: text(ended.stderr),
+        }
     }
 }
 
@@ -101,5 +113,8 @@ where
 /// # Panics
 /// If it has not ended after `deadline`.
 pub async fn run_command(command: Command, deadline: Duration) -> Output {
-    tokio::task::spawn_blocking(move || run_to_end(command, deadline)).await.expect("no panic").into()
+    tokio::task::spawn_blocking(move || run_to_end(command, deadline))
+        .await
+        .expect("no panic")
+        .into()
 }

@@ -36,7 +36,13 @@ impl Checks {
     /// # Panics
     /// If a check failed, with the names of all that did.
     pub fn finish(self) {
-        assert!(self.failed.is_empty(), "{} passed, {} failed: {}", self.passed, self.failed.len(), self.failed.join("; "));
+        assert!(
+            self.failed.is_empty(),
+            "{} passed, {} failed: {}",
+            self.passed,
+            self.failed.len(),
+            self.failed.join("; ")
+        );
         assert!(self.passed > 0, "no check has run");
     }
 }
@@ -50,7 +56,10 @@ mod tests {
         let mut checks = Checks::new();
         checks.check("fails", async { panic!("on purpose") }).await;
         checks.check("holds", async {}).await;
-        assert_eq!((checks.passed, checks.failed.clone()), (1, vec!["fails".to_owned()]));
+        assert_eq!(
+            (checks.passed, checks.failed.clone()),
+            (1, vec!["fails".to_owned()])
+        );
         assert!(std::panic::catch_unwind(|| checks.finish()).is_err());
     }
 }

@@ -44,7 +44,13 @@ pub struct Options {
 impl Default for Options {
     /// Three nodes, few shards: quick to start.
     fn default() -> Options {
-        Options { nodes: 3, shards: 4, replicas: 3, env: Vec::new(), root_password: None }
+        Options {
+            nodes: 3,
+            shards: 4,
+            replicas: 3,
+            env: Vec::new(),
+            root_password: None,
+        }
     }
 }
 
@@ -127,7 +133,11 @@ impl Cluster {
 
     async fn start_dev(options: &Options, dir: TempDir, base: u16) -> Result<Cluster, String> {
         let mut command = binary::command();
-        command.arg("dev").arg("--print-ready-json").arg("--data").arg(dir.path().join("data"));
+        command
+            .arg("dev")
+            .arg("--print-ready-json")
+            .arg("--data")
+            .arg(dir.path().join("data"));
         for (flag, value) in [
             ("--nodes", options.nodes.to_string()),
             ("--shards", options.shards.to_string()),
@@ -136,7 +146,9 @@ impl Cluster {
         ] {
             command.arg(flag).arg(value);
         }
-        command.envs(options.env.iter().cloned()).current_dir(dir.path());
+        command
+            .envs(options.env.iter().cloned())
+            .current_dir(dir.path());
         let out = dir.path().join("dev-out.log");
         let mut dev = Running::spawn(&mut command, &out);
         let ready = within(START, || {
@@ -147,21 +159,36 @@ impl Cluster {
         match ready.await {
             Some(Ok(ready)) => {
                 let nodes = ready.nodes.into_iter().map(Node::of_dev).collect();
-                Ok(Cluster { nodes, options: options.clone(), dev: Some(dev), dir })
+                Ok(Cluster {
+                    nodes,
+                    options: options.clone(),
+                    dev: Some(dev),
+                    dir,
+                })
             }
             other => {
                 process::print_tails(dir.path());
                 let ended = other.map(|ended| format!("larder dev ended: {:?}", ended.err()));
                 let log = std::fs::read_to_string(&out).unwrap_or_default();
-                Err(format!("{}: {log}", ended.unwrap_or_else(|| format!("larder dev not ready after {START:?}"))))
+                Err(format!(
+                    "{}: {log}",
+                    ended.unwrap_or_else(|| format!("larder dev not ready after {START:?}"))
+                ))
             }
         }
     }
 
     async fn start_by_hand(options: &Options, dir: TempDir, base: u16) -> Result<Cluster, String> {
-        let mut cluster = Cluster { nodes: Vec::new(), options: options.clone(), dev: None, dir };
+        let mut cluster = Cluster {
+            nodes: Vec::new(),
+            options: options.clone(),
+            dev: None,
+            dir,
+        };
         let at = |node: u16, port: u16| format!("127.0.0.1:{}", base + node * ports::STEP + port);
-        let seeds: Vec<String> = (0..options.nodes).map(|node| format!("{:?}", at(node, 1))).collect();
+        let seeds: Vec<String> = (0..options.nodes)
+            .map(|node| format!("{:?}", at(node, 1)))
+            .collect();
         for node in 0..options.nodes {
             let name = format!("n{}", node + 1);
             let config = cluster.dir.path().join(format!("{name}.toml"));
@@ -193,26 +220,40 @@ impl Cluster {
             self.spawn(node);
         }
         for node in 0..self.nodes.len() {
-            let alive = within(START, || async { self.answers(node, "/healthz").await.then_some(()) }).await;
-            alive.ok_or_else(|| self.last_words(node))?;
+            let alive = within(START, || async {
+                self.answers(node, "/healthz").await.then_some(())
+            })
+            .await;
+            alive.ok_or_else(|| self.logged(node))?;
         }
         let password = self.options.root_password.clone();
         let body = json!({
             "shards": self.options.shards, "replicas": self.options.replicas, "rootPassword": password, "demo": true,
         });
-        let init = Api::new(&self.nodes[0].admin).post("/admin/v1/cluster/init").json(&body).send().await;
+        let init = Api::new(&self.nodes[0].admin)
+            .post("/admin/v1/cluster/init")
+            .json(&body)
+            .send()
+            .await;
         if init.status != 200 {
             return Err(format!("cluster init: {} {}", init.status, init.text()));
         }
         self.ready(READY).await;
         for node in &mut self.nodes {
-            node.id = Api::new(&node.admin).get("/admin/v1/node").send().await.expect(200).json()["id"].clone();
+            node.id = Api::new(&node.admin)
+                .get("/admin/v1/node")
+                .send()
+                .await
+                .expect(200)
+                .json()["id"]
+                .clone();
         }
         self.healthy(READY).await;
         Ok(())
     }
 
-    fn last_words(&self, node: usize) -> String {
+    /// What a node has logged since it was first started by this harness, not by `larder dev`.
+    pub fn logged(&self, node: usize) -> String {
         std::fs::read_to_string(self.log(node)).unwrap_or_default()
     }
 
@@ -249,7 +290,12 @@ impl Cluster {
 
     /// The cluster as a node sees it; `None` if it does not answer.
     pub async fn try_status(&self, node: usize) -> Option<Status> {
-        let answer = self.admin(node).get("/admin/v1/cluster/status").try_send().await.ok()?;
+        let answer = self
+            .admin(node)
+            .get("/admin/v1/cluster/status")
+            .try_send()
+            .await
+            .ok()?;
         serde_json::from_slice(&answer.body).ok()
     }
 
@@ -258,26 +304,35 @@ impl Cluster {
     /// # Panics
     /// If it does not answer.
     pub async fn status(&self, node: usize) -> Status {
-        self.try_status(node).await.expect("a living node answers with the cluster's status")
+        self.try_status(node)
+            .await
+            .expect("a living node answers with the cluster's status")
     }
 
     /// Waits until every node serves.
     pub async fn ready(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         for node in self.all() {
-            self.node_ready(node, end.saturating_duration_since(Instant::now())).await;
+            self.node_ready(node, end.saturating_duration_since(Instant::now()))
+                .await;
         }
     }
 
     /// Waits until a node serves.
     pub async fn node_ready(&self, node: usize, deadline: Duration) {
         let what = format!("node {node} is ready");
-        eventually(&what, deadline, || async { self.answers(node, "/readyz").await.then_some(()) }).await;
+        eventually(&what, deadline, || async {
+            self.answers(node, "/readyz").await.then_some(())
+        })
+        .await;
     }
 
     /// Whether a node's client port answers 200 at `path`.
     pub async fn answers(&self, node: usize, path: &str) -> bool {
-        let answer = Api::new(&self.nodes[node].client).get(path).try_send().await;
+        let answer = Api::new(&self.nodes[node].client)
+            .get(path)
+            .try_send()
+            .await;
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
@@ -382,7 +437,10 @@ impl Cluster {
         let what = format!("node {node} ends");
         match std::mem::replace(&mut self.nodes[node].process, Process::Gone) {
             Process::OfDev(pid) => {
-                eventually(&what, deadline, || async { (!process::is_alive(pid)).then_some(()) }).await;
+                eventually(&what, deadline, || async {
+                    (!process::is_alive(pid)).then_some(())
+                })
+                .await;
                 None
             }
             Process::Ours(mut running) => {
@@ -413,8 +471,14 @@ impl Cluster {
     /// The command that starts a node.
     pub fn start_command(&self, node: usize) -> Command {
         let mut command = binary::command();
-        command.arg("start").arg("--config").arg(&self.nodes[node].config);
-        command.envs(self.options.env.iter().cloned()).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+            .arg("start")
+            .arg("--config")
+            .arg(&self.nodes[node].config);
+        command
+            .envs(self.options.env.iter().cloned())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
         command
     }
 }
@@ -463,6 +527,11 @@ fn origin(address: &str) -> String {
 /// The line that `larder dev --print-ready-json` prints, once it is complete.
 fn ready_line(out: &Path) -> Option<Ready> {
     let text = std::fs::read_to_string(out).ok()?;
-    let line = text.split_inclusive('\n').find(|line| line.starts_with("{\"nodes\"") && line.ends_with('\n'))?;
-    Some(serde_json::from_str(line).unwrap_or_else(|error| panic!("the ready line is not as promised ({error}): {line}")))
+    let line = text
+        .split_inclusive('\n')
+        .find(|line| line.starts_with("{\"nodes\"") && line.ends_with('\n'))?;
+    Some(
+        serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("the ready line is not as promised ({error}): {line}")),
+    )
 }

@@ -14,7 +14,9 @@ pub type Documents = DocumentsClient<Channel>;
 /// # Panics
 /// If that is no address.
 pub fn channel(origin: &str) -> Channel {
-    Endpoint::from_shared(origin.to_owned()).expect("an address").connect_lazy()
+    Endpoint::from_shared(origin.to_owned())
+        .expect("an address")
+        .connect_lazy()
 }
 
 /// The document API at `origin`.
@@ -30,43 +32,69 @@ pub fn request<T>(message: T, token: Option<&str>, idempotency_key: Option<&str>
     let mut request = Request::new(message);
     let ascii = |text: String| MetadataValue::<Ascii>::try_from(text).expect("ASCII");
     if let Some(token) = token {
-        request.metadata_mut().insert("authorization", ascii(format!("BAT {token}")));
+        request
+            .metadata_mut()
+            .insert("authorization", ascii(format!("BAT {token}")));
     }
     if let Some(key) = idempotency_key {
-        request.metadata_mut().insert("idempotency-key", ascii(key.to_owned()));
+        request
+            .metadata_mut()
+            .insert("idempotency-key", ascii(key.to_owned()));
     }
     request
 }
 
 /// Reads linearizably from the default database.
 pub fn get(bucket: &str, key: &str) -> v1::GetRequest {
-    v1::GetRequest { bucket: bucket.to_owned(), key: key.to_owned(), ..Default::default() }
+    v1::GetRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// Writes without a condition.
 pub fn put(bucket: &str, key: &str, json: &str) -> v1::PutRequest {
-    v1::PutRequest { bucket: bucket.to_owned(), key: key.to_owned(), json: json.to_owned().into(), ..Default::default() }
+    v1::PutRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        json: json.to_owned().into(),
+        ..Default::default()
+    }
 }
 
 /// Deletes without a condition.
 pub fn delete(bucket: &str, key: &str) -> v1::DeleteRequest {
-    v1::DeleteRequest { bucket: bucket.to_owned(), key: key.to_owned(), ..Default::default() }
+    v1::DeleteRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// One put of a batch, without a condition.
 pub fn batch_put(bucket: &str, key: &str, json: &str) -> v1::BatchWrite {
     let operation = Some(batch_write::Operation::Put(json.to_owned().into()));
-    v1::BatchWrite { bucket: bucket.to_owned(), key: key.to_owned(), operation, ..Default::default() }
+    v1::BatchWrite {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        operation,
+        ..Default::default()
+    }
 }
 
 /// The condition that the stored version is this.
 pub fn at_version(version: u64) -> Option<v1::Precondition> {
-    Some(v1::Precondition { condition: Some(precondition::Condition::Version(version)) })
+    Some(v1::Precondition {
+        condition: Some(precondition::Condition::Version(version)),
+    })
 }
 
 /// The condition that nothing is stored.
 pub fn absent() -> Option<v1::Precondition> {
-    Some(v1::Precondition { condition: Some(precondition::Condition::Absent(true)) })
+    Some(v1::Precondition {
+        condition: Some(precondition::Condition::Absent(true)),
+    })
 }
 
 /// Asserts that a call was refused with this code and the promise of no effect.
@@ -77,7 +105,13 @@ pub fn absent() -> Option<v1::Precondition> {
 pub fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, grpc: tonic::Code, code: &str) {
     let status = outcome.expect_err("a refusal");
     assert_eq!(status.code(), grpc, "{status:?}");
-    let text = |name: &str| status.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name: &str| {
+        status
+            .metadata()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     assert_eq!(text("larder-code"), code, "{status:?}");
     assert_eq!(text("larder-effect"), "none", "{status:?}");
     assert!(!text("larder-request-id").is_empty(), "{status:?}");
@@ -88,7 +122,10 @@ pub fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, grpc: tonic::Code
 ///
 /// # Errors
 /// The call's or the stream's.
-pub async fn scan(documents: &mut Documents, request: Request<v1::ScanRequest>) -> Result<(Vec<v1::Document>, Vec<u8>), Status> {
+pub async fn scan(
+    documents: &mut Documents,
+    request: Request<v1::ScanRequest>,
+) -> Result<(Vec<v1::Document>, Vec<u8>), Status> {
     let mut stream = documents.scan(request).await?.into_inner();
     let (mut found, mut continuation) = (Vec::new(), Vec::new());
     while let Some(page) = stream.message().await? {
@@ -103,7 +140,15 @@ pub async fn scan(documents: &mut Documents, request: Request<v1::ScanRequest>) 
 /// # Panics
 /// If the scan fails, or a document is not JSON.
 pub async fn scan_all(origin: &str, bucket: &str, token: Option<&str>) -> Vec<serde_json::Value> {
-    let message = v1::ScanRequest { bucket: bucket.to_owned(), ..Default::default() };
-    let (found, _) = scan(&mut documents(origin), request(message, token, None)).await.expect("scan");
-    found.iter().map(|document| serde_json::from_slice(&document.json).expect("documents are JSON")).collect()
+    let message = v1::ScanRequest {
+        bucket: bucket.to_owned(),
+        ..Default::default()
+    };
+    let (found, _) = scan(&mut documents(origin), request(message, token, None))
+        .await
+        .expect("scan");
+    found
+        .iter()
+        .map(|document| serde_json::from_slice(&document.json).expect("documents are JSON"))
+        .collect()
 }

@@ -23,18 +23,31 @@ pub struct Api {
 impl Api {
     /// The anonymous client of `base`, for example `http://127.0.0.1:7400/v1`.
     pub fn new(base: &str) -> Api {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build();
-        Api { http: http.expect("a client without TLS needs nothing"), base: base.to_owned(), token: None }
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build();
+        Api {
+            http: http.expect("a client without TLS needs nothing"),
+            base: base.to_owned(),
+            token: None,
+        }
     }
 
     /// The same connections with another base, say another database.
     pub fn at(&self, base: &str) -> Api {
-        Api { base: base.to_owned(), ..self.clone() }
+        Api {
+            base: base.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The same client with a token.
     pub fn with_token(&self, token: &str) -> Api {
-        Api { token: Some(token.to_owned()), ..self.clone() }
+        Api {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// The same client with a log-in as `user`.
@@ -43,8 +56,17 @@ impl Api {
     /// If the log-in is refused.
     pub async fn log_in(&self, user: &str, password: &str) -> Api {
         let body = json!({ "username": user, "password": password });
-        let answer = self.post("/db/User/login").json(&body).send().await.expect(200);
-        self.with_token(&answer.header("baqend-authorization-token").expect("a log-in brings a token"))
+        let answer = self
+            .post("/db/User/login")
+            .json(&body)
+            .send()
+            .await
+            .expect(200);
+        self.with_token(
+            &answer
+                .header("baqend-authorization-token")
+                .expect("a log-in brings a token"),
+        )
     }
 
     /// `http://host:port/database`.
@@ -96,7 +118,9 @@ pub struct Call {
 impl Call {
     /// Adds a header.
     pub fn header(self, name: &str, value: &str) -> Call {
-        Call { request: self.request.header(name, value) }
+        Call {
+            request: self.request.header(name, value),
+        }
     }
 
     /// `If-Match: "version"`.
@@ -121,7 +145,12 @@ impl Call {
 
     /// A body that claims to be JSON.
     pub fn body(self, body: impl Into<reqwest::Body>) -> Call {
-        Call { request: self.request.header("content-type", "application/json;charset=utf-8").body(body) }
+        Call {
+            request: self
+                .request
+                .header("content-type", "application/json;charset=utf-8")
+                .body(body),
+        }
     }
 
     /// Sends it.
@@ -130,7 +159,9 @@ impl Call {
     /// If no complete answer comes. [`Call::try_send`] is for nodes that may die.
     pub async fn send(self) -> Answer {
         let shown = format!("{:?}", self.request);
-        self.try_send().await.unwrap_or_else(|error| panic!("no answer ({error:?}) to {shown}"))
+        self.try_send()
+            .await
+            .unwrap_or_else(|error| panic!("no answer ({error:?}) to {shown}"))
     }
 
     /// Sends it.
@@ -140,7 +171,11 @@ impl Call {
     pub async fn try_send(self) -> Result<Answer, reqwest::Error> {
         let response = self.request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, body: response.bytes().await? })
+        Ok(Answer {
+            status,
+            headers,
+            body: response.bytes().await?,
+        })
     }
 }
 
@@ -176,12 +211,22 @@ impl Answer {
         let body = answer.json();
         assert_eq!(body["code"], code, "{body}");
         assert_eq!(body["effect"], "none", "{body}");
-        assert_eq!(answer.header("larder-effect").as_deref(), Some("none"), "{body}");
+        assert_eq!(
+            answer.header("larder-effect").as_deref(),
+            Some("none"),
+            "{body}"
+        );
         for member in ["message", "reason", "className", "requestId"] {
-            assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "no {member} in {body}");
+            assert!(
+                body[member].as_str().is_some_and(|text| !text.is_empty()),
+                "no {member} in {body}"
+            );
         }
         let kind = answer.header("content-type").unwrap_or_default();
-        assert!(kind.starts_with("application/json"), "an error of type {kind}");
+        assert!(
+            kind.starts_with("application/json"),
+            "an error of type {kind}"
+        );
         answer
     }
 
@@ -214,8 +259,14 @@ impl Answer {
     #[track_caller]
     pub fn version(&self) -> u64 {
         let body = self.json();
-        let version = body["version"].as_u64().unwrap_or_else(|| panic!("no version in {body}"));
-        assert_eq!(self.header("etag"), Some(format!("\"{version}\"")), "the ETag is the version");
+        let version = body["version"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no version in {body}"));
+        assert_eq!(
+            self.header("etag"),
+            Some(format!("\"{version}\"")),
+            "the ETag is the version"
+        );
         version
     }
 }

@@ -57,7 +57,10 @@ impl Memory {
             Outcome::Acknowledged(version) => {
                 if let Some((_, before)) = self.acknowledged {
                     let most = before + 1 + self.unknown.len() as u64;
-                    assert!((before + 1..=most).contains(&version), "version {version} acknowledged after {before}: {self:?}");
+                    assert!(
+                        (before + 1..=most).contains(&version),
+                        "version {version} acknowledged after {before}: {self:?}"
+                    );
                 }
                 self.acknowledged = Some((number, version));
             }
@@ -73,10 +76,14 @@ impl Memory {
         let is_right = match (self.acknowledged, found) {
             (None, None) => true,
             (Some(_), None) => false,
-            (None, Some((number, version))) => self.unknown.contains(&number) && version <= self.unknown.len() as u64,
+            (None, Some((number, version))) => {
+                self.unknown.contains(&number) && version <= self.unknown.len() as u64
+            }
             (Some(acknowledged), Some(found)) if acknowledged == found => true,
             (Some((_, least)), Some((number, version))) => {
-                self.unknown.contains(&number) && version > least && version <= least + self.unknown.len() as u64
+                self.unknown.contains(&number)
+                    && version > least
+                    && version <= least + self.unknown.len() as u64
             }
         };
         (!is_right).then(|| format!("found {found:?}, but the writer knows {self:?}"))
@@ -106,13 +113,20 @@ impl Load {
             let writer = Writer {
                 nodes: nodes.to_vec(),
                 bucket: bucket.to_owned(),
-                keys: (0..keys).map(|key| (format!("load-{writer}-{key}"), Memory::default())).collect(),
+                keys: (0..keys)
+                    .map(|key| (format!("load-{writer}-{key}"), Memory::default()))
+                    .collect(),
                 stop: stop.clone(),
                 acknowledged: acknowledged.clone(),
             };
             set.spawn(writer.run());
         }
-        Load { stop, acknowledged, writers: set, bucket: bucket.to_owned() }
+        Load {
+            stop,
+            acknowledged,
+            writers: set,
+            bucket: bucket.to_owned(),
+        }
     }
 
     /// How many writes were acknowledged so far.
@@ -124,7 +138,10 @@ impl Load {
     pub async fn progress(&self, more: u64, deadline: Duration) {
         let goal = self.acknowledged() + more;
         let what = format!("{more} more acknowledged writes");
-        crate::eventually(&what, deadline, || async { (self.acknowledged() >= goal).then_some(()) }).await;
+        crate::eventually(&what, deadline, || async {
+            (self.acknowledged() >= goal).then_some(())
+        })
+        .await;
     }
 
     /// Stops the writers.
@@ -137,7 +154,10 @@ impl Load {
         while let Some(writer) = self.writers.join_next().await {
             keys.extend(writer.expect("a writer found a contradiction"));
         }
-        Written { bucket: self.bucket.clone(), keys }
+        Written {
+            bucket: self.bucket.clone(),
+            keys,
+        }
     }
 }
 
@@ -160,7 +180,11 @@ impl Writer {
             let (key, memory) = &mut self.keys[turn % keys];
             let node = &self.nodes[(turn / keys + turn) % self.nodes.len()];
             let path = format!("/db/{}/{key}", self.bucket);
-            let sent = node.put(&path).json(&json!({ "number": number })).try_send().await;
+            let sent = node
+                .put(&path)
+                .json(&json!({ "number": number }))
+                .try_send()
+                .await;
             let outcome = outcome(sent);
             memory.note(number, outcome);
             match outcome {
@@ -184,7 +208,10 @@ pub struct Written {
 impl Written {
     /// How many keys have an acknowledged write.
     pub fn len(&self) -> usize {
-        self.keys.iter().filter(|(_, memory)| memory.has_acknowledged()).count()
+        self.keys
+            .iter()
+            .filter(|(_, memory)| memory.has_acknowledged())
+            .count()
     }
 
     /// Whether nothing was acknowledged.
@@ -197,20 +224,41 @@ impl Written {
     /// # Panics
     /// If anything acknowledged is missing, with all that is wrong.
     pub async fn verify(&self, nodes: &[Api]) {
-        assert!(!self.is_empty(), "nothing was acknowledged, so nothing is shown");
+        assert!(
+            !self.is_empty(),
+            "nothing was acknowledged, so nothing is shown"
+        );
         let mut wrong = Vec::new();
         for (key, memory) in &self.keys {
             for node in nodes {
                 let answer = node.get(&format!("/db/{}/{key}", self.bucket)).send().await;
                 let found = match answer.status {
-                    200 => Some((answer.json()["number"].as_u64().unwrap_or_default(), answer.version())),
+                    200 => Some((
+                        answer.json()["number"].as_u64().unwrap_or_default(),
+                        answer.version(),
+                    )),
                     404 => None,
-                    _ => panic!("{key} at {}: {} {}", node.base(), answer.status, answer.text()),
+                    _ => panic!(
+                        "{key} at {}: {} {}",
+                        node.base(),
+                        answer.status,
+                        answer.text()
+                    ),
                 };
-                wrong.extend(memory.contradicts(found).map(|what| format!("{key} at {}: {what}", node.base())));
+                wrong.extend(
+                    memory
+                        .contradicts(found)
+                        .map(|what| format!("{key} at {}: {what}", node.base())),
+                );
             }
         }
-        assert!(wrong.is_empty(), "{} of {} keys are wrong:\n{}", wrong.len(), self.keys.len(), wrong.join("\n"));
+        assert!(
+            wrong.is_empty(),
+            "{} of {} keys are wrong:\n{}",
+            wrong.len(),
+            self.keys.len(),
+            wrong.join("\n")
+        );
     }
 }
 
@@ -228,16 +276,31 @@ mod tests {
 
     #[test]
     fn an_acknowledged_write_must_be_found() {
-        let memory = memory(&[(1, Outcome::Acknowledged(1)), (2, Outcome::Refused), (3, Outcome::Acknowledged(2))]);
+        let memory = memory(&[
+            (1, Outcome::Acknowledged(1)),
+            (2, Outcome::Refused),
+            (3, Outcome::Acknowledged(2)),
+        ]);
         assert_eq!(memory.contradicts(Some((3, 2))), None);
-        for lost in [None, Some((1, 1)), Some((2, 3)), Some((3, 1)), Some((3, 3)), Some((4, 3))] {
+        for lost in [
+            None,
+            Some((1, 1)),
+            Some((2, 3)),
+            Some((3, 1)),
+            Some((3, 3)),
+            Some((4, 3)),
+        ] {
             assert!(memory.contradicts(lost).is_some(), "{lost:?}");
         }
     }
 
     #[test]
     fn an_unknown_write_may_be_found_and_counts_at_most_once() {
-        let memory = memory(&[(1, Outcome::Acknowledged(1)), (2, Outcome::Unknown), (3, Outcome::Unknown)]);
+        let memory = memory(&[
+            (1, Outcome::Acknowledged(1)),
+            (2, Outcome::Unknown),
+            (3, Outcome::Unknown),
+        ]);
         for fine in [(1, 1), (2, 2), (3, 2), (3, 3), (2, 3)] {
             assert_eq!(memory.contradicts(Some(fine)), None, "{fine:?}");
         }

@@ -19,9 +19,16 @@ pub fn folder() -> PathBuf {
     let folder = crate::repository().join("tests/sdk");
     if !folder.join("node_modules/.package-lock.json").is_file() {
         let mut npm = Command::new("npm");
-        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder).stdin(Stdio::null());
+        npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+            .current_dir(&folder)
+            .stdin(Stdio::null());
         let ended = run_to_end(npm, INSTALL_DEADLINE);
-        assert_eq!(ended.status, 0, "npm ci: {}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(
+            ended.status,
+            0,
+            "npm ci: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
     }
     folder
 }

@@ -20,7 +20,8 @@ const TRIES: usize = 200;
 pub fn free_base(nodes: u16) -> u16 {
     for _ in 0..TRIES {
         let base = rand::rng().random_range(BASES);
-        let mut ports = (0..nodes).flat_map(|node| (0..PER_NODE).map(move |port| base + node * STEP + port));
+        let mut ports =
+            (0..nodes).flat_map(|node| (0..PER_NODE).map(move |port| base + node * STEP + port));
         if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }

@@ -30,7 +30,11 @@ impl Running {
     /// If it cannot be started.
     pub fn spawn(command: &mut Command, log: &Path) -> Running {
         command.stdout(append(log)).stderr(append(log));
-        Running { child: command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")) }
+        Running {
+            child: command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        }
     }
 
     /// Takes over a child that was started in another way.
@@ -85,18 +89,31 @@ pub struct Ended {
 /// If it cannot be started, or has not ended after `deadline` (it is killed then).
 pub fn run_to_end(mut command: Command, deadline: Duration) -> Ended {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let mut running = Running::adopt(child);
     let status = running.wait(deadline);
     drop(running);
-    let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+    let (stdout, stderr) = (
+        stdout.join().unwrap_or_default(),
+        stderr.join().unwrap_or_default(),
+    );
     let Some(status) = status else {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        panic!("not ended after {deadline:?}: {command:?}\n{}\n{}", text(&stdout), text(&stderr));
+        panic!(
+            "not ended after {deadline:?}: {command:?}\n{}\n{}",
+            text(&stdout),
+            text(&stderr)
+        );
     };
-    Ended { status, stdout, stderr }
+    Ended {
+        status,
+        stdout,
+        stderr,
+    }
 }
 
 /// Reads a pipe to its end on a thread, so that neither of two pipes can fill up.
@@ -123,7 +140,10 @@ pub fn is_alive(pid: i32) -> bool {
         return false;
     };
     // The state follows the name, which stands in parentheses and may hold anything.
-    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next());
     !matches!(state, Some("Z" | "X"))
 }
 
@@ -139,7 +159,10 @@ fn pid_of(child: &Child) -> i32 {
 }
 
 fn status_of(status: ExitStatus) -> i32 {
-    status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap_or(-1)
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| -signal))
+        .unwrap_or(-1)
 }
 
 fn append(log: &Path) -> File {
@@ -152,8 +175,14 @@ pub fn logs(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_log = name == "log" || name.strip_suffix(".log").is_some_and(|stem| stem.parse::<u64>().is_err());
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_log = name == "log"
+            || name
+                .strip_suffix(".log")
+                .is_some_and(|stem| stem.parse::<u64>().is_err());
         if path.is_dir() {
             found.extend(logs(&path));
         } else if is_log {
@@ -186,13 +215,19 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo out; echo err >&2; exit 7"]);
         let ended = run_to_end(command, GONE);
-        assert_eq!((ended.status, &ended.stdout[..], &ended.stderr[..]), (7, &b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(
+            (ended.status, &ended.stdout[..], &ended.stderr[..]),
+            (7, &b"out\n"[..], &b"err\n"[..])
+        );
     }
 
     #[test]
     fn a_dropped_process_is_gone() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let running = Running::spawn(Command::new("sleep").arg("600"), &dir.path().join("sleep.log"));
+        let running = Running::spawn(
+            Command::new("sleep").arg("600"),
+            &dir.path().join("sleep.log"),
+        );
         let pid = running.pid();
         assert!(is_alive(pid));
         // Not a larder: must not be touched by its number alone.

@@ -76,18 +76,29 @@ impl Status {
     /// # Panics
     /// If there is no such bucket.
     pub fn shard_of(&self, bucket: &str, key: &str) -> ShardId {
-        let id = self.buckets.get(bucket).unwrap_or_else(|| panic!("no bucket {bucket} in the status")).id;
+        let id = self
+            .buckets
+            .get(bucket)
+            .unwrap_or_else(|| panic!("no bucket {bucket} in the status"))
+            .id;
         // Roles decide over rights everywhere, so they all live in one place.
         cluster::shard_map::shard_of(self.database, id, key, self.shard_count, bucket == "Role")
     }
 
     /// The id of the node that leads a shard.
     pub fn leader(&self, shard: ShardId) -> Option<&Value> {
-        self.shards.iter().find(|candidate| candidate.shard == shard.0)?.leader.as_ref()
+        self.shards
+            .iter()
+            .find(|candidate| candidate.shard == shard.0)?
+            .leader
+            .as_ref()
     }
 
     /// How many shards a node leads.
     pub fn led_by(&self, node: &Value) -> usize {
-        self.shards.iter().filter(|shard| shard.leader.as_ref() == Some(node)).count()
+        self.shards
+            .iter()
+            .filter(|shard| shard.leader.as_ref() == Some(node))
+            .count()
     }
 }

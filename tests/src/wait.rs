@@ -43,7 +43,10 @@ where
 }
 
 /// The same for code that is not async.
-pub fn within_blocking<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn within_blocking<T>(
+    deadline: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
@@ -73,8 +76,19 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends_at_the_deadline_even_inside_a_look() {
-        let never = within(Duration::from_millis(60), std::future::pending::<Option<()>>);
-        assert_eq!(tokio::time::timeout(Duration::from_secs(5), never).await.expect("bounded"), None);
-        assert_eq!(within_blocking(Duration::from_millis(60), || None::<()>), None);
+        let never = within(
+            Duration::from_millis(60),
+            std::future::pending::<Option<()>>,
+        );
+        assert_eq!(
+            tokio::time::timeout(Duration::from_secs(5), never)
+                .await
+                .expect("bounded"),
+            None
+        );
+        assert_eq!(
+            within_blocking(Duration::from_millis(60), || None::<()>),
+            None
+        );
     }
 }

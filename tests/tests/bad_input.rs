@@ -12,20 +12,40 @@ async fn bad_requests_are_refused_and_store_nothing() {
     let cluster = Cluster::dev().await;
     let api = cluster.api(0);
     let root = cluster.root(0).await;
-    root.post("/schema").json(&typed_class()).send().await.expect(200);
+    root.post("/schema")
+        .json(&typed_class())
+        .send()
+        .await
+        .expect(200);
     let mut checks = Checks::new();
-    checks.check("bodies that are no JSON object", syntax(&api)).await;
+    checks
+        .check("bodies that are no JSON object", syntax(&api))
+        .await;
     checks.check("values of the wrong type", types(&api)).await;
-    checks.check("bodies over the limit", large_bodies(&api)).await;
+    checks
+        .check("bodies over the limit", large_bodies(&api))
+        .await;
     checks.check("keys over the limit", long_keys(&api)).await;
-    checks.check("bodies nested too deep", deep_bodies(&api)).await;
-    checks.check("unknown buckets and databases", unknown_places(&cluster)).await;
-    checks.check("conditions that say nothing", conditions(&api)).await;
-    checks.check("headers that say nothing", headers(&api)).await;
+    checks
+        .check("bodies nested too deep", deep_bodies(&api))
+        .await;
+    checks
+        .check("unknown buckets and databases", unknown_places(&cluster))
+        .await;
+    checks
+        .check("conditions that say nothing", conditions(&api))
+        .await;
+    checks
+        .check("headers that say nothing", headers(&api))
+        .await;
     checks.check("ids that do not fit", ids(&api)).await;
-    checks.check("paths that do not decode", paths(&cluster)).await;
+    checks
+        .check("paths that do not decode", paths(&cluster))
+        .await;
     checks.check("rules that say nothing", rules(&api)).await;
-    checks.check("all of it stored nothing", nothing_stored(&cluster)).await;
+    checks
+        .check("all of it stored nothing", nothing_stored(&cluster))
+        .await;
     checks.finish();
 }
 
@@ -38,11 +58,31 @@ fn path(key: &str) -> String {
 
 /// Sends one bad body by both methods and through a condition that would hold.
 async fn refuse_body(api: &Api, bucket: &str, body: &[u8], status: u16, code: &str) {
-    let put = api.put(&object_id(bucket, "bad")).body(body.to_vec()).send().await;
-    assert_eq!((put.status, put.json()["code"].as_str()), (status, Some(code)), "PUT {}: {}", show(body), put.text());
+    let put = api
+        .put(&object_id(bucket, "bad"))
+        .body(body.to_vec())
+        .send()
+        .await;
+    assert_eq!(
+        (put.status, put.json()["code"].as_str()),
+        (status, Some(code)),
+        "PUT {}: {}",
+        show(body),
+        put.text()
+    );
     put.refused(status, code);
-    let post = api.post(&format!("/db/{bucket}")).body(body.to_vec()).send().await;
-    assert_eq!((post.status, post.json()["code"].as_str()), (status, Some(code)), "POST {}: {}", show(body), post.text());
+    let post = api
+        .post(&format!("/db/{bucket}"))
+        .body(body.to_vec())
+        .send()
+        .await;
+    assert_eq!(
+        (post.status, post.json()["code"].as_str()),
+        (status, Some(code)),
+        "POST {}: {}",
+        show(body),
+        post.text()
+    );
     api.get(&object_id(bucket, "bad")).send().await.expect(404);
 }
 
@@ -70,13 +110,22 @@ async fn syntax(api: &Api) {
     for body in bodies {
         refuse_body(api, "Demo", body, 471, "syntax_error").await;
     }
-    let answer = api.put(&path("bad")).body("{\"a\": 1,\n \"b\": }").send().await.refused(471, "syntax_error");
-    let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+    let answer = api
+        .put(&path("bad"))
+        .body("{\"a\": 1,\n \"b\": }")
+        .send()
+        .await
+        .refused(471, "syntax_error");
+    let message = answer.json()["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     assert!(message.contains("line 2"), "the place is named: {message}");
 }
 
 fn typed_class() -> Value {
-    let field = |order: usize, name: &str, ty: &str| json!({ "name": name, "type": ty, "order": order });
+    let field =
+        |order: usize, name: &str, ty: &str| json!({ "name": name, "type": ty, "order": order });
     let fields = [
         ("text", "/db/String"),
         ("yes", "/db/Boolean"),
@@ -92,8 +141,11 @@ fn typed_class() -> Value {
         ("set", "/db/collection.Set[/db/String]"),
         ("map", "/db/collection.Map[/db/String,/db/Integer]"),
     ];
-    let fields: serde_json::Map<String, Value> =
-        fields.iter().enumerate().map(|(order, (name, ty))| ((*name).to_owned(), field(order, name, ty))).collect();
+    let fields: serde_json::Map<String, Value> = fields
+        .iter()
+        .enumerate()
+        .map(|(order, (name, ty))| ((*name).to_owned(), field(order, name, ty)))
+        .collect();
     json!([{ "class": "/db/Typed", "superClass": "/db/Object", "acl": {}, "fields": fields }])
 }
 
@@ -123,18 +175,39 @@ async fn types(api: &Api) {
         json!({ "map": [] }),
     ];
     for body in wrong {
-        refuse_body(api, "Typed", body.to_string().as_bytes(), 463, "invalid_type_value").await;
-        let member = body.as_object().and_then(|members| members.keys().next().cloned()).unwrap_or_default();
+        refuse_body(
+            api,
+            "Typed",
+            body.to_string().as_bytes(),
+            463,
+            "invalid_type_value",
+        )
+        .await;
+        let member = body
+            .as_object()
+            .and_then(|members| members.keys().next().cloned())
+            .unwrap_or_default();
         let answer = api.put(&object_id("Typed", "bad")).json(&body).send().await;
-        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
-        assert!(message.contains(&member), "the message names the field {member}: {message}");
+        let message = answer.json()["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(
+            message.contains(&member),
+            "the message names the field {member}: {message}"
+        );
     }
     let right = json!({
         "text": "a", "yes": true, "whole": 9_007_199_254_740_993_i64, "number": 1.5, "time": "2018-01-12T10:50:55.45Z",
         "day": "2020-02-03", "place": { "latitude": 53.5, "longitude": 10 }, "object": { "a": [1] }, "array": [{}],
         "friend": "/db/Typed/nobody", "list": [1, null], "set": ["a"], "map": { "a": 1 },
     });
-    let stored = api.put(&object_id("Typed", "right")).json(&right).send().await.expect(200);
+    let stored = api
+        .put(&object_id("Typed", "right"))
+        .json(&right)
+        .send()
+        .await
+        .expect(200);
     for (name, value) in right.as_object().into_iter().flatten() {
         assert_eq!(&stored.json()[name], value, "{name}");
     }
@@ -143,13 +216,29 @@ async fn types(api: &Api) {
 async fn large_bodies(api: &Api) {
     let body = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     assert_eq!(body(MIB).len(), MIB);
-    api.put(&path("largest")).body(body(MIB)).send().await.expect(200);
-    api.put(&path("bad")).body(body(MIB + 1)).send().await.refused(413, "body_too_large");
-    api.post("/db/Demo").body(body(5 * MIB)).send().await.refused(413, "body_too_large");
+    api.put(&path("largest"))
+        .body(body(MIB))
+        .send()
+        .await
+        .expect(200);
+    api.put(&path("bad"))
+        .body(body(MIB + 1))
+        .send()
+        .await
+        .refused(413, "body_too_large");
+    api.post("/db/Demo")
+        .body(body(5 * MIB))
+        .send()
+        .await
+        .refused(413, "body_too_large");
     // Not announced: the server counts for itself.
     let chunks = (0..40).map(|_| Ok::<_, std::io::Error>("x".repeat(64 * 1024)));
     let streamed = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
-    api.put(&path("bad")).body(streamed).send().await.refused(413, "body_too_large");
+    api.put(&path("bad"))
+        .body(streamed)
+        .send()
+        .await
+        .refused(413, "body_too_large");
     api.get(&path("bad")).send().await.expect(404);
 }
 
@@ -157,12 +246,28 @@ async fn long_keys(api: &Api) {
     // Counted in bytes of UTF-8, decoded.
     let (longest, umlauts) = ("k".repeat(1024), "ü".repeat(512));
     for key in [&longest, &umlauts] {
-        api.put(&path(key)).json(&json!({})).send().await.expect(200);
+        api.put(&path(key))
+            .json(&json!({}))
+            .send()
+            .await
+            .expect(200);
         api.delete(&path(key)).send().await.expect(204);
     }
-    for key in [format!("{longest}k"), format!("{umlauts}k"), "ü".repeat(1000)] {
-        api.put(&path(&key)).json(&json!({})).send().await.refused(414, "key_too_long");
-        api.post("/db/Demo").json(&json!({ "id": path(&key) })).send().await.refused(414, "key_too_long");
+    for key in [
+        format!("{longest}k"),
+        format!("{umlauts}k"),
+        "ü".repeat(1000),
+    ] {
+        api.put(&path(&key))
+            .json(&json!({}))
+            .send()
+            .await
+            .refused(414, "key_too_long");
+        api.post("/db/Demo")
+            .json(&json!({ "id": path(&key) }))
+            .send()
+            .await
+            .refused(414, "key_too_long");
         let read = api.get(&path(&key)).send().await;
         assert!(matches!(read.status, 404 | 414), "{}", read.status);
         let deleted = api.delete(&path(&key)).send().await;
@@ -171,12 +276,29 @@ async fn long_keys(api: &Api) {
 }
 
 async fn deep_bodies(api: &Api) {
-    let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
-    api.put(&path("deepest")).body(nested(100)).send().await.expect(200);
+    let nested = |depth: usize| {
+        format!(
+            "{{\"a\":{}{}}}",
+            "[".repeat(depth - 1),
+            "]".repeat(depth - 1)
+        )
+    };
+    api.put(&path("deepest"))
+        .body(nested(100))
+        .send()
+        .await
+        .expect(200);
     refuse_body(api, "Demo", nested(101).as_bytes(), 400, "bad_request").await;
     // Deep enough to end a recursive reader, in few bytes.
     refuse_body(api, "Demo", nested(300_000).as_bytes(), 400, "bad_request").await;
-    refuse_body(api, "Demo", format!("{{\"a\":{}", "{\"a\":".repeat(150_000)).as_bytes(), 400, "bad_request").await;
+    refuse_body(
+        api,
+        "Demo",
+        format!("{{\"a\":{}", "{\"a\":".repeat(150_000)).as_bytes(),
+        400,
+        "bad_request",
+    )
+    .await;
 }
 
 async fn unknown_places(cluster: &Cluster) {
@@ -185,29 +307,84 @@ async fn unknown_places(cluster: &Cluster) {
     for (api, bucket) in [(&api, "NoBucket"), (&elsewhere, "Demo")] {
         let id = object_id(bucket, "k");
         api.get(&id).send().await.refused(461, "bucket_not_found");
-        api.put(&id).json(&json!({})).send().await.refused(461, "bucket_not_found");
+        api.put(&id)
+            .json(&json!({}))
+            .send()
+            .await
+            .refused(461, "bucket_not_found");
         // Never 404: on an update the SDK takes 404 for success.
-        api.put(&id).if_match(1).json(&json!({})).send().await.refused(461, "bucket_not_found");
-        api.delete(&id).send().await.refused(461, "bucket_not_found");
-        api.post(&format!("/db/{bucket}")).json(&json!({})).send().await.refused(461, "bucket_not_found");
+        api.put(&id)
+            .if_match(1)
+            .json(&json!({}))
+            .send()
+            .await
+            .refused(461, "bucket_not_found");
+        api.delete(&id)
+            .send()
+            .await
+            .refused(461, "bucket_not_found");
+        api.post(&format!("/db/{bucket}"))
+            .json(&json!({}))
+            .send()
+            .await
+            .refused(461, "bucket_not_found");
     }
     for path in ["/schema", "/connect"] {
-        elsewhere.get(path).send().await.refused(461, "bucket_not_found");
+        elsewhere
+            .get(path)
+            .send()
+            .await
+            .refused(461, "bucket_not_found");
     }
     // Not even documents of a class that has no bucket.
-    api.put("/db/String/k").json(&json!({})).send().await.refused(461, "bucket_not_found");
+    api.put("/db/String/k")
+        .json(&json!({}))
+        .send()
+        .await
+        .refused(461, "bucket_not_found");
     api.put("/db/Object/k").json(&json!({})).send().await;
 }
 
 async fn conditions(api: &Api) {
-    for value in ["abc", "\"abc\"", "\"1", "\"1\", \"2\"", "\"-1\"", "\"1.5\"", "\"99999999999999999999\"", "W/x"] {
-        api.put(&path("bad")).header("if-match", value).json(&json!({})).send().await.refused(400, "bad_request");
-        api.delete(&path("bad")).header("if-match", value).send().await.refused(400, "bad_request");
+    for value in [
+        "abc",
+        "\"abc\"",
+        "\"1",
+        "\"1\", \"2\"",
+        "\"-1\"",
+        "\"1.5\"",
+        "\"99999999999999999999\"",
+        "W/x",
+    ] {
+        api.put(&path("bad"))
+            .header("if-match", value)
+            .json(&json!({}))
+            .send()
+            .await
+            .refused(400, "bad_request");
+        api.delete(&path("bad"))
+            .header("if-match", value)
+            .send()
+            .await
+            .refused(400, "bad_request");
     }
     let put = || api.put(&path("bad")).json(&json!({}));
-    put().header("if-none-match", "\"7\"").send().await.refused(400, "bad_request");
-    put().header("if-none-match", "*").header("if-match", "\"7\"").send().await.refused(400, "bad_request");
-    api.get(&path("bad")).header("if-none-match", "\"7").send().await.refused(400, "bad_request");
+    put()
+        .header("if-none-match", "\"7\"")
+        .send()
+        .await
+        .refused(400, "bad_request");
+    put()
+        .header("if-none-match", "*")
+        .header("if-match", "\"7\"")
+        .send()
+        .await
+        .refused(400, "bad_request");
+    api.get(&path("bad"))
+        .header("if-none-match", "\"7")
+        .send()
+        .await
+        .refused(400, "bad_request");
 }
 
 async fn headers(api: &Api) {
@@ -217,39 +394,91 @@ async fn headers(api: &Api) {
     }
     let long = "k".repeat(300);
     for value in ["", "two words", long.as_str()] {
-        let put = api.put(&path("bad")).header("idempotency-key", value).json(&json!({}));
+        let put = api
+            .put(&path("bad"))
+            .header("idempotency-key", value)
+            .json(&json!({}));
         put.send().await.refused(400, "bad_request");
     }
-    for value in ["BAT", "Bearer abc", "BAT 00", "BAT 5f0000006f00000031300123456789abcdef0123456789abcdef01234567"] {
-        let put = api.put(&path("bad")).header("authorization", value).json(&json!({}));
+    for value in [
+        "BAT",
+        "Bearer abc",
+        "BAT 00",
+        "BAT 5f0000006f00000031300123456789abcdef0123456789abcdef01234567",
+    ] {
+        let put = api
+            .put(&path("bad"))
+            .header("authorization", value)
+            .json(&json!({}));
         put.send().await.refused(460, "bad_credentials");
     }
-    let coded = api.put(&path("bad")).header("content-encoding", "gzip").body("{}");
+    let coded = api
+        .put(&path("bad"))
+        .header("content-encoding", "gzip")
+        .body("{}");
     coded.send().await.refused(400, "bad_request");
     let fill = "x".repeat(100 * 1024);
-    let large = api.put(&path("bad")).header("x-fill", &fill).json(&json!({})).send().await;
+    let large = api
+        .put(&path("bad"))
+        .header("x-fill", &fill)
+        .json(&json!({}))
+        .send()
+        .await;
     assert_eq!(large.status, 431, "{}", large.text());
 }
 
 async fn ids(api: &Api) {
-    for id in [json!("/db/Demo/other"), json!("/db/Typed/bad"), json!("bad"), json!(7), json!({})] {
-        let put = api.put(&path("bad")).json(&json!({ "id": id })).send().await;
+    for id in [
+        json!("/db/Demo/other"),
+        json!("/db/Typed/bad"),
+        json!("bad"),
+        json!(7),
+        json!({}),
+    ] {
+        let put = api
+            .put(&path("bad"))
+            .json(&json!({ "id": id }))
+            .send()
+            .await;
         assert_eq!(put.status, 400, "{id}: {}", put.text());
         put.refused(400, "bad_request");
     }
-    for id in ["/db/Typed/bad", "bad", "/db/Demo/", "/db/Demo/a/b", "/db/Demo/%zz", ""] {
+    for id in [
+        "/db/Typed/bad",
+        "bad",
+        "/db/Demo/",
+        "/db/Demo/a/b",
+        "/db/Demo/%zz",
+        "",
+    ] {
         let post = api.post("/db/Demo").json(&json!({ "id": id })).send().await;
         assert_eq!(post.status, 400, "{id}: {}", post.text());
     }
     // Another spelling of the right id is the right id.
-    let lower = api.put(&path("lower")).json(&json!({ "id": "/db/Demo/%6cower" })).send().await.expect(200);
+    let lower = api
+        .put(&path("lower"))
+        .json(&json!({ "id": "/db/Demo/%6cower" }))
+        .send()
+        .await
+        .expect(200);
     assert_eq!(lower.json()["id"], "/db/Demo/lower");
 }
 
 async fn paths(cluster: &Cluster) {
     let bare = Api::new(&cluster.nodes[0].client);
-    for path in ["/v1/db/Demo/%zz", "/v1/db/Demo/%ff", "/v1/db/Demo/%", "/v1/db//k", "/v1/db/Demo/", "/a-b/db/Demo/bad"] {
-        bare.put(path).json(&json!({})).send().await.refused(400, "bad_request");
+    for path in [
+        "/v1/db/Demo/%zz",
+        "/v1/db/Demo/%ff",
+        "/v1/db/Demo/%",
+        "/v1/db//k",
+        "/v1/db/Demo/",
+        "/a-b/db/Demo/bad",
+    ] {
+        bare.put(path)
+            .json(&json!({}))
+            .send()
+            .await
+            .refused(400, "bad_request");
     }
     for method in [Method::PATCH, Method::TRACE] {
         let answer = bare.call(method, "/v1/db/Demo/bad").send().await;
@@ -266,7 +495,11 @@ async fn rules(api: &Api) {
         json!({ "read": { "/db/Demo/1": "allow" } }),
         json!({ "write": [] }),
     ] {
-        let put = api.put(&path("bad")).json(&json!({ "acl": acl })).send().await;
+        let put = api
+            .put(&path("bad"))
+            .json(&json!({ "acl": acl }))
+            .send()
+            .await;
         assert_eq!(put.status, 400, "{acl}: {}", put.text());
         put.refused(400, "bad_request");
     }
@@ -278,12 +511,19 @@ async fn nothing_stored(cluster: &Cluster) {
     for node in cluster.all() {
         let origin = &cluster.nodes[node].client;
         let documents = grpc::scan_all(origin, "Demo", token.as_deref()).await;
-        let mut found: Vec<&str> = documents.iter().filter_map(|document| document["id"].as_str()).collect();
+        let mut found: Vec<&str> = documents
+            .iter()
+            .filter_map(|document| document["id"].as_str())
+            .collect();
         found.sort_unstable();
         let mut expected = ACCEPTED.map(path);
         expected.sort_unstable();
         assert_eq!(found, expected, "at node {node}");
         let typed = grpc::scan_all(origin, "Typed", token.as_deref()).await;
-        assert_eq!(typed.len(), 1, "only the right document of the typed bucket");
+        assert_eq!(
+            typed.len(),
+            1,
+            "only the right document of the typed bucket"
+        );
     }
 }

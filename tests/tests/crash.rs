@@ -21,7 +21,11 @@ fn some() -> u64 {
 }
 
 async fn start() -> (Cluster, Vec<Api>, Load) {
-    let cluster = Cluster::start(Options { shards: 8, ..Options::default() }).await;
+    let cluster = Cluster::start(Options {
+        shards: 8,
+        ..Options::default()
+    })
+    .await;
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
     let load = Load::start(&nodes, "Demo", WRITERS, KEYS);
     load.progress(some(), FAILOVER * 3).await;
@@ -57,7 +61,12 @@ async fn a_killed_leader_loses_nothing() {
         let survivor = (leader + 1) % nodes.len();
         let probe = format!("/db/Demo/probe-{key}");
         let written = nodes[survivor].put(&probe).json(&json!({})).send().await;
-        assert_eq!(written.status, 200, "the asked node waits for the election: {}", written.text());
+        assert_eq!(
+            written.status,
+            200,
+            "the asked node waits for the election: {}",
+            written.text()
+        );
         load.progress(some(), FAILOVER).await;
         let status = cluster.status(survivor).await;
         assert_eq!(status.health, "degraded");
@@ -102,7 +111,10 @@ async fn all_nodes_may_be_killed_at_once_under_load() {
         }
         cluster.ready(READY).await;
         let took = restarted.elapsed();
-        assert!(took <= READY_AGAIN, "ready again after {took:?}, promised is {READY_AGAIN:?}");
+        assert!(
+            took <= READY_AGAIN,
+            "ready again after {took:?}, promised is {READY_AGAIN:?}"
+        );
         load.progress(some(), FAILOVER).await;
     }
     let written = load.stop().await;
@@ -118,14 +130,23 @@ async fn all_nodes_may_be_killed_at_once_under_load() {
 async fn without_a_quorum_nothing_is_acknowledged() {
     let mut cluster = Cluster::dev().await;
     let api = cluster.api(0);
-    api.put("/db/Demo/quorum").json(&json!({ "n": 1 })).send().await.expect(200);
+    api.put("/db/Demo/quorum")
+        .json(&json!({ "n": 1 }))
+        .send()
+        .await
+        .expect(200);
     cluster.kill(1).await;
     cluster.kill(2).await;
     let (read, write) = tokio::join!(
         api.get("/db/Demo/quorum").send(),
         api.put("/db/Demo/quorum").json(&json!({ "n": 2 })).send(),
     );
-    assert_eq!(read.status, 503, "no linearizable read without a quorum: {}", read.text());
+    assert_eq!(
+        read.status,
+        503,
+        "no linearizable read without a quorum: {}",
+        read.text()
+    );
     assert_eq!(read.header("larder-effect").as_deref(), Some("none"));
     assert!(read.header("retry-after").is_some());
     assert!(matches!(write.status, 503 | 504), "{}", write.text());
@@ -134,16 +155,28 @@ async fn without_a_quorum_nothing_is_acknowledged() {
     })
     .await;
     let local = api.get("/db/Demo/quorum").local().send().await.expect(200);
-    assert!(local.json()["n"].as_u64().is_some_and(|n| n >= 1), "local reads go on: {}", local.text());
+    assert!(
+        local.json()["n"].as_u64().is_some_and(|n| n >= 1),
+        "local reads go on: {}",
+        local.text()
+    );
     cluster.restart(1).await;
     let what = "two of three serve again";
     let again = eventually(what, READY, || async {
-        let answer = api.put("/db/Demo/quorum").json(&json!({ "n": 3 })).send().await;
+        let answer = api
+            .put("/db/Demo/quorum")
+            .json(&json!({ "n": 3 }))
+            .send()
+            .await;
         (answer.status == 200).then_some(answer)
     })
     .await;
     // The first write, this one, and the one without a quorum at most once.
-    assert!((2..=3).contains(&again.version()), "version {}", again.version());
+    assert!(
+        (2..=3).contains(&again.version()),
+        "version {}",
+        again.version()
+    );
     cluster.restart(2).await;
     cluster.healthy(READY).await;
 }
@@ -156,7 +189,12 @@ async fn a_leader_that_was_paused_serves_nothing_stale() {
     for round in 0..3 {
         let key = format!("paused-{round}");
         let path = format!("/db/Demo/{key}");
-        nodes[0].put(&path).json(&json!({ "n": 1 })).send().await.expect(200);
+        nodes[0]
+            .put(&path)
+            .json(&json!({ "n": 1 }))
+            .send()
+            .await
+            .expect(200);
         let old = cluster.leader_of("Demo", &key, 0).await;
         let other = (old + 1) % nodes.len();
         let shard = cluster.status(other).await.shard_of("Demo", &key);
@@ -164,10 +202,18 @@ async fn a_leader_that_was_paused_serves_nothing_stale() {
         let paused = cluster.nodes[old].id.clone();
         eventually("another leader is elected", FAILOVER, || async {
             let status = cluster.try_status(other).await?;
-            status.leader(shard).is_some_and(|leader| *leader != paused).then_some(())
+            status
+                .leader(shard)
+                .is_some_and(|leader| *leader != paused)
+                .then_some(())
         })
         .await;
-        let newer = nodes[other].put(&path).json(&json!({ "n": 2 })).send().await.expect(200);
+        let newer = nodes[other]
+            .put(&path)
+            .json(&json!({ "n": 2 }))
+            .send()
+            .await
+            .expect(200);
         cluster.resume(old);
         // At once: it has not yet heard of its successor.
         let read = nodes[old].get(&path).send().await;
@@ -183,13 +229,20 @@ async fn a_leader_that_was_paused_serves_nothing_stale() {
 /// SIGTERM: finishes what it has, hands its leaders over, ends with 0; nobody notices.
 #[tokio::test]
 async fn a_planned_stop_is_clean() {
-    let options = Options { root_password: Some("a planned stop".to_owned()), ..Options::default() };
+    let options = Options {
+        root_password: Some("a planned stop".to_owned()),
+        ..Options::default()
+    };
     let mut cluster = Cluster::start(options).await;
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
     let load = Load::start(&nodes, "Demo", 6, 2);
     load.progress(60, FAILOVER).await;
     for node in cluster.all() {
-        assert_eq!(cluster.stop(node).await, Some(0), "exit status of node {node}");
+        assert_eq!(
+            cluster.stop(node).await,
+            Some(0),
+            "exit status of node {node}"
+        );
         load.progress(60, FAILOVER).await;
         cluster.restart(node).await;
         cluster.healthy(READY).await;

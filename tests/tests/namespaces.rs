@@ -21,28 +21,46 @@ fn the_page_about_clusters_works_as_written() {
     }
     let page = std::fs::read_to_string(repository().join(PAGE)).expect("the page");
     let blocks = shell_blocks(&page);
-    assert!(blocks.len() >= 10, "{PAGE} has {} blocks of commands", blocks.len());
+    assert!(
+        blocks.len() >= 10,
+        "{PAGE} has {} blocks of commands",
+        blocks.len()
+    );
     let dir = tempfile::tempdir().expect("temporary folder");
     prepare(dir.path());
     let _hosts = Hosts;
     take_down();
 
     // One shell for all, so that a step can build on the one before.
-    let script: String =
-        blocks.iter().enumerate().map(|(number, block)| format!("{block}\necho \"block {number} done\"\n")).collect();
+    let script: String = blocks
+        .iter()
+        .enumerate()
+        .map(|(number, block)| format!("{block}\necho \"block {number} done\"\n"))
+        .collect();
     let mut bash = Command::new("bash");
-    bash.args(["-eu", "-o", "pipefail", "-c", &script]).current_dir(dir.path()).stdin(Stdio::null());
+    bash.args(["-eu", "-o", "pipefail", "-c", &script])
+        .current_dir(dir.path())
+        .stdin(Stdio::null());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LARDER_")) {
         bash.env_remove(name);
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    bash.env("PATH", format!("{}:/usr/sbin:/sbin:{path}", dir.path().join("bin").display()));
+    bash.env(
+        "PATH",
+        format!(
+            "{}:/usr/sbin:/sbin:{path}",
+            dir.path().join("bin").display()
+        ),
+    );
     let ended = process::run_to_end(bash, DEADLINE);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if ended.status != 0 {
         process::print_tails(dir.path());
     }
-    let done = text(&ended.stdout).lines().filter(|line| line.starts_with("block ")).count();
+    let done = text(&ended.stdout)
+        .lines()
+        .filter(|line| line.starts_with("block "))
+        .count();
     let failed = blocks.get(done).map(String::as_str).unwrap_or_default();
     assert_eq!(
         ended.status,
@@ -55,11 +73,21 @@ fn the_page_about_clusters_works_as_written() {
     check_statuses(dir.path());
     check_documents(&text(&ended.stdout));
     for number in 1..=3 {
-        let pid = std::fs::read_to_string(dir.path().join(format!("data/n{number}.pid"))).expect("a pid");
-        assert!(!process::is_alive(pid.trim().parse().expect("a number")), "node {number} lives on");
+        let pid =
+            std::fs::read_to_string(dir.path().join(format!("data/n{number}.pid"))).expect("a pid");
+        assert!(
+            !process::is_alive(pid.trim().parse().expect("a number")),
+            "node {number} lives on"
+        );
     }
-    let namespaces = Command::new("ip").args(["netns", "list"]).output().expect("ip runs");
-    assert!(!text(&namespaces.stdout).contains("larder"), "the page takes down what it made");
+    let namespaces = Command::new("ip")
+        .args(["netns", "list"])
+        .output()
+        .expect("ip runs");
+    assert!(
+        !text(&namespaces.stdout).contains("larder"),
+        "the page takes down what it made"
+    );
 }
 
 /// The effective user owns the process's entry.
@@ -91,7 +119,11 @@ fn prepare(dir: &Path) {
     let samples = dir.join("configs/three-node");
     std::fs::create_dir_all(&samples).expect("a folder");
     for name in ["n1.toml", "n2.toml", "n3.toml"] {
-        std::fs::copy(repository().join("configs/three-node").join(name), samples.join(name)).expect("a copy");
+        std::fs::copy(
+            repository().join("configs/three-node").join(name),
+            samples.join(name),
+        )
+        .expect("a copy");
     }
     let bin = dir.join("bin");
     std::fs::create_dir_all(&bin).expect("a folder");
@@ -105,26 +137,41 @@ fn prepare(dir: &Path) {
     let program = bin.join("larder");
     std::fs::write(&program, wrapper).expect("a file");
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("an executable");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+        .expect("an executable");
 }
 
 /// Healthy, degraded, healthy again; before the first and between them anything that waiting goes through.
 fn check_statuses(dir: &Path) {
-    let noted = std::fs::read_to_string(dir.join("statuses")).expect("the page asks for the status");
-    let statuses: Vec<i32> = noted.lines().map(|line| line.parse().expect("a status")).collect();
+    let noted =
+        std::fs::read_to_string(dir.join("statuses")).expect("the page asks for the status");
+    let statuses: Vec<i32> = noted
+        .lines()
+        .map(|line| line.parse().expect("a status"))
+        .collect();
     let mut wanted = [0, 4, 0].into_iter().peekable();
     for status in &statuses {
         wanted.next_if_eq(status);
     }
-    assert_eq!(wanted.next(), None, "0, then 4, then 0 are not in {statuses:?}");
+    assert_eq!(
+        wanted.next(),
+        None,
+        "0, then 4, then 0 are not in {statuses:?}"
+    );
     assert_eq!(statuses.last(), Some(&0));
 }
 
 /// What the nodes gave back is what was written, also after the loss of one.
 fn check_documents(output: &str) {
     assert!(output.matches("\"hi\"").count() >= 4, "{output}");
-    assert!(output.matches("written with two of three nodes").count() >= 2, "{output}");
-    assert!(output.contains("nothing was changed"), "the second init is a no-op: {output}");
+    assert!(
+        output.matches("written with two of three nodes").count() >= 2,
+        "{output}"
+    );
+    assert!(
+        output.contains("nothing was changed"),
+        "the second init is a no-op: {output}"
+    );
 }
 
 /// Takes down what is left when dropped.
@@ -138,13 +185,26 @@ impl Drop for Hosts {
 
 fn take_down() {
     for host in HOSTS {
-        if let Ok(output) = Command::new("ip").args(["netns", "pids", host]).stderr(Stdio::null()).output() {
-            for pid in String::from_utf8_lossy(&output.stdout).lines().filter_map(|pid| pid.trim().parse().ok()) {
+        if let Ok(output) = Command::new("ip")
+            .args(["netns", "pids", host])
+            .stderr(Stdio::null())
+            .output()
+        {
+            for pid in String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter_map(|pid| pid.trim().parse().ok())
+            {
                 // Whatever runs inside a namespace of these names was started by this page.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
-        let _ = Command::new("ip").args(["netns", "del", host]).stderr(Stdio::null()).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", host])
+            .stderr(Stdio::null())
+            .status();
     }
-    let _ = Command::new("ip").args(["link", "del", BRIDGE]).stderr(Stdio::null()).status();
+    let _ = Command::new("ip")
+        .args(["link", "del", BRIDGE])
+        .stderr(Stdio::null())
+        .status();
 }

@@ -8,19 +8,49 @@ use tests::{Answer, Api, Checks, Cluster, Options};
 
 #[tokio::test]
 async fn schema_changes() {
-    let cluster = Cluster::start(Options { shards: 16, ..Options::default() }).await;
+    let cluster = Cluster::start(Options {
+        shards: 16,
+        ..Options::default()
+    })
+    .await;
     let root = cluster.root(0).await;
     let mut checks = Checks::new();
-    checks.check("what every database has", system_classes(&cluster)).await;
-    checks.check("only root changes it", refused_to_others(&cluster, &root)).await;
-    checks.check("an acknowledged class is writable at once everywhere", fenced(&cluster, &root)).await;
-    checks.check("POST adds and never takes away", additive(&root)).await;
-    checks.check("refused changes change nothing", refused_changes(&root)).await;
-    checks.check("rules of a class", class_rules(&cluster, &root)).await;
-    checks.check("replacing one class", replace_class(&cluster, &root)).await;
-    checks.check("dropping a class takes its documents along", drop_class(&cluster, &root)).await;
-    checks.check("changes at two nodes at once", concurrent(&cluster)).await;
-    checks.check("replacing the whole schema", replace_all(&cluster, &root)).await;
+    checks
+        .check("what every database has", system_classes(&cluster))
+        .await;
+    checks
+        .check("only root changes it", refused_to_others(&cluster, &root))
+        .await;
+    checks
+        .check(
+            "an acknowledged class is writable at once everywhere",
+            fenced(&cluster, &root),
+        )
+        .await;
+    checks
+        .check("POST adds and never takes away", additive(&root))
+        .await;
+    checks
+        .check("refused changes change nothing", refused_changes(&root))
+        .await;
+    checks
+        .check("rules of a class", class_rules(&cluster, &root))
+        .await;
+    checks
+        .check("replacing one class", replace_class(&cluster, &root))
+        .await;
+    checks
+        .check(
+            "dropping a class takes its documents along",
+            drop_class(&cluster, &root),
+        )
+        .await;
+    checks
+        .check("changes at two nodes at once", concurrent(&cluster))
+        .await;
+    checks
+        .check("replacing the whole schema", replace_all(&cluster, &root))
+        .await;
     checks.finish();
 }
 
@@ -28,18 +58,31 @@ fn class(name: &str, fields: &[(&str, &str)]) -> Value {
     let fields: serde_json::Map<String, Value> = fields
         .iter()
         .enumerate()
-        .map(|(order, (field, ty))| ((*field).to_owned(), json!({ "name": field, "type": ty, "order": order })))
+        .map(|(order, (field, ty))| {
+            (
+                (*field).to_owned(),
+                json!({ "name": field, "type": ty, "order": order }),
+            )
+        })
         .collect();
     json!({ "class": format!("/db/{name}"), "superClass": "/db/Object", "acl": {}, "fields": fields })
 }
 
 fn find<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
-    schema.as_array()?.iter().find(|class| class["class"] == format!("/db/{name}"))
+    schema
+        .as_array()?
+        .iter()
+        .find(|class| class["class"] == format!("/db/{name}"))
 }
 
 /// Sorted: the order of members follows the `order` of the fields, which says nothing here.
 fn field_names(class: &Value) -> Vec<&str> {
-    let mut names: Vec<&str> = class["fields"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> = class["fields"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
     names.sort_unstable();
     names
 }
@@ -56,24 +99,61 @@ async fn system_classes(cluster: &Cluster) {
     let schema = schema(&cluster.api(0)).await;
     for name in ["Object", "User", "Role", "Device", "logs.AppLog", "Demo"] {
         let class = find(&schema, name).unwrap_or_else(|| panic!("no class {name} in {schema}"));
-        assert!(class["fields"].is_object(), "a descriptor without fields breaks connect: {class}");
+        assert!(
+            class["fields"].is_object(),
+            "a descriptor without fields breaks connect: {class}"
+        );
         for (member, field) in class["fields"].as_object().into_iter().flatten() {
             assert_eq!(field["name"], member.as_str());
-            assert!(!member.starts_with('_'), "{name} shows the internal field {member}");
+            assert!(
+                !member.starts_with('_'),
+                "{name} shows the internal field {member}"
+            );
         }
-        let known = ["load", "insert", "update", "delete", "query", "schemaAdd", "schemaReplace", "schemaSubclass"];
-        for operation in class["acl"].as_object().into_iter().flatten().map(|(operation, _)| operation) {
-            assert!(known.contains(&operation.as_str()), "{operation} breaks connect");
+        let known = [
+            "load",
+            "insert",
+            "update",
+            "delete",
+            "query",
+            "schemaAdd",
+            "schemaReplace",
+            "schemaSubclass",
+        ];
+        for operation in class["acl"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(operation, _)| operation)
+        {
+            assert!(
+                known.contains(&operation.as_str()),
+                "{operation} breaks connect"
+            );
         }
     }
     let object = find(&schema, "Object").expect("checked");
     assert_eq!(object["superClass"], Value::Null);
-    assert_eq!(field_names(object), ["acl", "createdAt", "id", "updatedAt", "version"]);
+    assert_eq!(
+        field_names(object),
+        ["acl", "createdAt", "id", "updatedAt", "version"]
+    );
     let open = &find(&schema, "Demo").expect("checked")["metadata"]["larder.open"];
     assert_eq!(open, "true");
-    let one = cluster.api(1).get("/schema/User").send().await.expect(200).json();
+    let one = cluster
+        .api(1)
+        .get("/schema/User")
+        .send()
+        .await
+        .expect(200)
+        .json();
     assert_eq!(Some(&one), find(&schema, "User"));
-    cluster.api(1).get("/schema/Nothing").send().await.refused(461, "bucket_not_found");
+    cluster
+        .api(1)
+        .get("/schema/Nothing")
+        .send()
+        .await
+        .refused(461, "bucket_not_found");
 }
 
 async fn refused_to_others(cluster: &Cluster, root: &Api) {
@@ -104,62 +184,153 @@ async fn refused_to_others(cluster: &Cluster, root: &Api) {
 async fn fenced(cluster: &Cluster, root: &Api) {
     for round in 0..3 {
         let name = format!("Fenced{round}");
-        let answer = add(root, json!([class(&name, &[("n", "/db/Integer")])])).await.expect(200);
-        assert!(find(&answer.json(), &name).is_some(), "the answer is the whole schema");
-        assert!(find(&answer.json(), "User").is_some(), "the answer is the whole schema");
-        let puts = cluster.all().flat_map(|node| (0..40).map(move |key| (node, key))).map(|(node, key)| {
-            let (api, path) = (cluster.api(node), object_id(&name, &format!("{node}-{key}")));
-            async move { api.put(&path).json(&json!({ "n": key })).send().await.expect(200).version() }
-        });
+        let answer = add(root, json!([class(&name, &[("n", "/db/Integer")])]))
+            .await
+            .expect(200);
+        assert!(
+            find(&answer.json(), &name).is_some(),
+            "the answer is the whole schema"
+        );
+        assert!(
+            find(&answer.json(), "User").is_some(),
+            "the answer is the whole schema"
+        );
+        let puts = cluster
+            .all()
+            .flat_map(|node| (0..40).map(move |key| (node, key)))
+            .map(|(node, key)| {
+                let (api, path) = (
+                    cluster.api(node),
+                    object_id(&name, &format!("{node}-{key}")),
+                );
+                async move {
+                    api.put(&path)
+                        .json(&json!({ "n": key }))
+                        .send()
+                        .await
+                        .expect(200)
+                        .version()
+                }
+            });
         let versions = join_all(puts).await;
         assert!(versions.iter().all(|version| *version == 1));
         // A later field holds at once as well.
-        add(root, json!([class(&name, &[("text", "/db/String")])])).await.expect(200);
-        let puts = cluster.all().flat_map(|node| (0..20).map(move |key| (node, key))).map(|(node, key)| {
-            let (api, path) = (cluster.api(node), object_id(&name, &format!("{node}-{key}")));
-            async move {
-                api.put(&path).json(&json!({ "text": 1 })).send().await.refused(463, "invalid_type_value");
-                let stored = api.put(&path).json(&json!({ "text": "t" })).send().await.expect(200);
-                assert_eq!(stored.json()["text"], "t");
-            }
-        });
+        add(root, json!([class(&name, &[("text", "/db/String")])]))
+            .await
+            .expect(200);
+        let puts = cluster
+            .all()
+            .flat_map(|node| (0..20).map(move |key| (node, key)))
+            .map(|(node, key)| {
+                let (api, path) = (
+                    cluster.api(node),
+                    object_id(&name, &format!("{node}-{key}")),
+                );
+                async move {
+                    api.put(&path)
+                        .json(&json!({ "text": 1 }))
+                        .send()
+                        .await
+                        .refused(463, "invalid_type_value");
+                    let stored = api
+                        .put(&path)
+                        .json(&json!({ "text": "t" }))
+                        .send()
+                        .await
+                        .expect(200);
+                    assert_eq!(stored.json()["text"], "t");
+                }
+            });
         join_all(puts).await;
     }
 }
 
 async fn additive(root: &Api) {
-    add(root, json!([class("Grow", &[("a", "/db/String"), ("b", "/db/Integer")])])).await.expect(200);
-    let answer = add(root, json!([class("Grow", &[("c", "/db/Boolean")])])).await.expect(200).json();
-    assert_eq!(field_names(find(&answer, "Grow").expect("there")), ["a", "b", "c"], "an omission is no removal");
-    root.post("/schema/Grow").json(&class("Grow", &[("d", "/db/Date")])).send().await.expect(200);
+    add(
+        root,
+        json!([class("Grow", &[("a", "/db/String"), ("b", "/db/Integer")])]),
+    )
+    .await
+    .expect(200);
+    let answer = add(root, json!([class("Grow", &[("c", "/db/Boolean")])]))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        field_names(find(&answer, "Grow").expect("there")),
+        ["a", "b", "c"],
+        "an omission is no removal"
+    );
+    root.post("/schema/Grow")
+        .json(&class("Grow", &[("d", "/db/Date")]))
+        .send()
+        .await
+        .expect(200);
     let grown = root.get("/schema/Grow").send().await.expect(200).json();
     assert_eq!(field_names(&grown), ["a", "b", "c", "d"]);
     // The same again changes nothing and is no error.
-    assert_eq!(add(root, json!([class("Grow", &[("a", "/db/String")])])).await.expect(200).json(), schema(root).await);
+    assert_eq!(
+        add(root, json!([class("Grow", &[("a", "/db/String")])]))
+            .await
+            .expect(200)
+            .json(),
+        schema(root).await
+    );
     assert_eq!(root.get("/schema/Grow").send().await.json(), grown);
     // A closed class drops members that it does not know.
-    let stored = root.put("/db/Grow/1").json(&json!({ "a": "x", "unknown": 1 })).send().await.expect(200).json();
+    let stored = root
+        .put("/db/Grow/1")
+        .json(&json!({ "a": "x", "unknown": 1 }))
+        .send()
+        .await
+        .expect(200)
+        .json();
     assert_eq!((&stored["a"], stored.get("unknown")), (&json!("x"), None));
 }
 
 async fn refused_changes(root: &Api) {
-    add(root, json!([class("Firm", &[("a", "/db/String")])])).await.expect(200);
+    add(root, json!([class("Firm", &[("a", "/db/String")])]))
+        .await
+        .expect(200);
     let before = schema(root).await;
     let retyped = class("Firm", &[("a", "/db/Integer")]);
-    add(root, json!([class("AllOrNothing", &[]), retyped])).await.refused(469, "schema_not_compatible");
-    add(root, json!([{ "operation": "noSuchOperation", "bucket": "/db/Firm" }])).await.refused(400, "bad_request");
-    add(root, json!([class("Dangling", &[("a", "/db/Nowhere")])])).await.refused(400, "bad_request");
-    add(root, json!([class("Bad Name", &[])])).await.refused(400, "bad_request");
-    add(root, json!([{ "fields": {} }])).await.refused(400, "bad_request");
-    root.post("/schema").body("[{").send().await.refused(471, "syntax_error");
+    add(root, json!([class("AllOrNothing", &[]), retyped]))
+        .await
+        .refused(469, "schema_not_compatible");
+    add(
+        root,
+        json!([{ "operation": "noSuchOperation", "bucket": "/db/Firm" }]),
+    )
+    .await
+    .refused(400, "bad_request");
+    add(root, json!([class("Dangling", &[("a", "/db/Nowhere")])]))
+        .await
+        .refused(400, "bad_request");
+    add(root, json!([class("Bad Name", &[])]))
+        .await
+        .refused(400, "bad_request");
+    add(root, json!([{ "fields": {} }]))
+        .await
+        .refused(400, "bad_request");
+    root.post("/schema")
+        .body("[{")
+        .send()
+        .await
+        .refused(471, "syntax_error");
     let mut misnamed = class("Misnamed", &[("a", "/db/String")]);
     misnamed["fields"]["a"]["name"] = json!("b");
-    add(root, json!([misnamed])).await.refused(400, "bad_request");
+    add(root, json!([misnamed]))
+        .await
+        .refused(400, "bad_request");
     let mut orphan = class("Orphan", &[]);
     orphan["superClass"] = json!("/db/Nowhere");
     add(root, json!([orphan])).await.refused(400, "bad_request");
     assert_eq!(schema(root).await, before);
-    root.put("/db/AllOrNothing/1").json(&json!({})).send().await.refused(461, "bucket_not_found");
+    root.put("/db/AllOrNothing/1")
+        .json(&json!({}))
+        .send()
+        .await
+        .refused(461, "bucket_not_found");
 }
 
 async fn class_rules(cluster: &Cluster, root: &Api) {
@@ -168,51 +339,138 @@ async fn class_rules(cluster: &Cluster, root: &Api) {
     let mut with_rules = class("Ruled", &[]);
     with_rules["acl"] = rules.clone();
     let answer = add(root, json!([with_rules])).await.expect(200).json();
-    assert_eq!(find(&answer, "Ruled").expect("there")["acl"].get("load"), None, "POST leaves existing rules alone");
+    assert_eq!(
+        find(&answer, "Ruled").expect("there")["acl"].get("load"),
+        None,
+        "POST leaves existing rules alone"
+    );
     let change = json!([{ "operation": "updateClassAcl", "bucket": "/db/Ruled", "acl": rules }]);
     let answer = add(root, change.clone()).await.expect(200).json();
-    assert_eq!(find(&answer, "Ruled").expect("there")["acl"]["load"], rules["load"]);
-    add(&cluster.api(0), change).await.refused(466, "permission_denied");
+    assert_eq!(
+        find(&answer, "Ruled").expect("there")["acl"]["load"],
+        rules["load"]
+    );
+    add(&cluster.api(0), change)
+        .await
+        .refused(466, "permission_denied");
 }
 
 async fn replace_class(cluster: &Cluster, root: &Api) {
-    add(root, json!([class("Swap", &[("a", "/db/String"), ("b", "/db/String")])])).await.expect(200);
-    root.put("/db/Swap/1").json(&json!({ "a": "x", "b": "y" })).send().await.expect(200);
-    root.put("/schema/Swap").json(&class("Swap", &[("b", "/db/String")])).send().await.expect(200);
-    let now = cluster.api(1).get("/schema/Swap").send().await.expect(200).json();
+    add(
+        root,
+        json!([class("Swap", &[("a", "/db/String"), ("b", "/db/String")])]),
+    )
+    .await
+    .expect(200);
+    root.put("/db/Swap/1")
+        .json(&json!({ "a": "x", "b": "y" }))
+        .send()
+        .await
+        .expect(200);
+    root.put("/schema/Swap")
+        .json(&class("Swap", &[("b", "/db/String")]))
+        .send()
+        .await
+        .expect(200);
+    let now = cluster
+        .api(1)
+        .get("/schema/Swap")
+        .send()
+        .await
+        .expect(200)
+        .json();
     assert_eq!(field_names(&now), ["b"]);
-    let stored = cluster.api(2).put("/db/Swap/2").json(&json!({ "a": "x", "b": "y" })).send().await.expect(200).json();
+    let stored = cluster
+        .api(2)
+        .put("/db/Swap/2")
+        .json(&json!({ "a": "x", "b": "y" }))
+        .send()
+        .await
+        .expect(200)
+        .json();
     assert_eq!((stored.get("a"), &stored["b"]), (None, &json!("y")));
-    root.put("/schema/Absent").json(&class("Other", &[])).send().await.expect(400);
+    root.put("/schema/Absent")
+        .json(&class("Other", &[]))
+        .send()
+        .await
+        .expect(400);
 }
 
 async fn drop_class(cluster: &Cluster, root: &Api) {
-    add(root, json!([class("Gone", &[("n", "/db/Integer")]), class("Keeps", &[("gone", "/db/Gone")])])).await.expect(200);
-    let paths: Vec<String> = (0..32).map(|key| object_id("Gone", &key.to_string())).collect();
+    add(
+        root,
+        json!([
+            class("Gone", &[("n", "/db/Integer")]),
+            class("Keeps", &[("gone", "/db/Gone")])
+        ]),
+    )
+    .await
+    .expect(200);
+    let paths: Vec<String> = (0..32)
+        .map(|key| object_id("Gone", &key.to_string()))
+        .collect();
     for path in &paths {
-        root.put(path).json(&json!({ "n": 1 })).send().await.expect(200);
+        root.put(path)
+            .json(&json!({ "n": 1 }))
+            .send()
+            .await
+            .expect(200);
     }
-    root.delete("/schema/Gone").send().await.refused(474, "type_still_referenced");
+    root.delete("/schema/Gone")
+        .send()
+        .await
+        .refused(474, "type_still_referenced");
     root.get(&paths[0]).send().await.expect(200);
-    root.put("/schema/Keeps").json(&class("Keeps", &[])).send().await.expect(200);
+    root.put("/schema/Keeps")
+        .json(&class("Keeps", &[]))
+        .send()
+        .await
+        .expect(200);
     root.delete("/schema/Gone").send().await.expect(204);
     for node in cluster.all() {
         let api = cluster.api(node);
-        api.get("/schema/Gone").send().await.refused(461, "bucket_not_found");
+        api.get("/schema/Gone")
+            .send()
+            .await
+            .refused(461, "bucket_not_found");
         for path in &paths {
             api.get(path).send().await.refused(461, "bucket_not_found");
-            api.put(path).json(&json!({})).send().await.refused(461, "bucket_not_found");
+            api.put(path)
+                .json(&json!({}))
+                .send()
+                .await
+                .refused(461, "bucket_not_found");
         }
     }
-    root.delete("/schema/Gone").send().await.refused(461, "bucket_not_found");
+    root.delete("/schema/Gone")
+        .send()
+        .await
+        .refused(461, "bucket_not_found");
     // A class of the same name is another one: nothing of the first shines through.
-    add(root, json!([class("Gone", &[("n", "/db/Integer")])])).await.expect(200);
+    add(root, json!([class("Gone", &[("n", "/db/Integer")])]))
+        .await
+        .expect(200);
     for (index, path) in paths.iter().enumerate() {
-        cluster.api(index % 3).get(path).send().await.refused(404, "object_not_found");
+        cluster
+            .api(index % 3)
+            .get(path)
+            .send()
+            .await
+            .refused(404, "object_not_found");
     }
-    cluster.api(1).put(&paths[0]).json(&json!({ "n": 2 })).send().await.expect(200);
+    cluster
+        .api(1)
+        .put(&paths[0])
+        .json(&json!({ "n": 2 }))
+        .send()
+        .await
+        .expect(200);
     let system = root.delete("/schema/User").send().await;
-    assert!(system.status >= 400, "a system class stays: {}", system.status);
+    assert!(
+        system.status >= 400,
+        "a system class stays: {}",
+        system.status
+    );
 }
 
 async fn concurrent(cluster: &Cluster) {
@@ -224,22 +482,39 @@ async fn concurrent(cluster: &Cluster) {
             let name = format!("Both{node}x{number}");
             names.push(name.clone());
             let root = root.clone();
-            changes.push(async move { add(&root, json!([class(&name, &[]), class("BothShare", &[])])).await.expect(200) });
+            changes.push(async move {
+                add(&root, json!([class(&name, &[]), class("BothShare", &[])]))
+                    .await
+                    .expect(200)
+            });
         }
     }
     join_all(changes).await;
     for node in cluster.all() {
         let schema = schema(&cluster.api(node)).await;
         for name in &names {
-            assert!(find(&schema, name).is_some(), "{name} was acknowledged and is missing at node {node}");
-            cluster.api(node).put(&object_id(name, "k")).json(&json!({})).send().await.expect(200);
+            assert!(
+                find(&schema, name).is_some(),
+                "{name} was acknowledged and is missing at node {node}"
+            );
+            cluster
+                .api(node)
+                .put(&object_id(name, "k"))
+                .json(&json!({}))
+                .send()
+                .await
+                .expect(200);
         }
     }
 }
 
 /// Last, because it drops what the checks before made.
 async fn replace_all(cluster: &Cluster, root: &Api) {
-    root.put("/schema").json(&json!([class("Only", &[("a", "/db/String")])])).send().await.expect(200);
+    root.put("/schema")
+        .json(&json!([class("Only", &[("a", "/db/String")])]))
+        .send()
+        .await
+        .expect(200);
     for node in cluster.all() {
         let schema = schema(&cluster.api(node)).await;
         assert_eq!(find(&schema, "Demo"), None);
@@ -248,8 +523,25 @@ async fn replace_all(cluster: &Cluster, root: &Api) {
             assert!(find(&schema, name).is_some(), "{name} at node {node}");
         }
     }
-    cluster.api(1).get("/db/Demo/k").send().await.refused(461, "bucket_not_found");
-    cluster.api(2).put("/db/Only/1").json(&json!({ "a": "x" })).send().await.expect(200);
+    cluster
+        .api(1)
+        .get("/db/Demo/k")
+        .send()
+        .await
+        .refused(461, "bucket_not_found");
+    cluster
+        .api(2)
+        .put("/db/Only/1")
+        .json(&json!({ "a": "x" }))
+        .send()
+        .await
+        .expect(200);
     // Root and its role live on: the next log-in needs them.
-    cluster.root(2).await.get("/db/User/me").send().await.expect(200);
+    cluster
+        .root(2)
+        .await
+        .get("/db/User/me")
+        .send()
+        .await
+        .expect(200);
 }

@@ -19,7 +19,11 @@ fn key(number: usize) -> String {
 async fn write(api: &Api, numbers: std::ops::Range<usize>, value: &str) {
     for number in numbers {
         let body = json!({ "value": value, "pad": "x".repeat(500) });
-        api.put(&object_id("Demo", &key(number))).json(&body).send().await.expect(200);
+        api.put(&object_id("Demo", &key(number)))
+            .json(&body)
+            .send()
+            .await
+            .expect(200);
     }
 }
 
@@ -27,12 +31,18 @@ async fn write(api: &Api, numbers: std::ops::Range<usize>, value: &str) {
 async fn snapshot_and_purge(cluster: &Cluster, asked: usize) {
     for shard in (0..=SHARDS).map(ShardId) {
         let path = format!("/admin/v1/shards/{shard}/snapshot?purge=true");
-        let index = eventually(&format!("a snapshot of shard {shard}"), DEADLINE, || async {
-            let leader = cluster.leader(shard, asked).await;
-            let answer = cluster.admin(leader).post(&path).send().await;
-            // The leader may just have changed.
-            (answer.status == 200).then(|| answer.json()["index"].as_u64()).flatten()
-        })
+        let index = eventually(
+            &format!("a snapshot of shard {shard}"),
+            DEADLINE,
+            || async {
+                let leader = cluster.leader(shard, asked).await;
+                let answer = cluster.admin(leader).post(&path).send().await;
+                // The leader may just have changed.
+                (answer.status == 200)
+                    .then(|| answer.json()["index"].as_u64())
+                    .flatten()
+            },
+        )
         .await;
         assert!(index > 0, "shard {shard}");
     }
@@ -40,7 +50,11 @@ async fn snapshot_and_purge(cluster: &Cluster, asked: usize) {
 
 #[tokio::test]
 async fn a_follower_that_missed_purged_logs_gets_a_snapshot() {
-    let mut cluster = Cluster::start(Options { shards: SHARDS, ..Options::default() }).await;
+    let mut cluster = Cluster::start(Options {
+        shards: SHARDS,
+        ..Options::default()
+    })
+    .await;
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
     let behind = 2;
     write(&nodes[0], 0..DOCUMENTS, "before").await;
@@ -50,14 +64,27 @@ async fn a_follower_that_missed_purged_logs_gets_a_snapshot() {
     let root = cluster.root(0).await;
     write(&nodes[0], 0..DOCUMENTS / 2, "after").await;
     for number in DOCUMENTS / 2..DOCUMENTS * 3 / 4 {
-        nodes[1].delete(&object_id("Demo", &key(number))).send().await.expect(204);
+        nodes[1]
+            .delete(&object_id("Demo", &key(number)))
+            .send()
+            .await
+            .expect(204);
     }
     write(&nodes[1], DOCUMENTS..DOCUMENTS + 50, "new").await;
     let acl = json!({ "read": { "/db/Role/1": "allow" } });
-    root.put("/db/Demo/hidden").json(&json!({ "acl": acl })).send().await.expect(200);
+    root.put("/db/Demo/hidden")
+        .json(&json!({ "acl": acl }))
+        .send()
+        .await
+        .expect(200);
     let class = json!([{ "class": "/db/Later", "superClass": "/db/Object", "fields": {} }]);
     root.post("/schema").json(&class).send().await.expect(200);
-    let once = |api: &Api| api.put("/db/Demo/once").idempotent("before-snapshot").json(&json!({})).send();
+    let once = |api: &Api| {
+        api.put("/db/Demo/once")
+            .idempotent("before-snapshot")
+            .json(&json!({}))
+            .send()
+    };
     once(&nodes[0]).await.expect(200);
     snapshot_and_purge(&cluster, 0).await;
     // And a tail behind the snapshot, which comes as log.
@@ -66,23 +93,47 @@ async fn a_follower_that_missed_purged_logs_gets_a_snapshot() {
     cluster.restart(behind).await;
     cluster.healthy(DEADLINE).await;
     compare(&nodes, behind).await;
+    let installed = cluster.logged(behind).matches("installed snapshot").count();
+    assert!(
+        installed >= 3,
+        "{installed} snapshots were installed: the logs were not purged, and this shows nothing"
+    );
     let hidden = nodes[behind].get("/db/Demo/hidden").local().send().await;
-    assert_eq!(hidden.status, 404, "rules travel with the snapshot: {}", hidden.text());
+    assert_eq!(
+        hidden.status,
+        404,
+        "rules travel with the snapshot: {}",
+        hidden.text()
+    );
 
     // It is a full member: the others may go, one after another, and a write it only knows from a snapshot stays done.
     for gone in [0, 1] {
         cluster.kill(gone).await;
         let again = once(&nodes[behind]).await.expect(200);
         assert_eq!(again.version(), 1);
-        nodes[behind].put("/db/Later/1").json(&json!({})).send().await.expect(200);
-        let version = |number: usize| nodes[behind].get(&format!("/db/Demo/{}", key(number))).send();
+        nodes[behind]
+            .put("/db/Later/1")
+            .json(&json!({}))
+            .send()
+            .await
+            .expect(200);
+        let version = |number: usize| {
+            nodes[behind]
+                .get(&format!("/db/Demo/{}", key(number)))
+                .send()
+        };
         assert_eq!(version(0).await.expect(200).version(), 2);
         version(DOCUMENTS / 2).await.expect(404);
         cluster.restart(gone).await;
         cluster.healthy(DEADLINE).await;
     }
     // Versions go on over a tombstone that came in a snapshot.
-    let reborn = nodes[behind].put(&object_id("Demo", &key(DOCUMENTS / 2))).json(&json!({})).send().await.expect(200);
+    let reborn = nodes[behind]
+        .put(&object_id("Demo", &key(DOCUMENTS / 2)))
+        .json(&json!({}))
+        .send()
+        .await
+        .expect(200);
     assert_eq!(reborn.version(), 3);
 
     // What it received is on its disk.
@@ -100,7 +151,8 @@ async fn compare(nodes: &[Api], behind: usize) {
         let what = format!("{path} at the restarted node is as elsewhere");
         eventually(&what, DEADLINE, || async {
             let local = nodes[behind].get(&path).local().send().await;
-            let is_same = local.status == expected.status && (local.status == 404 || local.body == expected.body);
+            let is_same = local.status == expected.status
+                && (local.status == 404 || local.body == expected.body);
             is_same.then_some(())
         })
         .await;
@@ -110,7 +162,11 @@ async fn compare(nodes: &[Api], behind: usize) {
 /// A snapshot while writes go on, again and again, loses none of them.
 #[tokio::test]
 async fn purging_under_load_loses_nothing() {
-    let mut cluster = Cluster::start(Options { shards: SHARDS, ..Options::default() }).await;
+    let mut cluster = Cluster::start(Options {
+        shards: SHARDS,
+        ..Options::default()
+    })
+    .await;
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
     let load = tests::load::Load::start(&nodes, "Demo", 8, 4);
     for node in cluster.all() {

@@ -41,7 +41,12 @@ impl Nemesis {
     /// A nemesis that knows `faults`; none at all is allowed.
     pub fn new(seed: u64, faults: Vec<Fault>, recorder: Recorder) -> Nemesis {
         let counts = vec![0; faults.len()];
-        Nemesis { random: StdRng::seed_from_u64(!seed), faults, recorder, counts }
+        Nemesis {
+            random: StdRng::seed_from_u64(!seed),
+            faults,
+            recorder,
+            counts,
+        }
     }
 
     /// Hurts the cluster until `end`, then waits until every node serves again.
@@ -81,7 +86,11 @@ impl Nemesis {
 
     /// Faults that were asked for and never happened: such a run shows nothing about them.
     pub fn missing(&self) -> Vec<&'static str> {
-        let missing = self.faults.iter().zip(&self.counts).filter(|(_, count)| **count == 0);
+        let missing = self
+            .faults
+            .iter()
+            .zip(&self.counts)
+            .filter(|(_, count)| **count == 0);
         missing.map(|(fault, _)| fault.name()).collect()
     }
 
@@ -99,11 +108,20 @@ impl Nemesis {
         all.sort_unstable();
         let lasts = Duration::from_millis(self.random.random_range(LASTS_MS));
         let peace = Duration::from_millis(self.random.random_range(PEACE_MS));
-        Plan { fault, nodes: all, lasts, peace }
+        Plan {
+            fault,
+            nodes: all,
+            lasts,
+            peace,
+        }
     }
 
     fn note(&self, fault: Fault, phase: &str, nodes: &[usize]) -> anyhow::Result<()> {
-        let kind = Kind::Fault { fault: fault.name().to_owned(), phase: phase.to_owned(), nodes: nodes.to_vec() };
+        let kind = Kind::Fault {
+            fault: fault.name().to_owned(),
+            phase: phase.to_owned(),
+            nodes: nodes.to_vec(),
+        };
         self.recorder.record("nemesis", kind)
     }
 }
@@ -138,7 +156,10 @@ mod tests {
             assert!(seven.iter().any(|plan| plan.fault == fault));
         }
         for hit in 1..=3 {
-            assert!(seven.iter().any(|plan| plan.nodes.len() == hit), "{hit} nodes");
+            assert!(
+                seven.iter().any(|plan| plan.nodes.len() == hit),
+                "{hit} nodes"
+            );
         }
     }
 }

@@ -33,7 +33,12 @@ pub struct Options {
 ///
 /// # Errors
 /// If the history cannot be written.
-pub async fn run(options: Options, nodes: Vec<String>, recorder: Recorder, end: Instant) -> anyhow::Result<()> {
+pub async fn run(
+    options: Options,
+    nodes: Vec<String>,
+    recorder: Recorder,
+    end: Instant,
+) -> anyhow::Result<()> {
     let nodes = Arc::new(nodes);
     let mut workers = JoinSet::new();
     for worker in 0..options.workers {
@@ -69,9 +74,19 @@ impl Worker {
             turn += 1;
             let node = self.pinned.unwrap_or(turn % self.nodes.len());
             let action = self.generator.next_action();
-            self.recorder.record(&self.process, Kind::Invoke { action: action.clone() })?;
+            self.recorder.record(
+                &self.process,
+                Kind::Invoke {
+                    action: action.clone(),
+                },
+            )?;
             let outcome = self.client.run(&self.nodes[node], &action).await;
-            self.recorder.record(&self.process, Kind::Complete { outcome: outcome.clone() })?;
+            self.recorder.record(
+                &self.process,
+                Kind::Complete {
+                    outcome: outcome.clone(),
+                },
+            )?;
             self.generator.learn(&action, &outcome);
             if !matches!(outcome, Outcome::Ok { .. }) {
                 tokio::time::sleep(PAUSE).await;
@@ -90,11 +105,16 @@ pub async fn finish(options: Options, nodes: &[String], recorder: &Recorder) -> 
     let mut writer = Generator::new(options.seed, options.workers, options.keys);
     for (key, node) in (0..options.keys).map(register).zip(nodes.iter().cycle()) {
         // The first write that the generator draws for a fresh worker has no condition.
-        let value = std::iter::repeat_with(|| writer.next_action()).find_map(|action| match action {
-            Action::Write { value, .. } => Some(value),
-            Action::Read { .. } | Action::Delete { .. } => None,
-        });
-        let action = Action::Write { key, value: value.context("generators never end")?, expected: None };
+        let value =
+            std::iter::repeat_with(|| writer.next_action()).find_map(|action| match action {
+                Action::Write { value, .. } => Some(value),
+                Action::Read { .. } | Action::Delete { .. } => None,
+            });
+        let action = Action::Write {
+            key,
+            value: value.context("generators never end")?,
+            expected: None,
+        };
         until_ok(&client, node, &action, recorder).await?;
     }
     for key in (0..options.keys).map(register) {
@@ -105,17 +125,34 @@ pub async fn finish(options: Options, nodes: &[String], recorder: &Recorder) -> 
     Ok(())
 }
 
-async fn until_ok(client: &Client, node: &str, action: &Action, recorder: &Recorder) -> anyhow::Result<()> {
+async fn until_ok(
+    client: &Client,
+    node: &str,
+    action: &Action,
+    recorder: &Recorder,
+) -> anyhow::Result<()> {
     let end = Instant::now() + FINAL_READ_WITHIN;
     loop {
-        recorder.record("final", Kind::Invoke { action: action.clone() })?;
+        recorder.record(
+            "final",
+            Kind::Invoke {
+                action: action.clone(),
+            },
+        )?;
         let outcome = client.run(node, action).await;
-        recorder.record("final", Kind::Complete { outcome: outcome.clone() })?;
+        recorder.record(
+            "final",
+            Kind::Complete {
+                outcome: outcome.clone(),
+            },
+        )?;
         match outcome {
             Outcome::Ok { .. } => return Ok(()),
             // A value is written once: a second try could not be told from the first.
             Outcome::Info { error } => bail!("{action:?} at {node}: {error}"),
-            Outcome::Fail { error } if Instant::now() >= end => bail!("{action:?} at {node} does not succeed: {error}"),
+            Outcome::Fail { error } if Instant::now() >= end => {
+                bail!("{action:?} at {node} does not succeed: {error}")
+            }
             Outcome::Fail { .. } => tokio::time::sleep(PAUSE).await,
         }
     }
@@ -136,11 +173,19 @@ pub struct Verdict {
 /// If it is not well-formed.
 pub fn judge(events: &[Event]) -> anyhow::Result<Verdict> {
     let operations = operations(events)?;
-    let count = |is: fn(&Outcome) -> bool| operations.iter().filter(|operation| is(&operation.outcome)).count();
+    let count = |is: fn(&Outcome) -> bool| {
+        operations
+            .iter()
+            .filter(|operation| is(&operation.outcome))
+            .count()
+    };
     let counts = (
         count(|outcome| matches!(outcome, Outcome::Ok { .. })),
         count(|outcome| matches!(outcome, Outcome::Fail { .. })),
         count(|outcome| matches!(outcome, Outcome::Info { .. })),
     );
-    Ok(Verdict { faults: checker::register::check(&operations), counts })
+    Ok(Verdict {
+        faults: checker::register::check(&operations),
+        counts,
+    })
 }

@@ -20,12 +20,28 @@ pub(super) struct Joining {
 }
 
 impl Joining {
-    pub(super) fn new(own: proto::log::Node, storage: Storage, peers: Peers, replicas: Arc<Replicas>) -> Self {
-        Self { own, storage, peers, replicas }
+    pub(super) fn new(
+        own: proto::log::Node,
+        storage: Storage,
+        peers: Peers,
+        replicas: Arc<Replicas>,
+    ) -> Self {
+        Self {
+            own,
+            storage,
+            peers,
+            replicas,
+        }
     }
 
     fn check(&self, request: &JoinRequest) -> Result<(), String> {
-        let held = self.storage.logs.directory().replicas().into_iter().find(|row| row.shard == ShardId::META);
+        let held = self
+            .storage
+            .logs
+            .directory()
+            .replicas()
+            .into_iter()
+            .find(|row| row.shard == ShardId::META);
         match held {
             Some(row) if row.replica.0 != request.replica => Err(format!(
                 "this node holds metadata replica {}, not {}",
@@ -47,12 +63,20 @@ impl Membership for Joining {
     }
 
     fn cluster(&self) -> String {
-        self.storage.logs.directory().cluster_id().unwrap_or_default()
+        self.storage
+            .logs
+            .directory()
+            .cluster_id()
+            .unwrap_or_default()
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), String> {
         self.check(&request)?;
-        self.storage.logs.directory().set_cluster_id(&request.cluster_id).map_err(|error| error.to_string())?;
+        self.storage
+            .logs
+            .directory()
+            .set_cluster_id(&request.cluster_id)
+            .map_err(|error| error.to_string())?;
         self.peers.set_cluster(&request.cluster_id);
         for node in &request.nodes {
             self.peers.set_address(NodeId(node.id), &node.peer_address);

@@ -65,10 +65,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
     };
-    telemetry::init_logging(format, &config.telemetry.log).map_err(|error| Exit::new(Status::Config, error))?;
+    telemetry::init_logging(format, &config.telemetry.log)
+        .map_err(|error| Exit::new(Status::Config, error))?;
     let metrics = telemetry::install_metrics().context("metrics")?;
     if config.security.insecure {
-        tracing::warn!("running without TLS and peer authentication (security.insecure): use it in trusted networks only");
+        tracing::warn!(
+            "running without TLS and peer authentication (security.insecure): use it in trusted networks only"
+        );
     }
 
     let client = bind(config.listen.client, "listen.client").await?;
@@ -86,11 +89,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let client_app = http::client_app(node.service.clone(), limits);
         let info = node_info(&config, &node.host);
         let control = Arc::new(ports::Control(node.host.clone()));
-        let admin_app = http::admin::admin_app(node.service.clone(), metrics.clone(), info, control);
+        let admin_app =
+            http::admin::admin_app(node.service.clone(), metrics.clone(), info, control);
         let stop = stop.clone();
         async move {
             tokio::join!(
-                http::server::serve(client, client_app, CLIENT_CONNECTIONS_MAX, stop.clone(), DRAIN),
+                http::server::serve(
+                    client,
+                    client_app,
+                    CLIENT_CONNECTIONS_MAX,
+                    stop.clone(),
+                    DRAIN
+                ),
                 http::server::serve(admin, admin_app, ADMIN_CONNECTIONS_MAX, stop, DRAIN),
             );
         }
@@ -98,7 +108,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let jobs = tokio::spawn(node.service.jobs().run(stop.clone()));
     let replicas = tokio::spawn(Arc::clone(&node.replicas).run(stop.clone()));
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
-    let gauges = tokio::spawn(stop::gauges(node.storage.clone(), node.host.clone(), stop.clone()));
+    let gauges = tokio::spawn(stop::gauges(
+        node.storage.clone(),
+        node.host.clone(),
+        stop.clone(),
+    ));
 
     stop::signal().await?;
     tracing::info!("stopping");
@@ -126,7 +140,11 @@ struct Node {
 }
 
 impl Node {
-    async fn build(config: &Config, storage: Storage, stop: CancellationToken) -> anyhow::Result<Self> {
+    async fn build(
+        config: &Config,
+        storage: Storage,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let id = storage.logs.directory().node_id();
         let stop_peers = CancellationToken::new();
         let peers = Peers::new(id, stop_peers.clone());
@@ -143,9 +161,20 @@ impl Node {
         })?;
         let machine = ClusterMachine::new();
         let metadata = machine.handle();
-        let replicas = Arc::new(Replicas::new(storage.clone(), host.clone(), peers.clone(), machine, own_node(config, id.0)));
+        let replicas = Arc::new(Replicas::new(
+            storage.clone(),
+            host.clone(),
+            peers.clone(),
+            machine,
+            own_node(config, id.0),
+        ));
         replicas.open_stored().await?;
-        let joining = Arc::new(Joining::new(own_node(config, id.0), storage.clone(), peers.clone(), Arc::clone(&replicas)));
+        let joining = Arc::new(Joining::new(
+            own_node(config, id.0),
+            storage.clone(),
+            peers.clone(),
+            Arc::clone(&replicas),
+        ));
         let options = service::Options {
             node: id,
             seeds: seeds(config),
@@ -166,13 +195,26 @@ impl Node {
         };
         let service = Service::new(options, ports);
         replicas.announce(service.clone(), stop);
-        Ok(Self { storage, host, peers, service, replicas, joining, stop_peers })
+        Ok(Self {
+            storage,
+            host,
+            peers,
+            service,
+            replicas,
+            joining,
+            stop_peers,
+        })
     }
 
     fn peer_service(&self, config: &Config) -> PeerServer<PeerService> {
         let forwards = Arc::new(Forwards(self.service.clone()));
         let joining: Arc<Joining> = Arc::clone(&self.joining);
-        PeerService::new(self.host.clone(), forwards, joining, config.node.data_dir.join("receiving"))
+        PeerService::new(
+            self.host.clone(),
+            forwards,
+            joining,
+            config.node.data_dir.join("receiving"),
+        )
     }
 }
 
@@ -205,7 +247,8 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
             ..DataOptions::default()
         },
     };
-    let storage = storage::open(dir, &options).with_context(|| format!("data directory {}", dir.display()))?;
+    let storage = storage::open(dir, &options)
+        .with_context(|| format!("data directory {}", dir.display()))?;
     storage.logs.on_failure(|error| {
         // Nothing that waits may be answered: after a failed sync it is unknown what is on disk.
         tracing::error!(%error, "the log disk failed; the process ends");
@@ -217,14 +260,24 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "; another process listens there: stop it or change the key",
+            std::io::ErrorKind::AddrInUse => {
+                "; another process listens there: stop it or change the key"
+            }
             _ => "",
         };
-        Exit::new(Status::Error, format_args!("{key} = {address}: {error}{hint}")).into()
+        Exit::new(
+            Status::Error,
+            format_args!("{key} = {address}: {error}{hint}"),
+        )
+        .into()
     })
 }
 
-async fn serve_peers(listener: TcpListener, service: PeerServer<PeerService>, stop: CancellationToken) {
+async fn serve_peers(
+    listener: TcpListener,
+    service: PeerServer<PeerService>,
+    stop: CancellationToken,
+) {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder()
         .initial_stream_window_size(PEER_WINDOW_BYTES)

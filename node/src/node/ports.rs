@@ -11,7 +11,9 @@ use proto::{NodeId, ReplicaId, ShardId};
 use raft::Host;
 use raft::transport::CallError;
 use raft::transport::client::{Peers, connect};
-use service::ports::{Description, Forward, ForwardError, Groups, Leader, Members, PortError, ProposeError, ReadError};
+use service::ports::{
+    Description, Forward, ForwardError, Groups, Leader, Members, PortError, ProposeError, ReadError,
+};
 use storage::machine::Replica;
 use tokio::time::timeout_at;
 
@@ -24,12 +26,31 @@ const CAUGHT_UP_ENTRIES: u64 = 100;
 pub(super) struct RaftGroups(pub(super) Host);
 
 impl Groups for RaftGroups {
-    fn propose(&self, shard: ShardId, command: Bytes, deadline: Instant) -> BoxFuture<'_, Result<Bytes, ProposeError>> {
-        Box::pin(async move { self.0.propose(shard, command, deadline.into()).await.map_err(propose_error) })
+    fn propose(
+        &self,
+        shard: ShardId,
+        command: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ProposeError>> {
+        Box::pin(async move {
+            self.0
+                .propose(shard, command, deadline.into())
+                .await
+                .map_err(propose_error)
+        })
     }
 
-    fn read_barrier(&self, shard: ShardId, deadline: Instant) -> BoxFuture<'_, Result<(), ReadError>> {
-        Box::pin(async move { self.0.read_barrier(shard, deadline.into()).await.map_err(read_error) })
+    fn read_barrier(
+        &self,
+        shard: ShardId,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ReadError>> {
+        Box::pin(async move {
+            self.0
+                .read_barrier(shard, deadline.into())
+                .await
+                .map_err(read_error)
+        })
     }
 
     fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
@@ -44,9 +65,23 @@ impl Groups for RaftGroups {
         self.0.leader(shard).map(to_leader)
     }
 
-    fn leader_changed(&self, shard: ShardId, seen: Option<Leader>, deadline: Instant) -> BoxFuture<'_, Option<Leader>> {
-        let seen = seen.map(|leader| raft::Leader { replica: leader.replica, node: leader.node, term: leader.term });
-        Box::pin(async move { self.0.leader_changed(shard, seen, deadline.into()).await.map(to_leader) })
+    fn leader_changed(
+        &self,
+        shard: ShardId,
+        seen: Option<Leader>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Option<Leader>> {
+        let seen = seen.map(|leader| raft::Leader {
+            replica: leader.replica,
+            node: leader.node,
+            term: leader.term,
+        });
+        Box::pin(async move {
+            self.0
+                .leader_changed(shard, seen, deadline.into())
+                .await
+                .map(to_leader)
+        })
     }
 
     fn commit_index(&self, shard: ShardId) -> u64 {
@@ -72,7 +107,11 @@ impl Groups for RaftGroups {
         })
     }
 
-    fn transfer_leader(&self, shard: ShardId, to: ReplicaId) -> BoxFuture<'_, Result<(), PortError>> {
+    fn transfer_leader(
+        &self,
+        shard: ShardId,
+        to: ReplicaId,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
         Box::pin(async move { self.0.transfer_leader(shard, to).await.map_err(port_error) })
     }
 }
@@ -81,12 +120,20 @@ impl Groups for RaftGroups {
 pub(super) struct PeerForward(pub(super) Peers);
 
 impl Forward for PeerForward {
-    fn forward(&self, node: NodeId, body: Bytes, deadline: Instant) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
+    fn forward(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
         Box::pin(async move {
-            self.0.forward(node, body, deadline.into()).await.map_err(|error| match error {
-                CallError::NotSent(reason) => ForwardError::NotSent(reason),
-                CallError::Lost(_) => ForwardError::Lost,
-            })
+            self.0
+                .forward(node, body, deadline.into())
+                .await
+                .map_err(|error| match error {
+                    CallError::NotSent(reason) => ForwardError::NotSent(reason),
+                    CallError::Lost(_) => ForwardError::Lost,
+                })
         })
     }
 
@@ -99,13 +146,23 @@ impl Forward for PeerForward {
 pub(super) struct PeerMembers;
 
 impl Members for PeerMembers {
-    fn describe<'a>(&'a self, address: &'a str, deadline: Instant) -> BoxFuture<'a, Result<Description, PortError>> {
+    fn describe<'a>(
+        &'a self,
+        address: &'a str,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Description, PortError>> {
         Box::pin(async move {
             let asked = timeout_at(deadline.into(), async {
                 let mut client = connect(address).await.map_err(port_error)?;
-                client.describe(DescribeRequest {}).await.map_err(|status| PortError(status.message().to_owned()))
+                client
+                    .describe(DescribeRequest {})
+                    .await
+                    .map_err(|status| PortError(status.message().to_owned()))
             });
-            let answer = asked.await.map_err(|_| PortError("no answer in time".to_owned()))??.into_inner();
+            let answer = asked
+                .await
+                .map_err(|_| PortError("no answer in time".to_owned()))??
+                .into_inner();
             Ok(Description {
                 node: answer.node.unwrap_or_default(),
                 cluster_id: (!answer.cluster_id.is_empty()).then_some(answer.cluster_id),
@@ -122,13 +179,22 @@ impl Members for PeerMembers {
         nodes: &'a [proto::log::Node],
         deadline: Instant,
     ) -> BoxFuture<'a, Result<(), PortError>> {
-        let request = JoinRequest { cluster_id: cluster_id.to_owned(), replica: replica.0, nodes: nodes.to_vec() };
+        let request = JoinRequest {
+            cluster_id: cluster_id.to_owned(),
+            replica: replica.0,
+            nodes: nodes.to_vec(),
+        };
         Box::pin(async move {
             let asked = timeout_at(deadline.into(), async {
                 let mut client = connect(address).await.map_err(port_error)?;
-                client.join(request).await.map_err(|status| PortError(status.message().to_owned()))
+                client
+                    .join(request)
+                    .await
+                    .map_err(|status| PortError(status.message().to_owned()))
             });
-            asked.await.map_err(|_| PortError("no answer in time".to_owned()))??;
+            asked
+                .await
+                .map_err(|_| PortError("no answer in time".to_owned()))??;
             Ok(())
         })
     }
@@ -144,22 +210,39 @@ impl ShardControl for Control {
 
     fn transfer(&self, shard: ShardId, to: NodeId) -> BoxFuture<'_, Result<(), service::Error>> {
         Box::pin(async move {
-            let status = self.0.status(shard).ok_or(raft::Error::NoGroup(shard)).map_err(control_error)?;
+            let status = self
+                .0
+                .status(shard)
+                .ok_or(raft::Error::NoGroup(shard))
+                .map_err(control_error)?;
             let mut members = status.members.iter();
-            let target = members.find(|(_, member)| member.node == to && member.voter).map(|(replica, _)| *replica);
+            let target = members
+                .find(|(_, member)| member.node == to && member.voter)
+                .map(|(replica, _)| *replica);
             let target = target.ok_or_else(|| {
-                control_error(raft::Error::Refused(format!("node {to} holds no voting replica of shard {shard}")))
+                control_error(raft::Error::Refused(format!(
+                    "node {to} holds no voting replica of shard {shard}"
+                )))
             })?;
             if !self.0.is_leader(shard) {
-                return Err(control_error(raft::Error::Refused(format!("this node does not lead shard {shard}"))));
+                return Err(control_error(raft::Error::Refused(format!(
+                    "this node does not lead shard {shard}"
+                ))));
             }
-            self.0.transfer_leader(shard, target).await.map_err(control_error)
+            self.0
+                .transfer_leader(shard, target)
+                .await
+                .map_err(control_error)
         })
     }
 }
 
 fn to_leader(leader: raft::Leader) -> Leader {
-    Leader { replica: leader.replica, node: leader.node, term: leader.term }
+    Leader {
+        replica: leader.replica,
+        node: leader.node,
+        term: leader.term,
+    }
 }
 
 fn propose_error(error: raft::ProposeError) -> ProposeError {

@@ -49,7 +49,14 @@ impl Replicas {
         machine: Arc<ClusterMachine>,
         own: proto::log::Node,
     ) -> Self {
-        Self { storage, host, peers, machine, own, opening: Mutex::new(()) }
+        Self {
+            storage,
+            host,
+            peers,
+            machine,
+            own,
+            opening: Mutex::new(()),
+        }
     }
 
     fn metadata(&self) -> StateHandle {
@@ -79,18 +86,27 @@ impl Replicas {
     /// The disk failed, or the stored state cannot be recovered.
     pub(super) async fn open(&self, shard: ShardId, replica: ReplicaId) -> anyhow::Result<()> {
         let _one = self.opening.lock().await;
-        if self.host.status(shard).is_some_and(|status| status.replica == replica) {
+        if self
+            .host
+            .status(shard)
+            .is_some_and(|status| status.replica == replica)
+        {
             return Ok(());
         }
         let storage = self.storage.clone();
-        let machine: Arc<dyn Machine> =
-            if shard.is_meta() { self.machine.clone() } else { Arc::new(DocumentMachine) };
+        let machine: Arc<dyn Machine> = if shard.is_meta() {
+            self.machine.clone()
+        } else {
+            Arc::new(DocumentMachine)
+        };
         let opened = tokio::task::spawn_blocking(move || {
             let row = storage.logs.directory().create_replica(shard, replica)?;
             let applied = Replica::open(storage.engine.clone(), machine, shard, row.data)?;
             Ok::<_, storage::Error>((applied, storage.logs.group(row.log)?))
         });
-        let (applied, log) = opened.await?.with_context(|| format!("replica {replica} of shard {shard}"))?;
+        let (applied, log) = opened
+            .await?
+            .with_context(|| format!("replica {replica} of shard {shard}"))?;
         self.host.open_group(shard, replica, applied, log).await?;
         tracing::info!(%shard, %replica, "replica open");
         Ok(())
@@ -100,7 +116,8 @@ impl Replicas {
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
-        self.metadata().subscribe(Box::new(move |_| wake.notify_one()));
+        self.metadata()
+            .subscribe(Box::new(move |_| wake.notify_one()));
         let mut waiting = BTreeMap::new();
         loop {
             let state = self.metadata().current();
@@ -129,7 +146,8 @@ impl Replicas {
                 let state = metadata.current();
                 let known = state.nodes.get(&NodeId(own.id));
                 let stale = known.is_some_and(|node| {
-                    node.peer_address != own.peer_address || node.client_address != own.client_address
+                    node.peer_address != own.peer_address
+                        || node.client_address != own.client_address
                 });
                 let deadline = std::time::Instant::now() + ANNOUNCE_TIME;
                 if stale && let Err(error) = service.announce_node(own.clone(), deadline).await {
@@ -163,8 +181,11 @@ impl Replicas {
             if !preferred && LOOK_AGAIN * *looks < PATIENCE {
                 continue;
             }
-            let members =
-                state.voters(shard).iter().map(|assigned| (assigned.replica, assigned.node)).collect();
+            let members = state
+                .voters(shard)
+                .iter()
+                .map(|assigned| (assigned.replica, assigned.node))
+                .collect();
             if let Err(error) = self.host.initialize(shard, &members).await {
                 tracing::warn!(%shard, %error, "membership not set");
             }
@@ -176,12 +197,18 @@ impl Replicas {
         if !self.host.is_leader(ShardId::META) {
             return;
         }
-        let Some(status) = self.host.status(ShardId::META) else { return };
+        let Some(status) = self.host.status(ShardId::META) else {
+            return;
+        };
         for assigned in state.assignments(ShardId::META) {
             if status.members.contains_key(&assigned.replica) {
                 continue;
             }
-            if let Err(error) = self.host.add_learner(ShardId::META, assigned.replica, assigned.node).await {
+            if let Err(error) = self
+                .host
+                .add_learner(ShardId::META, assigned.replica, assigned.node)
+                .await
+            {
                 tracing::warn!(node = %assigned.node, %error, "metadata learner not added");
             }
         }

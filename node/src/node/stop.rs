@@ -32,11 +32,18 @@ pub(super) async fn hand_over(host: &Host, peers: &Peers) {
     let deadline = Instant::now() + HAND_OVER;
     let mut led = Vec::new();
     for shard in host.shards() {
-        let Some(status) = host.status(shard).filter(|status| status.role == Role::Leader) else { continue };
+        let Some(status) = host
+            .status(shard)
+            .filter(|status| status.role == Role::Leader)
+        else {
+            continue;
+        };
         let others = status.members.iter().filter(|(replica, member)| {
             **replica != status.replica && member.voter && peers.is_up(member.node)
         });
-        let Some((target, _)) = others.max_by_key(|(_, member)| member.matched) else { continue };
+        let Some((target, _)) = others.max_by_key(|(_, member)| member.matched) else {
+            continue;
+        };
         if let Err(error) = host.transfer_leader(shard, *target).await {
             tracing::debug!(%shard, %error, "leader not handed over");
             continue;
@@ -69,7 +76,10 @@ pub(super) async fn gauges(storage: Storage, host: Host, stop: CancellationToken
         metrics::gauge!("larder_data_block_cache_bytes").set(data.block_cache_bytes as f64);
         metrics::gauge!("larder_data_sst_bytes").set(data.sst_bytes as f64);
         let shards = host.shards();
-        let led = shards.iter().filter(|shard| host.is_leader(**shard)).count();
+        let led = shards
+            .iter()
+            .filter(|shard| host.is_leader(**shard))
+            .count();
         metrics::gauge!("larder_shards").set(shards.len() as f64);
         metrics::gauge!("larder_shards_led").set(led as f64);
         tokio::select! {

@@ -104,15 +104,36 @@ impl Group {
             pool: host.pool.clone(),
             send_dir: host.send_dir.clone(),
         };
-        let state_machine = StateMachine::new(Arc::clone(&machine), host.logs.clone(), host.pool.clone(), host.send_dir.clone());
-        let raft =
-            Raft::new(replica.0, Arc::clone(&host.config), network, LogStore::new(log.clone()), state_machine)
-                .await
-                .map_err(|fatal| Error::Stopped { shard, cause: fatal.to_string() })?;
+        let state_machine = StateMachine::new(
+            Arc::clone(&machine),
+            host.logs.clone(),
+            host.pool.clone(),
+            host.send_dir.clone(),
+        );
+        let raft = Raft::new(
+            replica.0,
+            Arc::clone(&host.config),
+            network,
+            LogStore::new(log.clone()),
+            state_machine,
+        )
+        .await
+        .map_err(|fatal| Error::Stopped {
+            shard,
+            cause: fatal.to_string(),
+        })?;
         let (leaders, leader) = watch::channel(None);
         tokio::spawn(follow_leader(shard, raft.clone(), leaders));
         let permits = Semaphore::new(host.options.proposals_in_flight_max);
-        Ok(Arc::new(Self { shard, replica, raft, machine, log, permits, leader }))
+        Ok(Arc::new(Self {
+            shard,
+            replica,
+            raft,
+            machine,
+            log,
+            permits,
+            leader,
+        }))
     }
 
     pub(super) fn shard(&self) -> ShardId {
@@ -155,9 +176,15 @@ impl Group {
         let members = membership
             .nodes()
             .map(|(replica, member)| {
-                let matched =
-                    metrics.replication.as_ref().and_then(|all| all.get(replica)?.as_ref().map(|id| id.index));
-                let status = MemberStatus { node: member.node, voter: voters.contains(replica), matched };
+                let matched = metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|all| all.get(replica)?.as_ref().map(|id| id.index));
+                let status = MemberStatus {
+                    node: member.node,
+                    voter: voters.contains(replica),
+                    matched,
+                };
                 (ReplicaId(*replica), status)
             })
             .collect();
@@ -176,7 +203,11 @@ impl Group {
             applied: self.machine.applied().id.map_or(0, |id| id.index),
             purged: metrics.purged.map_or(0, |id| id.index),
             members,
-            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+            stopped: metrics
+                .running_state
+                .as_ref()
+                .err()
+                .map(ToString::to_string),
         }
     }
 }
@@ -189,8 +220,16 @@ async fn follow_leader(shard: ShardId, raft: RaftHandle, leaders: watch::Sender<
         let leader = {
             let metrics = metrics.borrow_and_update();
             metrics.current_leader.and_then(|replica| {
-                let node = metrics.membership_config.membership().get_node(&replica)?.node;
-                Some(Leader { replica: ReplicaId(replica), node, term: metrics.vote.leader_id.term })
+                let node = metrics
+                    .membership_config
+                    .membership()
+                    .get_node(&replica)?
+                    .node;
+                Some(Leader {
+                    replica: ReplicaId(replica),
+                    node,
+                    term: metrics.vote.leader_id.term,
+                })
             })
         };
         let changed = leaders.send_if_modified(|known| {

@@ -1,7 +1,9 @@
 //! Requests of peers to this node's groups.
 
 use openraft::errors::RaftError;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
+};
 use proto::peer::append_response::Result as AppendResult;
 use proto::peer::envelope::Body;
 use proto::peer::raft_request::Request;
@@ -21,7 +23,10 @@ impl Host {
     pub async fn handle(&self, request: RaftRequest) -> Body {
         let shard = ShardId(request.shard);
         let Some(group) = self.addressed(shard, ReplicaId(request.target)) else {
-            return refused(Reason::NoReplica, format!("no replica {} of shard {shard}", request.target));
+            return refused(
+                Reason::NoReplica,
+                format!("no replica {} of shard {shard}", request.target),
+            );
         };
         let Some(request) = request.request else {
             return refused(Reason::Unspecified, "an empty request".to_owned());
@@ -34,26 +39,40 @@ impl Host {
             Request::Transfer(request) => transfer(raft, request).await,
         };
         match response {
-            Ok(response) => Body::RaftResponse(RaftResponse { response: Some(response) }),
+            Ok(response) => Body::RaftResponse(RaftResponse {
+                response: Some(response),
+            }),
             Err(error) => refused(Reason::Stopped, error.to_string()),
         }
     }
 
-    pub(super) fn addressed(&self, shard: ShardId, replica: ReplicaId) -> Option<std::sync::Arc<Group>> {
+    pub(super) fn addressed(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+    ) -> Option<std::sync::Arc<Group>> {
         // Never another replica of the shard: a replica id is a voter's identity.
-        self.group(shard).filter(|group| group.replica_id() == replica)
+        self.group(shard)
+            .filter(|group| group.replica_id() == replica)
     }
 }
 
 fn refused(reason: Reason, message: String) -> Body {
-    Body::Refused(Refused { reason: reason.into(), message })
+    Body::Refused(Refused {
+        reason: reason.into(),
+        message,
+    })
 }
 
 async fn append(raft: &RaftHandle, request: peer::AppendRequest) -> Result<Response> {
     let request = AppendEntriesRequest::<TypeConfig> {
         vote: codec::vote_from_proto(request.vote)?,
         prev_log_id: request.previous.map(codec::log_id_from_proto),
-        entries: request.entries.into_iter().map(codec::decode_entry).collect::<Result<_>>()?,
+        entries: request
+            .entries
+            .into_iter()
+            .map(codec::decode_entry)
+            .collect::<Result<_>>()?,
         leader_commit: request.commit.map(codec::log_id_from_proto),
     };
     let response = match raft.append_entries(request).await.map_err(stopped)? {
@@ -63,15 +82,20 @@ async fn append(raft: &RaftHandle, request: peer::AppendRequest) -> Result<Respo
             ..result(AppendResult::Partial)
         },
         AppendEntriesResponse::Conflict => result(AppendResult::Conflict),
-        AppendEntriesResponse::HigherVote(vote) => {
-            AppendResponse { vote: Some(codec::vote_to_proto(&vote)), ..result(AppendResult::HigherVote) }
-        }
+        AppendEntriesResponse::HigherVote(vote) => AppendResponse {
+            vote: Some(codec::vote_to_proto(&vote)),
+            ..result(AppendResult::HigherVote)
+        },
     };
     Ok(Response::Append(response))
 }
 
 fn result(result: AppendResult) -> AppendResponse {
-    AppendResponse { result: result.into(), matching: None, vote: None }
+    AppendResponse {
+        result: result.into(),
+        matching: None,
+        vote: None,
+    }
 }
 
 async fn vote(raft: &RaftHandle, request: peer::VoteRequest) -> Result<Response> {
@@ -79,7 +103,11 @@ async fn vote(raft: &RaftHandle, request: peer::VoteRequest) -> Result<Response>
 }
 
 async fn pre_vote(raft: &RaftHandle, request: peer::VoteRequest) -> Result<Response> {
-    vote_response(raft.pre_vote(vote_request(request)?).await.map_err(stopped)?)
+    vote_response(
+        raft.pre_vote(vote_request(request)?)
+            .await
+            .map_err(stopped)?,
+    )
 }
 
 fn vote_request(request: peer::VoteRequest) -> Result<VoteRequest<TypeConfig>> {
@@ -104,8 +132,11 @@ async fn transfer(raft: &RaftHandle, request: peer::TransferRequest) -> Result<R
         request.to,
         request.last.map(codec::log_id_from_proto),
     );
-    let accepted =
-        raft.handle_transfer_leader(request).await.map_err(|fatal| Error::Refused(fatal.to_string()))?.is_ok();
+    let accepted = raft
+        .handle_transfer_leader(request)
+        .await
+        .map_err(|fatal| Error::Refused(fatal.to_string()))?
+        .is_ok();
     Ok(Response::Transfer(TransferResponse { accepted }))
 }
 

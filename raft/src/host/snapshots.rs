@@ -33,17 +33,29 @@ impl Host {
         let raft = group.raft();
         let stopped = |cause: String| Error::Stopped { shard, cause };
         let target = group.machine().applied().id.map_or(0, |id| id.index);
-        raft.trigger().snapshot().await.map_err(|fatal| stopped(fatal.to_string()))?;
+        raft.trigger()
+            .snapshot()
+            .await
+            .map_err(|fatal| stopped(fatal.to_string()))?;
         let metrics = raft
             .wait(Some(RECORD_TIMEOUT))
-            .metrics(|metrics| metrics.snapshot.map_or(0, |id| id.index) >= target, "snapshot recorded")
+            .metrics(
+                |metrics| metrics.snapshot.map_or(0, |id| id.index) >= target,
+                "snapshot recorded",
+            )
             .await
             .map_err(|_| Error::Timeout("the snapshot"))?;
         let index = metrics.snapshot.map_or(0, |id| id.index);
         if purge {
-            raft.trigger().purge_log(index).await.map_err(|fatal| stopped(fatal.to_string()))?;
+            raft.trigger()
+                .purge_log(index)
+                .await
+                .map_err(|fatal| stopped(fatal.to_string()))?;
             raft.wait(Some(RECORD_TIMEOUT))
-                .metrics(|metrics| metrics.purged.map_or(0, |id| id.index) >= index, "log purged")
+                .metrics(
+                    |metrics| metrics.purged.map_or(0, |id| id.index) >= index,
+                    "log purged",
+                )
                 .await
                 .map_err(|_| Error::Timeout("the purge"))?;
         }
@@ -57,8 +69,14 @@ impl Host {
     pub async fn begin_receive(&self, shard: ShardId, target: ReplicaId) -> Result<StoreId> {
         self.addressed(shard, target).ok_or(Error::NoGroup(shard))?;
         let logs = self.inner.logs.clone();
-        let begun = self.inner.pool.run(move || logs.directory().begin_receive(shard)).await;
-        begun.ok_or(Error::Timeout("the storage thread"))?.map_err(Error::from)
+        let begun = self
+            .inner
+            .pool
+            .run(move || logs.directory().begin_receive(shard))
+            .await;
+        begun
+            .ok_or(Error::Timeout("the storage thread"))?
+            .map_err(Error::from)
     }
 
     /// Installs a snapshot whose files have arrived in `dir`; gives this replica's vote.
@@ -66,14 +84,26 @@ impl Host {
     /// # Errors
     /// [`Error::Wire`]: the header is malformed. [`Error::NoGroup`]. [`Error::Refused`]: openraft or the storage
     /// layer did not take it; the old state stands.
-    pub async fn install_snapshot(&self, header: SnapshotHeader, dir: PathBuf, files: Vec<PathBuf>) -> Result<log::Vote> {
+    pub async fn install_snapshot(
+        &self,
+        header: SnapshotHeader,
+        dir: PathBuf,
+        files: Vec<PathBuf>,
+    ) -> Result<log::Vote> {
         let shard = ShardId(header.shard);
-        let group = self.addressed(shard, ReplicaId(header.target)).ok_or(Error::NoGroup(shard))?;
+        let group = self
+            .addressed(shard, ReplicaId(header.target))
+            .ok_or(Error::NoGroup(shard))?;
         let vote = codec::vote_from_proto(header.vote)?;
-        let last = codec::log_id_from_proto(header.last.ok_or(Error::Wire("a snapshot has no position"))?);
+        let last = codec::log_id_from_proto(
+            header
+                .last
+                .ok_or(Error::Wire("a snapshot has no position"))?,
+        );
         let membership_bytes = Bytes::from(header.membership.unwrap_or_default().encode_to_vec());
-        let membership_id =
-            header.membership_log_id.map(|id| codec::log_id_to_storage(&codec::log_id_from_proto(id)));
+        let membership_id = header
+            .membership_log_id
+            .map(|id| codec::log_id_to_storage(&codec::log_id_from_proto(id)));
         let membership = (membership_id, membership_bytes);
         let meta = SnapshotMetaOf::<TypeConfig> {
             last_log_id: Some(last),
@@ -86,12 +116,28 @@ impl Host {
             .map(|(file, path)| {
                 let column = u8::try_from(file.column).ok().and_then(Column::from_number);
                 let column = column.ok_or(Error::Wire("a snapshot file of an unknown column"))?;
-                Ok(FileInfo { column, bytes: file.bytes, checksum: file.checksum, path })
+                Ok(FileInfo {
+                    column,
+                    bytes: file.bytes,
+                    checksum: file.checksum,
+                    path,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
-        let manifest = Manifest { last: codec::log_id_to_storage(&last), membership, files };
-        let data = SnapshotData::Received { store: StoreId(header.store), manifest, dir };
-        let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: data };
+        let manifest = Manifest {
+            last: codec::log_id_to_storage(&last),
+            membership,
+            files,
+        };
+        let data = SnapshotData::Received {
+            store: StoreId(header.store),
+            manifest,
+            dir,
+        };
+        let snapshot = SnapshotOf::<TypeConfig, _> {
+            meta,
+            snapshot: data,
+        };
         let response = group
             .raft()
             .install_full_snapshot(vote, snapshot)

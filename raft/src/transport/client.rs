@@ -14,7 +14,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::peer::envelope::Body;
 use proto::peer::peer_client::PeerClient;
-use proto::peer::{Envelope, Frame, PrepareSnapshotRequest, Refused, SnapshotHeader, SnapshotResponse};
+use proto::peer::{
+    Envelope, Frame, PrepareSnapshotRequest, Refused, SnapshotHeader, SnapshotResponse,
+};
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::ids::StoreId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -90,9 +92,15 @@ struct Calls {
 impl Peers {
     /// No connection is made before a peer's address is known.
     pub fn new(node: NodeId, stop: CancellationToken) -> Self {
-        let inner =
-            Inner { node, cluster: Mutex::new(String::new()), peers: Mutex::new(HashMap::new()), stop };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            node,
+            cluster: Mutex::new(String::new()),
+            peers: Mutex::new(HashMap::new()),
+            stop,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Names the cluster that links belong to; a link to a node of another one is refused by it.
@@ -128,16 +136,26 @@ impl Peers {
     /// Whether the consensus connection to `node` is up; this node counts as up.
     pub fn is_up(&self, node: NodeId) -> bool {
         node == self.inner.node
-            || self.peer(node).is_some_and(|peer| peer.consensus.up.load(Ordering::Relaxed))
+            || self
+                .peer(node)
+                .is_some_and(|peer| peer.consensus.up.load(Ordering::Relaxed))
     }
 
     /// Sends a request of the service layer to the node that must answer it.
     ///
     /// # Errors
     /// [`CallError::NotSent`]: nothing happened. [`CallError::Lost`]: it may have.
-    pub async fn forward(&self, node: NodeId, body: Bytes, deadline: Instant) -> Result<Bytes, ForwardError> {
+    pub async fn forward(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, ForwardError> {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        match self.call(node, Class::Bulk, Body::ForwardRequest(body), timeout).await? {
+        match self
+            .call(node, Class::Bulk, Body::ForwardRequest(body), timeout)
+            .await?
+        {
             Body::ForwardResponse(reply) => Ok(reply),
             _ => Err(CallError::Lost("the peer answered with something else")),
         }
@@ -148,7 +166,10 @@ impl Peers {
     }
 
     fn link(&self, class: Class, address: watch::Receiver<String>) -> Link {
-        let link = Link { live: Arc::default(), up: Arc::default() };
+        let link = Link {
+            live: Arc::default(),
+            up: Arc::default(),
+        };
         let keeper = Keeper {
             inner: Arc::clone(&self.inner),
             class,
@@ -161,7 +182,9 @@ impl Peers {
     }
 
     fn live(&self, node: NodeId, class: Class) -> Result<Live, CallError> {
-        let peer = self.peer(node).ok_or_else(|| CallError::NotSent(format!("node {node} has no address")))?;
+        let peer = self
+            .peer(node)
+            .ok_or_else(|| CallError::NotSent(format!("node {node} has no address")))?;
         let link = match class {
             Class::Consensus => &peer.consensus,
             Class::Bulk => &peer.bulk,
@@ -171,18 +194,31 @@ impl Peers {
     }
 
     async fn client(&self, node: NodeId) -> Result<PeerClient<Channel>, CallError> {
-        let peer = self.peer(node).ok_or_else(|| CallError::NotSent(format!("node {node} has no address")))?;
+        let peer = self
+            .peer(node)
+            .ok_or_else(|| CallError::NotSent(format!("node {node} has no address")))?;
         let address = peer.address.borrow().clone();
-        connect(&address).await.map_err(|error| CallError::NotSent(error.to_string()))
+        connect(&address)
+            .await
+            .map_err(|error| CallError::NotSent(error.to_string()))
     }
 }
 
 impl Transport for Peers {
-    fn call(&self, to: NodeId, class: Class, body: Body, timeout: Duration) -> BoxFuture<'_, Result<Body, CallError>> {
+    fn call(
+        &self,
+        to: NodeId,
+        class: Class,
+        body: Body,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
             let live = self.live(to, class)?;
             let (id, answer) = live.calls.register();
-            if let Err(error) = live.queue.try_send(Envelope { id, body: Some(body) }) {
+            if let Err(error) = live.queue.try_send(Envelope {
+                id,
+                body: Some(body),
+            }) {
                 live.calls.forget(id);
                 return Err(CallError::NotSent(error.to_string()));
             }
@@ -210,9 +246,13 @@ impl Transport for Peers {
         target: ReplicaId,
     ) -> BoxFuture<'_, Result<StoreId, CallError>> {
         Box::pin(async move {
-            let request = PrepareSnapshotRequest { shard: shard.0, target: target.0 };
+            let request = PrepareSnapshotRequest {
+                shard: shard.0,
+                target: target.0,
+            };
             let answer = self.client(to).await?.prepare_snapshot(request).await;
-            let answer = answer.map_err(|status| CallError::NotSent(status.message().to_owned()))?;
+            let answer =
+                answer.map_err(|status| CallError::NotSent(status.message().to_owned()))?;
             Ok(StoreId(answer.into_inner().store))
         })
     }
@@ -299,19 +339,28 @@ impl Keeper {
 
     /// One connection, from its making to its end.
     async fn serve(&mut self, address: &str) -> Result<(), tonic::Status> {
-        let mut client = connect(address).await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let mut client = connect(address)
+            .await
+            .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let (queue, receive) = mpsc::channel(QUEUE_ENVELOPES);
         let mut request = tonic::Request::new(Frames::new(receive));
         let cluster = self.inner.cluster.lock().clone();
-        for (name, value) in
-            [("larder-link", self.class.as_str().to_owned()), ("larder-cluster", cluster), ("larder-node", self.inner.node.to_string())]
-        {
-            let value = value.parse().map_err(|_| tonic::Status::internal("a header value is not ASCII"))?;
+        for (name, value) in [
+            ("larder-link", self.class.as_str().to_owned()),
+            ("larder-cluster", cluster),
+            ("larder-node", self.inner.node.to_string()),
+        ] {
+            let value = value
+                .parse()
+                .map_err(|_| tonic::Status::internal("a header value is not ASCII"))?;
             request.metadata_mut().insert(name, value);
         }
         let mut answers = client.link(request).await?.into_inner();
         let calls = Arc::new(Calls::default());
-        *self.live.lock() = Some(Live { queue, calls: Arc::clone(&calls) });
+        *self.live.lock() = Some(Live {
+            queue,
+            calls: Arc::clone(&calls),
+        });
         self.up.store(true, Ordering::Relaxed);
         tracing::debug!(%address, link = self.class.as_str(), "link up");
         loop {

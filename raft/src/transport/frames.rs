@@ -28,7 +28,10 @@ pub(super) struct Frames {
 
 impl Frames {
     pub(super) fn new(queue: Receiver<Envelope>) -> Self {
-        Self { queue, waiting: Vec::new() }
+        Self {
+            queue,
+            waiting: Vec::new(),
+        }
     }
 }
 
@@ -51,7 +54,9 @@ impl Stream for Frames {
         if this.waiting.is_empty() {
             return Poll::Pending;
         }
-        Poll::Ready(Some(Frame { envelopes: std::mem::take(&mut this.waiting) }))
+        Poll::Ready(Some(Frame {
+            envelopes: std::mem::take(&mut this.waiting),
+        }))
     }
 }
 
@@ -70,8 +75,13 @@ mod tests {
         }
         let mut frames = Frames::new(receive);
         let first = frames.next().await.expect("frame");
-        assert_eq!(first.envelopes.iter().map(|e| e.id).collect::<Vec<_>>(), [0, 1, 2]);
-        send.send(Envelope { id: 3, body: None }).await.expect("room");
+        assert_eq!(
+            first.envelopes.iter().map(|e| e.id).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
+        send.send(Envelope { id: 3, body: None })
+            .await
+            .expect("room");
         drop(send);
         assert_eq!(frames.next().await.expect("frame").envelopes.len(), 1);
         assert!(frames.next().await.is_none());

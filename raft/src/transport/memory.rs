@@ -45,7 +45,10 @@ impl Network {
 
     /// The network as `node` sees it.
     pub fn endpoint(&self, node: NodeId) -> Endpoint {
-        Endpoint { node, network: self.clone() }
+        Endpoint {
+            node,
+            network: self.clone(),
+        }
     }
 
     fn route(&self, from: NodeId, to: NodeId) -> Result<Host, CallError> {
@@ -53,7 +56,11 @@ impl Network {
         if state.cut.contains(&from) || state.cut.contains(&to) {
             return Err(CallError::NotSent("cut off".to_owned()));
         }
-        state.hosts.get(&to).cloned().ok_or_else(|| CallError::NotSent("no such node".to_owned()))
+        state
+            .hosts
+            .get(&to)
+            .cloned()
+            .ok_or_else(|| CallError::NotSent("no such node".to_owned()))
     }
 }
 
@@ -64,7 +71,13 @@ pub struct Endpoint {
 }
 
 impl Transport for Endpoint {
-    fn call(&self, to: NodeId, _: Class, body: Body, timeout: Duration) -> BoxFuture<'_, Result<Body, CallError>> {
+    fn call(
+        &self,
+        to: NodeId,
+        _: Class,
+        body: Body,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
             let host = self.network.route(self.node, to)?;
             let Body::RaftRequest(request) = body else {
@@ -73,7 +86,9 @@ impl Transport for Endpoint {
             let answer = tokio::time::timeout(timeout, host.handle(request))
                 .await
                 .map_err(|_| CallError::Lost("no answer in time"))?;
-            self.network.route(to, self.node).map_err(|_| CallError::Lost("cut off"))?;
+            self.network
+                .route(to, self.node)
+                .map_err(|_| CallError::Lost("cut off"))?;
             match answer {
                 Body::Refused(refused) => Err(CallError::NotSent(refused.message)),
                 answer => Ok(answer),
@@ -89,7 +104,9 @@ impl Transport for Endpoint {
     ) -> BoxFuture<'_, Result<StoreId, CallError>> {
         Box::pin(async move {
             let host = self.network.route(self.node, to)?;
-            host.begin_receive(shard, target).await.map_err(|error| CallError::NotSent(error.to_string()))
+            host.begin_receive(shard, target)
+                .await
+                .map_err(|error| CallError::NotSent(error.to_string()))
         })
     }
 

@@ -54,7 +54,13 @@ pub enum CallError {
 /// Sends requests to other nodes.
 pub trait Transport: Send + Sync + 'static {
     /// One request, one answer. Never waits longer than `timeout`.
-    fn call(&self, to: NodeId, class: Class, body: Body, timeout: Duration) -> BoxFuture<'_, Result<Body, CallError>>;
+    fn call(
+        &self,
+        to: NodeId,
+        class: Class,
+        body: Body,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Body, CallError>>;
 
     /// Asks the peer for the store id that a snapshot of `target` must be written under.
     fn prepare_snapshot(

@@ -11,8 +11,9 @@ use proto::peer::peer_server::{Peer, PeerServer};
 use proto::peer::refused::Reason;
 use proto::peer::snapshot_part::Part;
 use proto::peer::{
-    DescribeRequest, DescribeResponse, Envelope, Frame, JoinRequest, JoinResponse, PrepareSnapshotRequest,
-    PrepareSnapshotResponse, Refused, SnapshotChunk, SnapshotHeader, SnapshotPart, SnapshotResponse,
+    DescribeRequest, DescribeResponse, Envelope, Frame, JoinRequest, JoinResponse,
+    PrepareSnapshotRequest, PrepareSnapshotResponse, Refused, SnapshotChunk, SnapshotHeader,
+    SnapshotPart, SnapshotResponse,
 };
 use proto::{ReplicaId, ShardId};
 use tokio::io::AsyncReadExt as _;
@@ -79,12 +80,18 @@ impl PeerService {
 
     fn check_cluster<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let own = self.membership.cluster();
-        let theirs = request.metadata().get("larder-cluster").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let theirs = request
+            .metadata()
+            .get("larder-cluster")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         // A node that is being joined does not know its cluster yet.
         if own.is_empty() || theirs.is_empty() || own == theirs {
             return Ok(());
         }
-        Err(Status::permission_denied(format!("this node belongs to cluster {own}, not to {theirs}")))
+        Err(Status::permission_denied(format!(
+            "this node belongs to cluster {own}, not to {theirs}"
+        )))
     }
 }
 
@@ -92,7 +99,10 @@ impl PeerService {
 impl Peer for PeerService {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 
-    async fn link(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
         self.check_cluster(&request)?;
         let (answers, receive) = mpsc::channel(QUEUE_ENVELOPES);
         let session = Session {
@@ -105,12 +115,18 @@ impl Peer for PeerService {
         Ok(Response::new(Box::pin(Frames::new(receive).map(Ok))))
     }
 
-    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        _: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
         Ok(Response::new(self.membership.describe()))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        self.membership.join(request.into_inner()).await.map_err(Status::failed_precondition)?;
+        self.membership
+            .join(request.into_inner())
+            .await
+            .map_err(Status::failed_precondition)?;
         Ok(Response::new(JoinResponse {}))
     }
 
@@ -134,7 +150,9 @@ impl Peer for PeerService {
         self.check_cluster(&request)?;
         let mut parts = request.into_inner();
         let Some(Part::Header(header)) = parts.message().await?.and_then(|part| part.part) else {
-            return Err(Status::invalid_argument("a snapshot starts with its header"));
+            return Err(Status::invalid_argument(
+                "a snapshot starts with its header",
+            ));
         };
         let name = format!("shard-{}-store-{}", header.shard, header.store);
         let dir = self.receive_dir.join(name);
@@ -202,17 +220,33 @@ impl Session {
     }
 
     fn refuse(&self, id: u64, reason: Reason, message: &str) {
-        let refused = Refused { reason: reason.into(), message: message.to_owned() };
-        let _ = self.answers.try_send(Envelope { id, body: Some(Body::Refused(refused)) });
+        let refused = Refused {
+            reason: reason.into(),
+            message: message.to_owned(),
+        };
+        let _ = self.answers.try_send(Envelope {
+            id,
+            body: Some(Body::Refused(refused)),
+        });
     }
 }
 
 /// Sends a snapshot's parts, header first, then the files in order, until done or until nobody takes them. A read
 /// error ends the stream early, which the receiver sees as a short file.
-pub(super) fn snapshot_parts(header: SnapshotHeader, files: Vec<PathBuf>, chunk_bytes: usize) -> ReceiverStream<SnapshotPart> {
+pub(super) fn snapshot_parts(
+    header: SnapshotHeader,
+    files: Vec<PathBuf>,
+    chunk_bytes: usize,
+) -> ReceiverStream<SnapshotPart> {
     let (parts, receive) = mpsc::channel(CHUNKS_WAITING);
     tokio::spawn(async move {
-        if parts.send(SnapshotPart { part: Some(Part::Header(header)) }).await.is_err() {
+        if parts
+            .send(SnapshotPart {
+                part: Some(Part::Header(header)),
+            })
+            .await
+            .is_err()
+        {
             return;
         }
         for (number, path) in files.iter().enumerate() {
@@ -241,12 +275,25 @@ async fn send_file(
     let mut offset = 0;
     loop {
         let mut data = Vec::with_capacity(chunk_bytes);
-        let read = (&mut file).take(chunk_bytes as u64).read_to_end(&mut data).await?;
+        let read = (&mut file)
+            .take(chunk_bytes as u64)
+            .read_to_end(&mut data)
+            .await?;
         if read == 0 {
             return Ok(true);
         }
-        let chunk = SnapshotChunk { file: number, offset, data: Bytes::from(data) };
-        if parts.send(SnapshotPart { part: Some(Part::Chunk(chunk)) }).await.is_err() {
+        let chunk = SnapshotChunk {
+            file: number,
+            offset,
+            data: Bytes::from(data),
+        };
+        if parts
+            .send(SnapshotPart {
+                part: Some(Part::Chunk(chunk)),
+            })
+            .await
+            .is_err()
+        {
             return Ok(false);
         }
         offset += read as u64;
@@ -271,9 +318,9 @@ async fn receive_files(
         let Some(Part::Chunk(chunk)) = part.part else {
             return Err(Status::invalid_argument("a second header"));
         };
-        let (handle, written) = handles
-            .get_mut(chunk.file as usize)
-            .ok_or_else(|| Status::invalid_argument("a chunk of a file that the header does not name"))?;
+        let (handle, written) = handles.get_mut(chunk.file as usize).ok_or_else(|| {
+            Status::invalid_argument("a chunk of a file that the header does not name")
+        })?;
         if *written != chunk.offset {
             return Err(Status::invalid_argument("chunks out of order"));
         }
@@ -282,7 +329,10 @@ async fn receive_files(
     }
     for ((mut handle, written), file) in handles.into_iter().zip(&header.files) {
         if written != file.bytes {
-            return Err(Status::data_loss(format!("a file has {written} bytes, {} were announced", file.bytes)));
+            return Err(Status::data_loss(format!(
+                "a file has {written} bytes, {} were announced",
+                file.bytes
+            )));
         }
         handle.flush().await.map_err(io)?;
         handle.sync_all().await.map_err(io)?;
