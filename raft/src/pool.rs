@@ -3,11 +3,9 @@
 //! No order between jobs is promised. A group awaits each of its applies before it gives the next, which keeps one
 //! replica's applies in order.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use parking_lot::Mutex;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -18,7 +16,7 @@ const JOBS_MAX: usize = 8192;
 /// A fixed set of threads. Dropping the last handle ends them after the jobs they hold.
 #[derive(Clone)]
 pub struct Pool {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
 }
 
 impl Pool {
@@ -27,10 +25,9 @@ impl Pool {
     /// # Errors
     /// The system refused a thread.
     pub fn new(name: &str, threads: usize) -> std::io::Result<Self> {
-        let (jobs, receive) = sync_channel::<Job>(JOBS_MAX);
-        let receive = Arc::new(Mutex::new(receive));
+        let (jobs, receive) = bounded::<Job>(JOBS_MAX);
         for number in 0..threads.max(1) {
-            let receive = Arc::clone(&receive);
+            let receive = receive.clone();
             thread::Builder::new()
                 .name(format!("{name}-{number}"))
                 .spawn(move || work(&receive))?;
@@ -55,11 +52,8 @@ impl Pool {
     }
 }
 
-fn work(receive: &Mutex<Receiver<Job>>) {
-    loop {
-        // One idle thread waits in `recv` with the lock; the others wait for the lock.
-        let job = receive.lock().recv();
-        let Ok(job) = job else { return };
+fn work(jobs: &Receiver<Job>) {
+    for job in jobs {
         // A panicking job drops its sender, which its waiter sees; the thread goes on.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
     }

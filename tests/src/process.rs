@@ -134,17 +134,26 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Whether a process runs; one that waits to be reaped does not.
+/// Whether a process runs, any thread of it; one that only waits to be reaped does not.
+///
+/// After a kill the main thread may be gone while another one still holds the sockets: looking at the process alone
+/// would call it gone too early.
 pub fn is_alive(pid: i32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // The state follows the name, which stands in parentheses and may hold anything.
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().next());
-    !matches!(state, Some("Z" | "X"))
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    threads
+        .map(|thread| thread.path().join("stat"))
+        .any(|stat| {
+            let stat = std::fs::read_to_string(stat).unwrap_or_default();
+            // The state follows the name, which stands in parentheses and may hold anything.
+            let state = stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().next());
+            !matches!(state, None | Some("Z" | "X"))
+        })
 }
 
 fn is_larder(pid: i32) -> bool {

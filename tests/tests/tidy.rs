@@ -275,7 +275,7 @@ fn fenced_crates_stay_behind_their_fence() {
 /// A sample that no test starts is a promise that nobody keeps.
 #[test]
 fn every_sample_configuration_is_started_by_a_test() {
-    let test = include_str!("cli.rs");
+    let test = include_str!("start.rs");
     let samples: BTreeSet<String> = files()
         .iter()
         .filter_map(|(path, _)| {
@@ -287,7 +287,7 @@ fn every_sample_configuration_is_started_by_a_test() {
         .collect();
     assert!(samples.len() >= 5, "{samples:?}");
     none(
-        "not in tests/tests/cli.rs",
+        "not in tests/tests/start.rs",
         samples
             .into_iter()
             .filter(|sample| !test.contains(&format!("\"{sample}\""))),

@@ -413,8 +413,11 @@ fn key_of_body(
         id: Option<&'a RawValue>,
     }
     // What cannot be read has no key either: the leader says why.
+    // An array would pass for a struct of one member.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
     let id = serde_json::from_slice::<Identified<'_>>(body)
         .ok()
+        .filter(|_| is_object)
         .and_then(|identified| identified.id);
     match id.map(|id| serde_json::from_str::<Option<String>>(id.get())) {
         None | Some(Ok(None)) => {}

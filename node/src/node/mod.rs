@@ -13,7 +13,7 @@ mod stop;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use raft::transport::client::Peers;
 use raft::transport::server::PeerService;
 use raft::{Host, HostParts, Pool};
 use service::clock::SystemClock;
+use service::ports::Members as _;
 use service::{Ports, Service};
 use storage::Storage;
 use storage::engine::rocks::DataOptions;
@@ -51,6 +52,9 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// Time for running requests to end when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long a starting node waits for the others to say which cluster they belong to.
+const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 
 /// HTTP/2 windows of the peer port, as large as the asking side's.
 const PEER_WINDOW_BYTES: u32 = 8 << 20;
@@ -79,11 +83,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let admin = bind(config.listen.admin, "listen.admin").await?;
 
     let storage = open_storage(&config)?;
+    check_cluster(&config, &storage).await?;
     let stop = CancellationToken::new();
     let node = Node::build(&config, storage, stop.clone()).await?;
     tracing::info!(node = %node.host.node(), name = config.node.name, "node is up");
 
-    let peer_server = tokio::spawn(serve_peers(peer, node.peer_service(&config), stop.clone()));
+    let peer_server = tokio::spawn(serve_peers(
+        peer,
+        node.peer_service(&config),
+        node.stop_peers.clone(),
+    ));
     let limits = http_limits(&config);
     let servers = tokio::spawn({
         let client_app = http::client_app(node.service.clone(), limits);
@@ -284,13 +293,52 @@ async fn serve_peers(
         .initial_connection_window_size(PEER_WINDOW_BYTES * 2)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async move {
-            stop.cancelled().await;
-            // Links never end by themselves; the peers reconnect elsewhere once this process is gone.
-        });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "peer port failed");
+        .serve_with_incoming(incoming);
+    // Links never end by themselves, so there is nothing to wait for.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        served = served => if let Err(error) = served {
+            tracing::error!(%error, "peer port failed");
+        },
     }
+}
+
+/// Refuses to run on the data of one cluster among the nodes of another. Nodes that do not answer say nothing.
+async fn check_cluster(config: &Config, storage: &Storage) -> anyhow::Result<()> {
+    let Some(own) = storage.logs.directory().cluster_id() else {
+        return Ok(());
+    };
+    let deadline = Instant::now() + DESCRIBE_TIME;
+    let (members, others) = (
+        ports::PeerMembers,
+        config
+            .cluster
+            .seeds
+            .iter()
+            .filter(|seed| **seed != config.peer_address()),
+    );
+    let described =
+        others.map(|seed| async { (seed.clone(), members.describe(seed, deadline).await) });
+    for (seed, description) in futures::future::join_all(described).await {
+        let Some(theirs) = description
+            .ok()
+            .and_then(|description| description.cluster_id)
+        else {
+            continue;
+        };
+        if theirs != own {
+            let dir = config.node.data_dir.display();
+            return Err(Exit::new(
+                Status::Error,
+                format_args!(
+                    "the data directory {dir} belongs to cluster {own}, but the node at {seed} to cluster {theirs}: \
+                     correct node.data_dir or cluster.seeds, or start with an empty data directory"
+                ),
+            )
+            .into());
+        }
+    }
+    Ok(())
 }
 
 fn raft_options(config: &Config) -> raft::Options {

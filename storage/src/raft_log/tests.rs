@@ -59,13 +59,23 @@ fn crash(dir: &Path) -> TempDir {
     copy
 }
 
+/// Copies until one copy is whole: RocksDB removes files that it has replaced, also between two of our steps.
 fn copy_files(from: &Path, to: &Path) {
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
+    while let Err(error) = try_copy_files(from, to) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        fs::remove_dir_all(to).unwrap();
+        fs::create_dir(to).unwrap();
+    }
+}
+
+fn try_copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    for file in fs::read_dir(from)? {
+        let file = file?;
         if file.file_name() != "LOCK" {
-            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            fs::copy(file.path(), to.join(file.file_name()))?;
         }
     }
+    Ok(())
 }
 
 fn open(dir: &Path) -> Logs {

@@ -1,3 +1,5 @@
+//! Placement against its promises: bounds, zones, evenness, little movement, and the recorded golden.
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
