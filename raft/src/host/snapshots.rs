@@ -12,6 +12,7 @@ use proto::{ReplicaId, ShardId};
 use storage::engine::Column;
 use storage::ids::StoreId;
 use storage::snapshot::{FileInfo, Manifest};
+use tokio::time::Instant;
 
 use super::Host;
 use crate::codec;
@@ -21,6 +22,12 @@ use crate::type_config::TypeConfig;
 
 /// Recording a snapshot flushes the data database.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a purge may be put off by appends under way.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two requests for the same purge.
+const PURGE_AGAIN: Duration = Duration::from_millis(100);
 
 impl Host {
     /// Records a snapshot of this node's replica: what is applied is flushed. With `purge`, the log up to it goes
@@ -47,19 +54,37 @@ impl Host {
             .map_err(|_| Error::Timeout("the snapshot"))?;
         let index = metrics.snapshot.map_or(0, |id| id.index);
         if purge {
-            raft.trigger()
-                .purge_log(index)
-                .await
-                .map_err(|fatal| stopped(fatal.to_string()))?;
-            raft.wait(Some(RECORD_TIMEOUT))
+            self.purge(shard, index).await?;
+        }
+        Ok(index)
+    }
+
+    /// Drops the log up to `index`, which a snapshot covers.
+    ///
+    /// openraft puts a purge off while an append to a follower may need the entries, and looks again when one makes
+    /// progress. A follower that is down makes none, so it is asked again here.
+    async fn purge(&self, shard: ShardId, index: u64) -> Result<()> {
+        let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
+        let raft = group.raft();
+        let deadline = Instant::now() + PURGE_TIMEOUT;
+        while Instant::now() < deadline {
+            let asked = raft.trigger().purge_log(index).await;
+            asked.map_err(|fatal| Error::Stopped {
+                shard,
+                cause: fatal.to_string(),
+            })?;
+            let purged = raft
+                .wait(Some(PURGE_AGAIN))
                 .metrics(
                     |metrics| metrics.purged.map_or(0, |id| id.index) >= index,
                     "log purged",
                 )
-                .await
-                .map_err(|_| Error::Timeout("the purge"))?;
+                .await;
+            if purged.is_ok() {
+                return Ok(());
+            }
         }
-        Ok(index)
+        Err(Error::Timeout("the purge"))
     }
 
     /// A fresh store id for a snapshot that is about to arrive.
