@@ -65,6 +65,7 @@ const PEER_WINDOW_BYTES: u32 = 8 << 20;
 /// Before anything is served: a port in use, a data directory that is locked, of another cluster or of a newer format.
 /// The message names it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    let signals = stop::Signals::catch().context("signal handlers")?;
     let format = match config.telemetry.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
@@ -123,7 +124,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
 
-    stop::signal().await?;
+    signals.received().await;
     tracing::info!("stopping");
     stop::hand_over(&node.host, &node.peers).await;
     stop.cancel();

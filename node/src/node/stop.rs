@@ -5,7 +5,7 @@ use std::time::Duration;
 use raft::transport::client::Peers;
 use raft::{Host, Role};
 use storage::Storage;
-use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,15 +15,29 @@ const HAND_OVER: Duration = Duration::from_millis(1500);
 /// Between two looks at the gauges.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
-/// Returns at SIGTERM or Ctrl-C.
-pub(super) async fn signal() -> std::io::Result<()> {
-    let mut terminate = on_signal(SignalKind::terminate())?;
-    let mut interrupt = on_signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and Ctrl-C, caught from the moment this is made: one that comes while the node starts is not lost.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The system refuses a handler.
+    pub(super) fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: on_signal(SignalKind::terminate())?,
+            interrupt: on_signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Returns once either has come.
+    pub(super) async fn received(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Hands every shard that this node leads to a voter that is up and has (nearly) the whole log, so that writes do not
