@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::transport::memory::Network;
-use crate::{Host, HostParts, Options, Pool, ProposeError, ReadError};
+use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
 
 const SHARD: ShardId = ShardId(1);
 
@@ -108,7 +108,8 @@ async fn start_node(network: &Network, number: u64) -> Node {
         node: NodeId(number),
         options: Options::default(),
         logs: logs.clone(),
-        pool: Pool::new("test-apply", 1).expect("thread"),
+        applier: Applier::new("test-apply", 1).expect("thread"),
+        pool: Pool::new("test-disk", 1).expect("thread"),
         transport: Arc::new(network.endpoint(NodeId(number))),
         send_dir: dir.path().join("send"),
     })

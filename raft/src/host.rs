@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::group::Group;
+use crate::applier::Applier;
 use crate::error::{Error, ProposeError, ReadError, Result};
 use crate::options::Options;
 use crate::pool::Pool;
@@ -43,7 +44,9 @@ pub struct HostParts {
     pub options: Options,
     /// The node's log database.
     pub logs: Logs,
-    /// Threads for apply and snapshots.
+    /// Threads that apply.
+    pub applier: Applier,
+    /// Threads for snapshots.
     pub pool: Pool,
     /// The way to the other nodes.
     pub transport: Arc<dyn Transport>,
@@ -62,6 +65,7 @@ pub(crate) struct Inner {
     options: Options,
     config: Arc<Config>,
     logs: Logs,
+    applier: Applier,
     pool: Pool,
     transport: Arc<dyn Transport>,
     send_dir: PathBuf,
@@ -80,6 +84,7 @@ impl Host {
             options: parts.options,
             config,
             logs: parts.logs,
+            applier: parts.applier,
             pool: parts.pool,
             transport: parts.transport,
             send_dir: parts.send_dir,

@@ -3,6 +3,7 @@
 //! The only crate that knows openraft. It replicates opaque commands into any [`storage::machine::Replica`] and knows
 //! nothing about documents. [`transport`] is the seam to the network. See `DESIGN.md` for the options and why so.
 
+mod applier;
 mod codec;
 mod error;
 mod host;
@@ -14,6 +15,7 @@ mod state_machine;
 pub mod transport;
 mod type_config;
 
+pub use applier::Applier;
 pub use error::{Error, ProposeError, ReadError, Result};
 pub use host::{GroupStatus, Host, HostParts, Leader, MemberStatus, Role};
 pub use options::Options;

@@ -1,7 +1,6 @@
-//! Threads for work that may block on RocksDB: apply, snapshot building, disk reads.
+//! Threads for work that may block on RocksDB, apply aside: building and installing snapshots.
 //!
-//! No order between jobs is promised. A group awaits each of its applies before it gives the next, which keeps one
-//! replica's applies in order.
+//! No order between jobs is promised.
 
 use std::thread;
 
@@ -10,7 +9,7 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs that may wait; each group has at most one apply under way, so this is far above the number of groups.
+/// Jobs that may wait; each group has at most a few under way, so this is far above their number.
 const JOBS_MAX: usize = 8192;
 
 /// A fixed set of threads. Dropping the last handle ends them after the jobs they hold.

@@ -1,12 +1,11 @@
 //! openraft's state machine over [`storage::machine::Replica`].
 //!
-//! Entries are applied in batches of what is ready, on the apply pool, one batch of a replica at a time. Snapshots
+//! Entries are applied in batches of what is ready, on the apply threads, one batch of a replica at a time. Snapshots
 //! are logical: building one flushes and records a position; files are made only when a replica needs them.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
@@ -16,6 +15,7 @@ use storage::machine::{Applied, Replica};
 use storage::raft_log::Logs;
 use storage::snapshot::{self, Manifest};
 
+use crate::applier::{Applier, ROUND_BYTES_MAX};
 use crate::codec;
 use crate::error::Error;
 use crate::pool::Pool;
@@ -23,9 +23,6 @@ use crate::type_config::{Entry, LogId, Reply, SnapshotMeta, StoredMembership, Ty
 
 /// Entries of one apply batch, counted.
 const APPLY_ENTRIES_MAX: usize = 1024;
-
-/// Bytes of commands in one apply batch, soft (design §6).
-const APPLY_BYTES_MAX: usize = 4 << 20;
 
 /// What openraft hands around as a snapshot.
 pub(crate) enum SnapshotData {
@@ -46,16 +43,24 @@ pub(crate) enum SnapshotData {
 pub(crate) struct StateMachine {
     replica: Arc<Replica>,
     logs: Logs,
+    applier: Applier,
     pool: Pool,
     /// Snapshots of a replica of this very node pass through files below it.
     work_dir: PathBuf,
 }
 
 impl StateMachine {
-    pub(crate) fn new(replica: Arc<Replica>, logs: Logs, pool: Pool, work_dir: PathBuf) -> Self {
+    pub(crate) fn new(
+        replica: Arc<Replica>,
+        logs: Logs,
+        applier: Applier,
+        pool: Pool,
+        work_dir: PathBuf,
+    ) -> Self {
         Self {
             replica,
             logs,
+            applier,
             pool,
             work_dir,
         }
@@ -63,16 +68,12 @@ impl StateMachine {
 
     async fn apply_batch(&self, batch: Batch) -> io::Result<()> {
         let replica = Arc::clone(&self.replica);
-        let started = Instant::now();
-        let count = batch.responders.len();
         let replies = self
-            .pool
-            .run(move || replica.apply(batch.entries))
+            .applier
+            .apply(replica, batch.entries, batch.bytes)
             .await
             .ok_or_else(|| io::Error::other("the apply thread panicked"))?
             .map_err(io::Error::other)?;
-        metrics::histogram!("larder_apply_batch_entries").record(count as f64);
-        metrics::histogram!("larder_apply_seconds").record(started.elapsed());
         for (responder, reply) in batch.responders.into_iter().zip(replies) {
             if let Some(responder) = responder {
                 responder.send(Reply(reply));
@@ -101,7 +102,7 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.entries.len() >= APPLY_ENTRIES_MAX || self.bytes >= APPLY_BYTES_MAX
+        self.entries.len() >= APPLY_ENTRIES_MAX || self.bytes >= ROUND_BYTES_MAX
     }
 }
 

@@ -13,6 +13,7 @@ use storage::machine::{Machine, Replica, Transaction};
 use storage::raft_log::{LogOptions, Logs};
 use tempfile::TempDir;
 
+use crate::applier::Applier;
 use crate::log_store::LogStore;
 use crate::pool::Pool;
 use crate::state_machine::StateMachine;
@@ -48,8 +49,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let replica = Replica::open((self.engine)(&dir), Arc::new(Echo), row.shard, row.data)
             .expect("a replica");
         let log = LogStore::new(logs.group(row.log).expect("a group log"));
-        let pool = Pool::new("test-apply", 1).expect("a thread");
-        let machine = StateMachine::new(replica, logs, pool, dir.path().join("work"));
+        let applier = Applier::new("test-apply", 1).expect("a thread");
+        let pool = Pool::new("test-disk", 1).expect("a thread");
+        let machine = StateMachine::new(replica, logs, applier, pool, dir.path().join("work"));
         Ok((dir, log, machine))
     }
 }

@@ -23,7 +23,7 @@ use proto::peer::peer_server::PeerServer;
 use raft::transport::ForwardHandler;
 use raft::transport::client::Peers;
 use raft::transport::server::PeerService;
-use raft::{Host, HostParts, Pool};
+use raft::{Applier, Host, HostParts, Pool};
 use service::clock::SystemClock;
 use service::ports::Members as _;
 use service::{Ports, Service};
@@ -41,8 +41,14 @@ use crate::{http, telemetry};
 use self::join::Joining;
 use self::replicas::Replicas;
 
-/// Threads that apply entries and write snapshots. Two: more than the cores of a small machine only switch.
-const APPLY_THREADS: usize = 2;
+/// Threads that build and install snapshots.
+const DISK_THREADS: usize = 1;
+
+/// Threads that apply entries: on a small machine one, which then finds the work of many shards to do at once.
+fn apply_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 8)
+}
 
 /// Client connections open at once; further ones wait in the kernel's queue.
 const CLIENT_CONNECTIONS_MAX: usize = 16 * 1024;
@@ -165,7 +171,8 @@ impl Node {
             node: id,
             options: raft_options(config),
             logs: storage.logs.clone(),
-            pool: Pool::new("larder-apply", APPLY_THREADS).context("apply threads")?,
+            applier: Applier::new("larder-apply", apply_threads()).context("apply threads")?,
+            pool: Pool::new("larder-disk", DISK_THREADS).context("disk threads")?,
             transport: Arc::new(peers.clone()),
             send_dir: config.node.data_dir.join("sending"),
         })?;

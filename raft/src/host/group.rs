@@ -107,6 +107,7 @@ impl Group {
         let state_machine = StateMachine::new(
             Arc::clone(&machine),
             host.logs.clone(),
+            host.applier.clone(),
             host.pool.clone(),
             host.send_dir.clone(),
         );

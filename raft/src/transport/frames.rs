@@ -1,7 +1,8 @@
 //! Batches envelopes into frames: whatever waits when the connection can take more goes out together.
 //!
-//! A frame is made one turn of the scheduler after its first envelope: tasks that are ready now get to add theirs. On
-//! an idle node that turn is over at once; on a busy one it saves a system call for each envelope that joined.
+//! A frame is made after a turn of the scheduler in which nothing was added to it: tasks that are ready now get to add
+//! theirs, and so do those that they wake. On an idle node such a turn is over at once; on a busy one it saves a system
+//! call here, and a wake-up and a sync over there, for each envelope that joined.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,6 +21,9 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Largest frame that a peer accepts: a soft-limited frame plus one envelope with a maximal append.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// Turns of the scheduler that a frame waits at most.
+const TURNS_MAX: u32 = 8;
+
 /// Envelopes that may wait for a connection.
 pub(super) const QUEUE_ENVELOPES: usize = 16 * 1024;
 
@@ -28,8 +32,8 @@ pub(super) struct Frames {
     queue: Receiver<Envelope>,
     waiting: Vec<Envelope>,
     bytes: usize,
-    /// The turn that a first envelope gives the others is over.
-    waited: bool,
+    /// Turns given to others since the first envelope.
+    turns: u32,
 }
 
 impl Frames {
@@ -38,7 +42,7 @@ impl Frames {
             queue,
             waiting: Vec::new(),
             bytes: 0,
-            waited: false,
+            turns: 0,
         }
     }
 }
@@ -48,6 +52,7 @@ impl Stream for Frames {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = &mut *self;
+        let before = this.waiting.len();
         let mut ended = false;
         while !this.is_full() && !ended {
             match this.queue.poll_recv(cx) {
@@ -66,12 +71,13 @@ impl Stream for Frames {
                 Poll::Pending
             };
         }
-        if !this.waited && !ended && !this.is_full() {
-            this.waited = true;
+        let grew = this.waiting.len() > before;
+        if grew && this.turns < TURNS_MAX && !ended && !this.is_full() {
+            this.turns += 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        this.waited = false;
+        this.turns = 0;
         this.bytes = 0;
         Poll::Ready(Some(Frame {
             envelopes: std::mem::take(&mut this.waiting),

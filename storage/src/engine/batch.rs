@@ -68,6 +68,12 @@ impl Batch {
         self.ops.push(Op::DeleteRange { column, from, to });
     }
 
+    /// Adds the writes of another batch behind those of this one.
+    pub fn append(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.ops.extend(other.ops);
+    }
+
     /// Bytes of all keys and values.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions,
-    ReadOptions, ReadTier, SliceTransform, Snapshot, SstFileWriter, WriteBatch, WriteBufferManager,
-    WriteOptions, properties,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
+    DBCompressionType, DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions,
+    IngestExternalFileOptions, ReadOptions, ReadTier, SliceTransform, Snapshot, SstFileWriter,
+    WriteBatch, WriteBufferManager, WriteOptions, properties,
 };
 use self_cell::self_cell;
 
@@ -35,6 +35,19 @@ const BLOCK_BYTES: usize = 16 << 10;
 const FILTER_BITS_PER_KEY: f64 = 10.0;
 /// Share of a memtable for a filter that answers "not here" without walking the skip list: most idempotency keys are new.
 const MEMTABLE_FILTER_RATIO: f64 = 0.02;
+/// Compression from level 0 on; the second is that of the level that level 0 merges into, wherever it lies. What is
+/// rewritten often is compressed cheaply; what lies deeper is most of a large database and the only part worth zstd.
+const LEVELS: [DBCompressionType; 7] = [
+    DBCompressionType::Lz4,
+    DBCompressionType::Lz4,
+    DBCompressionType::Zstd,
+    DBCompressionType::Zstd,
+    DBCompressionType::Zstd,
+    DBCompressionType::Zstd,
+    DBCompressionType::Zstd,
+];
+/// Sorted runs of the change log before some are merged: scans are merges of that many at most, and rare.
+const RUNS_MERGED: i32 = 8;
 /// RocksDB's own log files that are kept.
 const INFO_LOGS: usize = 4;
 const INFO_LOG_BYTES: usize = 4 << 20;
@@ -69,7 +82,7 @@ pub struct Rocks {
     /// Alive as long as the database that charges it.
     memtables: WriteBufferManager,
     cache: Cache,
-    options: rocksdb::Options,
+    columns: [rocksdb::Options; Column::ALL.len()],
     reads: Reads,
     unlogged: WriteOptions,
 }
@@ -105,9 +118,10 @@ impl Rocks {
         std::fs::create_dir_all(dir)?;
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let memtables = WriteBufferManager::new_write_buffer_manager(options.memtable_bytes, false);
-        let column = column_options(options, &cache);
-        let descriptors =
-            Column::ALL.map(|each| ColumnFamilyDescriptor::new(name(each), column.clone()));
+        let columns = Column::ALL.map(|column| column_options(column, &cache, options));
+        let descriptors = Column::ALL.map(|column| {
+            ColumnFamilyDescriptor::new(name(column), columns[column as usize].clone())
+        });
         let database = database_options(options, &memtables);
         let db = DB::open_cf_descriptors(&database, dir, descriptors)
             .map_err(|error| open_error(error, dir))?;
@@ -117,7 +131,7 @@ impl Rocks {
             db: Arc::new(db),
             memtables,
             cache,
-            options: column,
+            columns,
             reads: Reads::new(),
             unlogged,
         })
@@ -244,7 +258,7 @@ impl Engine for Rocks {
         if pairs.peek().is_none() {
             return Ok(None);
         }
-        let mut writer = SstFileWriter::create(&self.options);
+        let mut writer = SstFileWriter::create(&self.columns[column as usize]);
         writer.open(path)?;
         let mut moved = to.prefix().to_vec();
         for pair in pairs {
@@ -390,7 +404,7 @@ fn database_options(options: &DataOptions, memtables: &WriteBufferManager) -> ro
     database
 }
 
-fn column_options(options: &DataOptions, cache: &Cache) -> rocksdb::Options {
+fn column_options(column: Column, cache: &Cache, options: &DataOptions) -> rocksdb::Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_block_size(BLOCK_BYTES);
@@ -398,18 +412,28 @@ fn column_options(options: &DataOptions, cache: &Cache) -> rocksdb::Options {
     // Indexes and filters live in the cache, so that its size bounds them too; those of the newest files stay there.
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    let mut column = rocksdb::Options::default();
-    column.set_block_based_table_factory(&table);
-    column.set_prefix_extractor(SliceTransform::create_fixed_prefix(StoreId::LEN));
-    column.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
-    column.set_memtable_whole_key_filtering(true);
+    let mut family = rocksdb::Options::default();
+    family.set_block_based_table_factory(&table);
+    family.set_prefix_extractor(SliceTransform::create_fixed_prefix(StoreId::LEN));
+    family.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
+    family.set_memtable_whole_key_filtering(true);
     // The budget over all columns decides when to flush; one column may use all of it.
-    column.set_write_buffer_size(options.memtable_bytes);
-    column.set_target_file_size_base(FILE_BYTES);
-    column.set_level_compaction_dynamic_level_bytes(true);
-    column.set_compression_type(DBCompressionType::Lz4);
-    column.set_bottommost_compression_type(DBCompressionType::Zstd);
-    column
+    family.set_write_buffer_size(options.memtable_bytes);
+    family.set_target_file_size_base(FILE_BYTES);
+    match column {
+        Column::State | Column::Documents => {
+            family.set_level_compaction_dynamic_level_bytes(true);
+            family.set_compression_per_level(&LEVELS);
+        }
+        // Nothing of the log of changes is overwritten. Levels would rewrite all of it again and again, since every
+        // flush touches the range of every shard; sorted runs merge with their like.
+        Column::Changes => {
+            family.set_compaction_style(DBCompactionStyle::Universal);
+            family.set_level_zero_file_num_compaction_trigger(RUNS_MERGED);
+            family.set_compression_type(DBCompressionType::Lz4);
+        }
+    }
+    family
 }
 
 /// The name of a column family. RocksDB wants one called `default`; it holds the state, so that no empty fourth one is flushed along.

@@ -3,7 +3,7 @@
 //! Rules that hold for every machine, and that replicas agree because of:
 //! - **Pure.** Effects and reply follow from the stored state and the entry alone: no clock, no randomness, nothing that differs between
 //!   nodes. Times come with the entry.
-//! - **One batch.** All effects of a call of [`Replica::apply`] and the applied row that covers them are one write of the engine: after a
+//! - **One batch.** All effects of a call of [`apply_together`] and the applied rows that cover them are one write of the engine: after a
 //!   crash a store holds exactly the entries up to its applied id, and each entry once.
 //! - **Later entries see earlier ones**, also within one batch ([`Transaction`]), and the result does not depend on where batches end.
 //! - **Two failures.** A rejection is part of the reply, decided alike on every replica. Anything else is an `Err` and stops the shard:
@@ -34,7 +34,7 @@ use crate::error::Result;
 use crate::ids::LogId;
 
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
-pub use replica::Replica;
+pub use replica::{Replica, apply_together};
 pub use transaction::{Savepoint, Transaction};
 pub use view::ReplicaView;
 

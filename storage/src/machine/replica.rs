@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use proto::ShardId;
 
 use super::{Applied, Entry, Machine, ReplicaView, Transaction};
-use crate::engine::{Cached, Column, Engine};
-use crate::error::Result;
+use crate::engine::{Batch, Cached, Column, Engine};
+use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::keys;
 use crate::tables::applied;
@@ -84,30 +84,34 @@ impl Replica {
         &self.engine
     }
 
-    /// Applies committed entries in order as **one** batch, and returns a reply for each; those of blank and membership entries are
-    /// empty. Visible on return, durable once the engine has flushed.
-    ///
-    /// Indexes must rise, from above the applied one; gaps are not looked for. The caller bounds the batch.
+    /// [`apply_together`] for this replica alone.
     ///
     /// # Errors
-    /// [`crate::Error::Corrupt`]: an entry at or below the applied index, a command that does not decode, or a row that does not.
-    /// Otherwise those of the engine and of [`Machine::applied`]; only after one of these it may have been written. Stop the shard.
+    /// Those of [`apply_together`].
     pub fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Bytes>> {
-        let _moving = self.moving.lock();
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
+        apply_together([(self, entries)])
+            .pop()
+            .unwrap_or(Ok(Vec::new()))
+    }
+
+    /// Decides what the entries do, and adds it to `batch`; on an error it adds nothing.
+    fn stage(&self, entries: Vec<Entry>, batch: &mut Batch) -> Result<Staged<'_>> {
+        let moving = self.moving.lock();
         let Current { store, applied } = self.current.read().clone();
         let mut tx = Transaction::new(&*self.engine, store, applied);
         let mut replies = Vec::with_capacity(entries.len());
         for entry in entries {
             replies.push(tx.apply(&*self.machine, entry)?);
         }
-        let applied = tx.commit()?;
-        self.current.write().applied = applied;
-        self.machine
-            .applied(&ReplicaView::lazy(&*self.engine, store))?;
-        Ok(replies)
+        let (effects, applied) = tx.into_batch()?;
+        batch.append(effects);
+        Ok(Staged {
+            replica: self,
+            _moving: moving,
+            store,
+            applied,
+            replies,
+        })
     }
 
     /// Goes over to another store, which a snapshot was installed into, and to what is applied there.
@@ -159,4 +163,59 @@ impl Replica {
             store = now;
         }
     }
+}
+
+/// Entries of one replica that are decided and not yet written. Holds the replica in place.
+struct Staged<'r> {
+    replica: &'r Replica,
+    _moving: MutexGuard<'r, ()>,
+    store: StoreId,
+    applied: Applied,
+    replies: Vec<Bytes>,
+}
+
+impl Staged<'_> {
+    /// Lets readers see how far the replica is, now that it is written; gives the replies.
+    fn publish(self) -> Result<Vec<Bytes>> {
+        self.replica.current.write().applied = self.applied;
+        self.replica
+            .machine
+            .applied(&ReplicaView::lazy(&*self.replica.engine, self.store))?;
+        Ok(self.replies)
+    }
+}
+
+/// Applies committed entries of several replicas of one engine, each replica's in order, as **one** write: a batch costs the engine
+/// much the same whether it holds one shard's effects or ten's. Answers in the order of `work`, with a reply for each entry; those of
+/// blank and membership entries are empty. Visible on return, durable once the engine has flushed.
+///
+/// Indexes must rise, from above the applied one; gaps are not looked for. The caller bounds the batch, and names no replica twice.
+///
+/// # Errors
+/// Of each replica apart. [`Error::Corrupt`]: an entry at or below the applied index, a command that does not decode, or a row that
+/// does not; nothing of this replica was written. Those of the engine, for all alike, and of [`Machine::applied`]: it may have been
+/// written. Stop the shard.
+pub fn apply_together<'r>(
+    work: impl IntoIterator<Item = (&'r Replica, Vec<Entry>)>,
+) -> Vec<Result<Vec<Bytes>>> {
+    let mut batch = Batch::new();
+    let mut engine = None;
+    let staged: Vec<_> = work
+        .into_iter()
+        .map(|(replica, entries)| {
+            engine.get_or_insert(&replica.engine);
+            replica.stage(entries, &mut batch)
+        })
+        .collect();
+    let written = match engine {
+        Some(engine) if !batch.is_empty() => engine.write(batch),
+        _ => Ok(()),
+    };
+    let publish = |staged: Result<Staged<'_>>| match &written {
+        Ok(()) => staged?.publish(),
+        Err(error) => Err(staged
+            .err()
+            .unwrap_or_else(|| Error::Engine(error.to_string()))),
+    };
+    staged.into_iter().map(publish).collect()
 }

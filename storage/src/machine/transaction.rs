@@ -233,8 +233,8 @@ impl<'a> Transaction<'a> {
         self.staged.clear();
     }
 
-    /// Writes all effects and the applied row as one batch.
-    pub(super) fn commit(self) -> Result<Applied> {
+    /// All effects and the applied row as one batch, and where the store stands once that is written.
+    pub(super) fn into_batch(self) -> Result<(Batch, Applied)> {
         let mut batch = Batch::new();
         for (column, rows) in Column::ALL.into_iter().zip(self.rows) {
             for (key, row) in rows.into_iter().filter(|(_, row)| row.is_written) {
@@ -249,8 +249,7 @@ impl<'a> Transaction<'a> {
             applied::full_key(self.store),
             applied::encode(&self.applied)?,
         );
-        self.engine.write(batch)?;
-        Ok(self.applied)
+        Ok((batch, self.applied))
     }
 }
 
