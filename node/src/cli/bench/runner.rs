@@ -13,12 +13,12 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng as _};
 use tokio::task::LocalSet;
 
-use super::client::{Client, Condition, Effect, Failure};
+use super::client::{Access, Client, Condition, Effect, Failure};
+use super::grpc;
 use super::report::{Gaps, Recorder};
 use super::targets::Targets;
 use super::verify::{Findings, Register, body, seen};
 use super::workload::{Keys, Mix, Operation, SCAN_DOCUMENTS_MAX, key_name};
-use super::{Protocol, grpc, http};
 
 /// Random text from which values are cut, so that making one costs a copy.
 const TEXT_BYTES: usize = 64 * 1024;
@@ -46,8 +46,7 @@ pub(super) enum Task {
 /// One run, shared by all threads.
 pub(super) struct Run {
     pub(super) targets: Arc<Targets>,
-    pub(super) bucket: String,
-    pub(super) protocol: Protocol,
+    pub(super) access: Access,
     pub(super) clients: usize,
     pub(super) threads: usize,
     pub(super) value_bytes: usize,
@@ -95,14 +94,7 @@ fn run_thread(run: &Arc<Run>, thread: usize) -> anyhow::Result<Outcome> {
         let recorder = Rc::new(RefCell::new(Recorder::new()?));
         let mut tasks = Vec::new();
         for number in own {
-            let client = match run.protocol {
-                Protocol::Http => Client::Http(http::Client::new(
-                    &run.targets.hosts,
-                    &run.bucket,
-                    Rc::clone(&pool),
-                )),
-                Protocol::Grpc => Client::Grpc(grpc::Client::new(Rc::clone(&pool), &run.bucket)),
-            };
+            let client = run.access.client(&run.targets.hosts, &pool);
             let worker = Worker::new(Arc::clone(run), Rc::clone(&recorder), client, number);
             tasks.push(tokio::task::spawn_local(worker.run()));
         }
@@ -279,19 +271,23 @@ impl Worker {
             return;
         }
         let ended = Instant::now();
+        let gaps = if operation.is_write() {
+            &self.run.write_gaps
+        } else {
+            &self.run.read_gaps
+        };
+        let shard = self.run.targets.shard(key);
         match outcome {
             Ok(()) => {
                 self.recorder
                     .borrow_mut()
                     .success(operation, ended - started);
-                let gaps = if operation.is_write() {
-                    &self.run.write_gaps
-                } else {
-                    &self.run.read_gaps
-                };
-                gaps.success(self.run.targets.shard(key), ended);
+                gaps.success(shard, ended);
             }
-            Err(failure) => self.recorder.borrow_mut().failure(operation, failure),
+            Err(failure) => {
+                self.recorder.borrow_mut().failure(operation, failure);
+                gaps.failure(shard);
+            }
         }
     }
 
