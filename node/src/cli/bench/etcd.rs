@@ -135,6 +135,19 @@ pub(super) async fn leader(hosts: &[String]) -> anyhow::Result<Option<usize>> {
     Ok(leader.and_then(|leader| ids.iter().position(|id| *id == Some(leader))))
 }
 
+/// Whether every member answers and follows the same leader.
+pub(super) async fn all_follow(hosts: &[String]) -> bool {
+    let mut leaders = Vec::new();
+    for host in hosts {
+        match status(host).await {
+            Ok(status) => leaders.push(status.leader),
+            Err(_) => return false,
+        }
+    }
+    leaders.first().is_some_and(|leader| *leader != 0)
+        && leaders.windows(2).all(|two| two[0] == two[1])
+}
+
 async fn status(host: &str) -> anyhow::Result<StatusResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{host}"))?
         .connect_timeout(STATUS_TIMEOUT)

@@ -8,6 +8,7 @@ mod counters;
 mod etcd;
 mod grpc;
 mod http;
+mod outage;
 mod process;
 mod report;
 mod runner;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value, json};
 
 use self::client::{Access, Level, Protocol, System};
 use self::counters::Counters;
+use self::outage::{Outages, Returns};
 use self::report::{Gaps, Recorder, Report, per_operation, round};
 use self::runner::{Outcome, Run, Task};
 use self::targets::{Guide, Route, Targets};
@@ -113,6 +115,13 @@ pub struct Bench {
     /// One writer per key; judge every read, and in the end read each key from each node
     #[arg(long, conflicts_with = "load")]
     verify: bool,
+    /// Take the node that leads most shards away so many times, and measure until writes to its shards are back;
+    /// ends when done, whatever --duration says
+    #[arg(long, requires = "outage_command", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    outages: Option<u32>,
+    /// Takes away the node whose host:port is its argument; something must bring it back
+    #[arg(long, requires = "outages", value_name = "PROGRAM")]
+    outage_command: Option<String>,
     /// Threads of the load generator
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
@@ -226,6 +235,12 @@ impl Bench {
             if self.consistency != Level::Linearizable {
                 return Err(usage("--verify judges linearizable reads only"));
             }
+        }
+        let writes = Operation::ALL
+            .into_iter()
+            .any(|operation| operation.is_write() && mix.share(operation) > 0);
+        if self.outages.is_some() && !writes {
+            return Err(usage("--outages needs a mix that writes"));
         }
         if self.target == System::Etcd {
             if self.nodes.is_empty() {
@@ -383,6 +398,7 @@ impl Bench {
             stop_at: to,
             write_gaps: Gaps::new(from, targets.shards),
             read_gaps: Gaps::new(from, targets.shards),
+            returns: self.outages.map(|_| Returns::new(targets.shards)),
             loading: AtomicU64::new(0),
         })
     }
@@ -405,29 +421,52 @@ impl Bench {
             Task::Mix(mix)
         };
         let from = Instant::now() + self.warmup;
-        let run = self.prepare(targets, clients, task, from, from + self.duration);
+        // Outages end when they are done; a lost one is given up long before this.
+        let duration = match self.outages {
+            Some(count) => (outage::GIVE_UP * 2).saturating_mul(count),
+            None => self.duration,
+        };
+        let run = self.prepare(targets, clients, task, from, from + duration);
         let threads = run.start();
         let watch = async {
             tokio::time::sleep_until(from.into()).await;
             let before = self.usage(targets).await;
-            tokio::time::sleep_until(run.stop_at.into()).await;
-            (before, self.usage(targets).await)
+            let outages = self.outages(&run, guide).await;
+            if self.outages.is_none() {
+                tokio::time::sleep_until(run.stop_at.into()).await;
+            }
+            (before, self.usage(targets).await, outages)
         };
-        let (outcome, (before, after)) =
+        let (outcome, (before, after, outages)) =
             tokio::join!(self.finish(&run, threads, targets, guide), watch);
         let (recorder, findings, ended) = outcome?;
+        let outages = outages?;
+        let end = run.stop_at.min(ended);
         let report = Report {
             setting: self.setting(targets, clients),
             elapsed: ended.saturating_duration_since(from),
-            write_gaps: run.write_gaps.finish(run.stop_at),
-            read_gaps: run.read_gaps.finish(run.stop_at),
+            write_gaps: run.write_gaps.finish(end),
+            read_gaps: run.read_gaps.finish(end),
             client_cpu: spent(before.own_cpu, after.own_cpu).unwrap_or_default(),
             processes: self.processes(&before, &after, recorder.successes()),
             servers: self.servers(&before, &after, &recorder),
             recorder,
             verify: self.verify.then(|| findings.json()),
+            outages: outages.map(|outages| outages.json()),
         };
         Ok((report, findings))
+    }
+
+    /// Causes the outages if there are to be any; the clients stop after them, or when one did not end.
+    async fn outages(&self, run: &Run, guide: &Guide) -> anyhow::Result<Option<Outages>> {
+        let (Some(count), Some(command), Some(returns)) =
+            (self.outages, &self.outage_command, &run.returns)
+        else {
+            return Ok(None);
+        };
+        let outages = Outages::run(count, command, &run.targets, guide, returns).await;
+        returns.stop();
+        outages.map(Some)
     }
 
     /// Waits for the threads; follows the leaders meanwhile if the route needs them.

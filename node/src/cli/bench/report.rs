@@ -165,6 +165,7 @@ pub(super) struct Report {
     /// What all nodes did together, and what they counted.
     pub(super) servers: Value,
     pub(super) verify: Option<Value>,
+    pub(super) outages: Option<Value>,
 }
 
 impl Report {
@@ -214,6 +215,9 @@ impl Report {
         line.insert("servers".to_owned(), self.servers.clone());
         if let Some(verify) = &self.verify {
             line.insert("verify".to_owned(), verify.clone());
+        }
+        if let Some(outages) = &self.outages {
+            line.insert("outages".to_owned(), outages.clone());
         }
         line.into()
     }
@@ -273,6 +277,16 @@ impl Report {
                     gap.as_millis()
                 );
             }
+        }
+        if let Some(outages) = &self.outages {
+            let member = |name: &str| outages.get(name).cloned().unwrap_or_default();
+            eprintln!(
+                "{} outages: writes to all shards back after {} ms (p50), {} ms (p99), {} ms (longest)",
+                member("count"),
+                member("p50Ms"),
+                member("p99Ms"),
+                member("maxMs")
+            );
         }
         eprintln!("{:.0} operations per second in all\n", self.throughput());
     }
@@ -363,6 +377,7 @@ mod tests {
             processes: Vec::new(),
             servers: Value::Null,
             verify: None,
+            outages: None,
         };
         let json = report.json();
         assert_eq!(json["operations"], 2);

@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 
 use super::client::{Access, Client, Condition, Effect, Failure};
 use super::grpc;
+use super::outage::Returns;
 use super::report::{Gaps, Recorder};
 use super::targets::Targets;
 use super::verify::{Findings, Register, body, seen};
@@ -57,6 +58,8 @@ pub(super) struct Run {
     pub(super) stop_at: Instant,
     pub(super) write_gaps: Gaps,
     pub(super) read_gaps: Gaps,
+    /// Of `--outages`.
+    pub(super) returns: Option<Returns>,
     /// The next key to load.
     pub(super) loading: AtomicU64,
 }
@@ -70,6 +73,10 @@ pub(super) struct Outcome {
 }
 
 impl Run {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.stop_at || self.returns.as_ref().is_some_and(Returns::is_done)
+    }
+
     /// Starts the threads.
     pub(super) fn start(self: &Arc<Self>) -> Vec<std::thread::JoinHandle<anyhow::Result<Outcome>>> {
         (0..self.threads)
@@ -157,7 +164,7 @@ impl Worker {
                 .await
                 .map(|()| (Findings::default(), Instant::now())),
             Task::Mix(mix) => {
-                while Instant::now() < run.stop_at {
+                while !run.is_over() {
                     self.step(mix).await;
                 }
                 Ok((Findings::default(), Instant::now()))
@@ -283,6 +290,11 @@ impl Worker {
                     .borrow_mut()
                     .success(operation, ended - started);
                 gaps.success(shard, ended);
+                if let Some(returns) = &self.run.returns
+                    && operation.is_write()
+                {
+                    returns.success(shard, started, ended);
+                }
             }
             Err(failure) => {
                 self.recorder.borrow_mut().failure(operation, failure);
@@ -307,7 +319,7 @@ impl Worker {
             .map(|number| Register::new(key(number)))
             .collect();
         let mut findings = Findings::default();
-        while Instant::now() < self.run.stop_at && !registers.is_empty() {
+        while !self.run.is_over() && !registers.is_empty() {
             let index = self.random.random_range(0..registers.len());
             let reads =
                 mix.choose(&mut self.random) == Operation::Read || registers[index].is_in_doubt();

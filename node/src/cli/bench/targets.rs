@@ -174,19 +174,47 @@ impl Targets {
     pub(super) async fn follow(&self, guide: &Guide) {
         loop {
             tokio::time::sleep(REFRESH).await;
-            match guide {
-                Guide::Larder(admins) => {
-                    if let Ok(status) = first_status(admins).await {
-                        self.set_leaders(&status);
-                    }
-                }
-                Guide::Etcd => {
-                    if let Ok(leader) = etcd::leader(&self.hosts).await {
-                        *self.leaders.write() = Arc::new(vec![leader]);
-                    }
-                }
-            }
+            // Who cannot be asked now is asked again.
+            let _ = self.look(guide).await;
         }
+    }
+
+    /// Looks up the leaders once.
+    ///
+    /// # Errors
+    /// Nobody answers; the leaders stay as they were.
+    pub(super) async fn look(&self, guide: &Guide) -> anyhow::Result<()> {
+        match guide {
+            Guide::Larder(admins) => self.set_leaders(&first_status(admins).await?),
+            Guide::Etcd => *self.leaders.write() = Arc::new(vec![etcd::leader(&self.hosts).await?]),
+        }
+        Ok(())
+    }
+
+    /// Whether every node that can be asked says that all is well.
+    pub(super) async fn are_well(&self, guide: &Guide) -> bool {
+        match guide {
+            Guide::Larder(admins) => {
+                for admin in admins {
+                    match admin.status().await {
+                        Ok((status, _)) if status.is_healthy() => {}
+                        Ok(_) | Err(_) => return false,
+                    }
+                }
+                true
+            }
+            Guide::Etcd => etcd::all_follow(&self.hosts).await,
+        }
+    }
+
+    /// The leader of each document shard as an index into `hosts`, by shard; where shards are not known, of all at 0.
+    pub(super) fn document_leaders(&self) -> Vec<Option<usize>> {
+        let mut leaders = self.leaders.read().to_vec();
+        // Shard 0 holds metadata.
+        if self.shards > 0 {
+            leaders[0] = None;
+        }
+        leaders
     }
 
     fn set_leaders(&self, status: &ClusterStatus) {
@@ -204,7 +232,7 @@ impl Targets {
     }
 }
 
-pub(super) async fn first_status(admins: &[AdminClient]) -> anyhow::Result<ClusterStatus> {
+async fn first_status(admins: &[AdminClient]) -> anyhow::Result<ClusterStatus> {
     let mut last = anyhow::anyhow!("no admin address was given");
     for admin in admins {
         match admin.status().await {
