@@ -105,7 +105,7 @@ impl Outages {
         returns: &Returns,
     ) -> anyhow::Result<Self> {
         let mut outages = Self {
-            shards: Histogram::new(SIGNIFICANT_DIGITS)?,
+            shards: new_histogram()?,
             longest: Vec::new(),
         };
         for number in 1..=count {
@@ -157,6 +157,10 @@ impl Outages {
             },
         })
     }
+}
+
+fn new_histogram() -> Result<Histogram<u64>, hdrhistogram::CreationError> {
+    Histogram::new_with_bounds(1, GIVE_UP.as_micros() as u64, SIGNIFICANT_DIGITS)
 }
 
 /// Waits until every node is well; then gives the leaders by shard.
@@ -233,7 +237,7 @@ mod tests {
     #[test]
     fn an_outage_lasts_until_its_last_shard_is_back() {
         let mut outages = Outages {
-            shards: Histogram::new(SIGNIFICANT_DIGITS).unwrap(),
+            shards: new_histogram().unwrap(),
             longest: Vec::new(),
         };
         for (one, two) in [(100, 300), (200, 50), (20, 10)] {
@@ -246,5 +250,6 @@ mod tests {
             (&json!(200), &json!(300), &json!(300))
         );
         assert_eq!(json["perShard"]["count"], 6);
+        assert_eq!(json["perShard"]["maxMs"], 300);
     }
 }
