@@ -18,7 +18,6 @@ number=\$(((\${1##*:} - $port) / 10 + 1))
 kill -9 "\$(pgrep -P $dev -f "/node\$number/")"
 SCRIPT
 chmod +x "$work/kill-node"
-larder_pids= # They change with every kill.
 "$larder" bench --admin "$larder_admins" -o json "${settings[@]}" --outage-command "$work/kill-node" 2>"$work/bench.log" \
     | jq -c '{part: "failover"} + .' || failed larder
 stop_larder

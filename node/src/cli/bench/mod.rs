@@ -631,4 +631,46 @@ mod tests {
         assert!(bucket_name("a/b").is_err());
         assert!(bucket_name("").is_err());
     }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_any_request() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            bench: Bench,
+        }
+        let refused = |arguments: &[&str]| {
+            let line = std::iter::once("bench").chain(arguments.iter().copied());
+            let bench = <Line as clap::Parser>::parse_from(line).bench;
+            bench
+                .check(bench.mix())
+                .err()
+                .map(|error| format!("{error:#}"))
+        };
+        let etcd = ["--target", "etcd", "http://a:1,http://b:1"];
+        let with = |more: &[&'static str]| refused(&[&etcd[..], more].concat());
+        assert_eq!(refused(&[]), None);
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&["--consistency", "local", "--workload", "f"]), None);
+        for (refusal, word) in [
+            (refused(&["--target", "etcd"]), "client URLs"),
+            (with(&["--protocol", "http"]), "gRPC"),
+            (with(&["--workload", "d"]), "inserts"),
+            (with(&["--verify"]), "inserts"),
+            (refused(&["--verify", "--workload", "c"]), "writes"),
+            (
+                refused(&["--verify", "--consistency", "local"]),
+                "linearizable",
+            ),
+            (
+                refused(&["--outages", "1", "--outage-command", "x", "--workload", "c"]),
+                "writes",
+            ),
+        ] {
+            assert!(
+                refusal.as_ref().is_some_and(|text| text.contains(word)),
+                "{word}: {refusal:?}"
+            );
+        }
+    }
 }
