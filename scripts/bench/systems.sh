@@ -9,7 +9,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 larder=${LARDER_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/larder}
 [ -x "$larder" ] || { echo "no $larder: run make build" >&2; exit 1; }
 # Below the target folder and not in /tmp, which may be memory: both systems sync to the same disk.
-work=$(mkdir -p "${BENCH_DIR:-$root/target/bench}" && mktemp -d "${BENCH_DIR:-$root/target/bench}/run-XXXXXX")
+disk=${BENCH_DIR:-$root/target/bench}
+mkdir -p "$disk"
+work=$(mktemp -d -p "$disk")
 port=${BENCH_PORT:-7500}
 
 say() { echo "bench: $*" >&2; }

@@ -57,13 +57,6 @@ async fn writes_are_back_soon_after_each_kill_of_a_leader() {
             "{outages}"
         );
     }
-    // A node that answers on is none that was killed: without a leader a shard waits for an election.
-    assert!(
-        outages["eachMs"]
-            .as_array()
-            .is_some_and(|each| each.iter().all(|waited| waited.as_u64() > Some(0))),
-        "{outages}"
-    );
     assert!(
         outages["perShard"]["count"].as_u64() >= Some(kills * 6),
         "the node with most of 16 shards leads at least six: {outages}"
