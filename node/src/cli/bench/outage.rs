@@ -163,20 +163,20 @@ fn new_histogram() -> Result<Histogram<u64>, hdrhistogram::CreationError> {
     Histogram::new_with_bounds(1, GIVE_UP.as_micros() as u64, SIGNIFICANT_DIGITS)
 }
 
-/// Waits until every node is well; then gives the leaders by shard.
+/// Waits until every node is well, and still is after a while; then gives the leaders by shard.
 async fn settled(targets: &Targets, guide: &Guide) -> anyhow::Result<Vec<Option<usize>>> {
     let give_up = Instant::now() + GIVE_UP;
-    while !targets.are_well(guide).await {
-        anyhow::ensure!(
-            Instant::now() < give_up,
-            "the nodes are not all well after {} s",
-            GIVE_UP.as_secs()
-        );
+    while Instant::now() < give_up {
+        if targets.are_well(guide).await {
+            tokio::time::sleep(SETTLE).await;
+            // An election may have come in between.
+            if targets.are_well(guide).await && targets.look(guide).await.is_ok() {
+                return Ok(targets.document_leaders());
+            }
+        }
         tokio::time::sleep(POLL).await;
     }
-    tokio::time::sleep(SETTLE).await;
-    targets.look(guide).await?;
-    Ok(targets.document_leaders())
+    anyhow::bail!("the nodes are not all well after {} s", GIVE_UP.as_secs())
 }
 
 /// The node that leads most shards, and these shards.
