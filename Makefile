@@ -22,7 +22,7 @@ ARGS ?=
 SDK := tests/sdk
 SDK_READY := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
-.PHONY: help dev test build verify fix bench soak env clean setup setup-test fmt-check lint doc deny
+.PHONY: help dev test build verify fix bench soak env clean setup setup-test setup-bench fmt-check lint doc deny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do \
@@ -49,7 +49,7 @@ fix: setup ## format, and let clippy mend what it can
 	@$(LOOK) cargo clippy --fix --allow-dirty --allow-staged --workspace --all-targets
 	@$(LOOK) cargo fmt --all
 
-bench: build ## figures of the release build (scripts/bench.sh)
+bench: setup-bench build ## the release build side by side with etcd and nginx (ARGS="--quick", ARGS="compare idle")
 	@LARDER_BIN="$(abspath $(TARGET))/release/larder" $(RUN) scripts/bench.sh $(ARGS)
 
 soak: export LARDER_SOAK := 1
@@ -67,6 +67,9 @@ setup:
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-bench:
+	@scripts/setup.sh bench
 
 # npm writes the file itself; touched, because a later edit of the lock file is what makes it old.
 $(SDK)/node_modules/.package-lock.json: $(SDK)/package-lock.json | setup-test

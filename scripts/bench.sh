@@ -1,57 +1,45 @@
 #!/usr/bin/env bash
-# Measures a three-node cluster on this machine and prints one line of JSON per run, and per question about nodes.
+# Measures three larder nodes on this machine, side by side with three members of etcd and with nginx.
 #
-#   scripts/bench.sh [SECONDS]      seconds per run, 30 unless told otherwise; BENCH_PORT sets the first port (7500)
+#   scripts/bench.sh [--quick] [PART...]
 #
-# Asks: replicated puts and linearizable gets of 1 KiB documents at 1, 64 and 256 clients, over HTTP and gRPC, with
-# requests to any node and to the shard's leader; memory of each node idle and after the run; disk per document.
+# Parts: compare   puts and gets over gRPC against etcd, local gets over HTTP against nginx, h2load as a cross-check
+#        syncs     fsync and fdatasync calls for each put, as strace counts them
+#        failover  kill -9 of the leader until writes are back
+#        idle      CPU, memory and messages with 256 shards and no client
+#        overload  ten times too many clients with 512 MiB for each node
+# Without any named: all of them. --quick is for a look at whether it all works; its figures say little.
+#
+# Raw lines of JSON and the table go to target/bench/ (BENCH_OUT: another folder), and the table to standard output.
+# Sizes: BENCH_ROUNDS (3), BENCH_SECONDS (10, of each run), BENCH_CLIENTS ("1 64 256"), BENCH_ROUTES ("leader any"),
+# BENCH_KEYS (50000), BENCH_KILLS (50), BENCH_SHARDS (256), BENCH_OVERLOAD_SECONDS (60), BENCH_OVERLOAD_CLIENTS (2560);
+# BENCH_DIR: where data lies, to choose the disk; BENCH_PORT: the first port (7500). LARDER_BIN: the binary.
 set -euo pipefail
 
-seconds=${1:-30}
-port=${BENCH_PORT:-7500}
-keys=${BENCH_KEYS:-100000}
 root=$(cd "$(dirname "$0")/.." && pwd)
-larder=${LARDER_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/larder}
-[ -x "$larder" ] || { echo "no $larder: run make build" >&2; exit 1; }
-
-data=$(mktemp -d)
-"$larder" dev --data "$data/nodes" --port "$port" --print-ready-json > "$data/ready" &
-dev=$!
-trap 'kill -TERM $dev 2>/dev/null || true; wait $dev 2>/dev/null || true; rm -rf "$data"' EXIT
-until [ -s "$data/ready" ]; do
-    kill -0 "$dev" 2>/dev/null || { echo "the cluster did not start" >&2; exit 1; }
-    sleep 0.2
+parts=()
+for argument in "$@"; do
+    case $argument in
+        --quick)
+            export BENCH_ROUNDS=${BENCH_ROUNDS:-1} BENCH_SECONDS=${BENCH_SECONDS:-2} BENCH_ROUTES=${BENCH_ROUTES:-leader}
+            export BENCH_KEYS=${BENCH_KEYS:-5000} BENCH_KILLS=${BENCH_KILLS:-3} BENCH_CLIENTS=${BENCH_CLIENTS:-1 64}
+            export BENCH_OVERLOAD_SECONDS=${BENCH_OVERLOAD_SECONDS:-10}
+            ;;
+        compare | syncs | failover | idle | overload) parts+=("$argument") ;;
+        *) echo "usage: scripts/bench.sh [--quick] [compare|syncs|failover|idle|overload]..." >&2; exit 2 ;;
+    esac
 done
-pids=$(grep -o '"pid":[0-9]*' "$data/ready" | cut -d: -f2 | paste -sd,)
+[ ${#parts[@]} -gt 0 ] || parts=(compare syncs failover idle overload)
 
-# One line: {"question":...,"nodes":[...]}
-memory() {
-    local parts=()
-    for pid in ${pids//,/ }; do
-        parts+=("$(awk -v pid="$pid" '/^VmRSS/ {rss=$2*1024} /^VmHWM/ {peak=$2*1024}
-            END {printf "{\"pid\":%d,\"memoryBytes\":%d,\"memoryPeakBytes\":%d}", pid, rss, peak}' "/proc/$pid/status")")
-    done
-    (IFS=,; echo "{\"question\":\"$1\",\"nodes\":[${parts[*]}]}")
-}
-disk() { du -sb "$data"/nodes/node*/data | awk '{sum += $1} END {print sum}'; }
-bench() {
-    "$larder" bench --admin "http://127.0.0.1:$((port + 2))" --keys "$keys" --duration "${seconds}s" --pid "$pids" \
-        --distribution uniform -o json "$@"
-}
-
-sleep 5
-memory idle
-before=$(disk)
-# Loads the documents; a run of one second is of no interest.
-"$larder" bench --admin "http://127.0.0.1:$((port + 2))" --keys "$keys" --load --mix read=100 --warmup 0s --duration 1s \
-    -o json > /dev/null
-sleep 5
-echo "{\"question\":\"disk\",\"documents\":$keys,\"bytesOnThreeNodes\":$(($(disk) - before))}"
-for protocol in http grpc; do
-    for route in any leader; do
-        for mix in update=100 read=100; do
-            bench --protocol "$protocol" --route "$route" --mix "$mix" --clients 1,64,256
-        done
-    done
+out=${BENCH_OUT:-$root/target/bench}
+mkdir -p "$out"
+raw=$out/bench.jsonl
+: > "$raw"
+failed=0
+for part in "${parts[@]}"; do
+    echo "bench: $part" >&2
+    "$root/scripts/bench/$part.sh" >> "$raw" || { echo "bench: $part failed" >&2; failed=1; }
 done
-memory "after the run"
+jq -rsf "$root/scripts/bench/table.jq" "$raw" | tee "$out/table.md"
+echo "bench: raw figures in $raw" >&2
+exit $failed

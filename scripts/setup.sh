@@ -3,13 +3,14 @@
 #
 #   scripts/setup.sh build   compiler, libclang, pinned Rust toolchain
 #   scripts/setup.sh test    the same, then network tools, Node.js and cargo-nextest
+#   scripts/setup.sh bench   what `build` needs, then etcd, nginx, load generators and strace, none of them as a service
 #
 # Asks the machine what is there instead of keeping a list of what was done, so it may run before every build;
 # with nothing to do it takes well under a second.
 set -euo pipefail
 
 what=${1:-build}
-case $what in build | test) ;; *) echo "usage: scripts/setup.sh build|test" >&2; exit 2 ;; esac
+case $what in build | test | bench) ;; *) echo "usage: scripts/setup.sh build|test|bench" >&2; exit 2 ;; esac
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -57,6 +58,16 @@ if [ "$what" = test ]; then
     need nodejs node
     need npm npm
 fi
+if [ "$what" = bench ]; then
+    need etcd-server etcd
+    need nginx-light nginx
+    need nghttp2-client h2load
+    need wrk wrk
+    need strace strace
+    need jq jq
+    need curl curl
+    need procps pgrep
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
     list=${missing[*]}
@@ -72,6 +83,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     say "installing $list"
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
+    # Debian starts what it installs; a benchmark starts etcd and nginx itself, on ports of its own.
+    if [ "$what" = bench ] && ! [ -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f "$log"; "${as_root[@]}" rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee /usr/sbin/policy-rc.d >/dev/null
+        "${as_root[@]}" chmod +x /usr/sbin/policy-rc.d
+    fi
     # A stale or unreachable list of some other source is no reason to stop; the install itself decides.
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 update >"$log" 2>&1 \
         || say "apt-get update complained, going on"

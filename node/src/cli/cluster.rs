@@ -119,6 +119,11 @@ impl Default for ClusterStatus {
 }
 
 impl ClusterStatus {
+    /// Every node is up and every shard has all its replicas.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.exit_status() == Status::Ok
+    }
+
     /// The exit status that the health stands for.
     fn exit_status(&self) -> Status {
         match self.health.as_str() {

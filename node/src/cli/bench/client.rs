@@ -1,11 +1,61 @@
-//! One benchmark client: documents over HTTP or gRPC, with what is known about each failure.
+//! One benchmark client: documents over HTTP or gRPC, or keys of etcd, with what is known about each failure.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 
-use super::grpc;
-use super::http;
+use super::{etcd, grpc, http};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum System {
+    Larder,
+    /// Members of etcd, over its gRPC API
+    Etcd,
+}
+
+/// How clients speak to nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// What reads promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Level {
+    /// Every write acknowledged before the read began is seen
+    Linearizable,
+    /// What the asked node has, however old (etcd: serializable)
+    Local,
+}
+
+/// How all clients of a run speak, and of what.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) system: System,
+    /// Of etcd always gRPC.
+    pub(super) protocol: Protocol,
+    pub(super) bucket: String,
+    pub(super) level: Level,
+}
+
+impl Access {
+    /// One more client; gRPC goes over the connections of `pool`.
+    pub(super) fn client(&self, hosts: &[String], pool: &grpc::Pool) -> Client {
+        let (bucket, level) = (self.bucket.as_str(), self.level);
+        match (self.system, self.protocol) {
+            (System::Etcd, _) => Client::Etcd(etcd::Client::new(pool, bucket, level)),
+            (System::Larder, Protocol::Http) => {
+                Client::Http(http::Client::new(hosts, bucket, level, pool))
+            }
+            (System::Larder, Protocol::Grpc) => {
+                Client::Grpc(grpc::Client::new(pool, bucket, level))
+            }
+        }
+    }
+}
 
 /// What a write demands of the stored document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +129,22 @@ pub(super) struct Stored {
 pub(super) enum Client {
     Http(http::Client),
     Grpc(grpc::Client),
+    Etcd(etcd::Client),
 }
 
 impl Client {
-    /// Reads linearizably; `None`: there is no such document.
+    /// Reads at the level of the run; `None`: there is no such document.
     pub(super) async fn read(&mut self, node: usize, key: &str) -> Result<Option<Stored>, Failure> {
         match self {
             Self::Http(client) => client.read(node, key).await,
             Self::Grpc(client) => client.read(node, key).await,
+            Self::Etcd(client) => client.read(node, key).await,
         }
     }
 
-    /// Writes the object `{"value":<text>}` of `body` and gives the new version.
+    /// Writes the object `{"value":<text>}` of `body` and gives the new version; 0: the answer does not tell it.
+    ///
+    /// etcd knows no condition on a plain put, so that runs against it have none.
     pub(super) async fn write(
         &mut self,
         node: usize,
@@ -101,6 +155,7 @@ impl Client {
         match self {
             Self::Http(client) => client.write(node, key, body, condition).await,
             Self::Grpc(client) => client.write(node, key, body, condition).await,
+            Self::Etcd(client) => client.write(node, key, body).await,
         }
     }
 
@@ -114,6 +169,7 @@ impl Client {
         match self {
             Self::Http(client) => client.scan(node, key, limit).await,
             Self::Grpc(client) => client.scan(node, key, limit).await,
+            Self::Etcd(client) => client.scan(node, key, limit).await,
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::v1::documents_client::DocumentsClient;
-use proto::v1::{GetRequest, Precondition, PutRequest, ScanRequest, precondition};
+use proto::v1::{Consistency, GetRequest, Precondition, PutRequest, ScanRequest, precondition};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, ConnectError, Status};
 
-use super::client::{Condition, Effect, Failure, Stored};
+use super::client::{Condition, Effect, Failure, Level, Stored};
 
 /// Clients per HTTP/2 connection.
 pub(super) const CLIENTS_PER_CONNECTION: usize = 32;
@@ -42,23 +42,28 @@ impl Pool {
             taken: std::cell::Cell::new(0),
         }))
     }
+
+    /// A connection to each node for the next client; clients take turns.
+    pub(super) fn take(&self) -> Vec<Channel> {
+        let number = self.taken.replace(self.taken.get() + 1);
+        let channel = |channels: &Vec<Channel>| channels[number % channels.len()].clone();
+        self.nodes.iter().map(channel).collect()
+    }
 }
 
 /// One client over shared connections.
 pub(super) struct Client {
     nodes: Vec<DocumentsClient<Channel>>,
     bucket: String,
+    level: Level,
 }
 
 impl Client {
-    pub(super) fn new(pool: Rc<Pool>, bucket: &str) -> Self {
-        let number = pool.taken.replace(pool.taken.get() + 1);
-        let client = |channels: &Vec<Channel>| {
-            DocumentsClient::new(channels[number % channels.len()].clone())
-        };
+    pub(super) fn new(pool: &Pool, bucket: &str, level: Level) -> Self {
         Self {
-            nodes: pool.nodes.iter().map(client).collect(),
+            nodes: pool.take().into_iter().map(DocumentsClient::new).collect(),
             bucket: bucket.to_owned(),
+            level,
         }
     }
 
@@ -66,6 +71,11 @@ impl Client {
         let request = GetRequest {
             bucket: self.bucket.clone(),
             key: key.to_owned(),
+            consistency: match self.level {
+                Level::Linearizable => Consistency::Linearizable,
+                Level::Local => Consistency::Local,
+            }
+            .into(),
             ..GetRequest::default()
         };
         match self.nodes[node].get(request).await {
@@ -163,7 +173,11 @@ fn failure_of(status: &Status) -> Failure {
     if never_connected(status) {
         return Failure::here("connect_refused", Effect::None);
     }
-    // Not from a node: a lost connection or a time-out, and the request may have arrived.
+    lost(status)
+}
+
+/// Not a word of a node: a lost connection or a time-out, and the request may have arrived.
+pub(super) fn lost(status: &Status) -> Failure {
     let code = match status.code() {
         Code::DeadlineExceeded | Code::Cancelled => "timeout",
         _ => "connection_lost",
@@ -171,7 +185,8 @@ fn failure_of(status: &Status) -> Failure {
     Failure::here(code, Effect::Unknown)
 }
 
-fn never_connected(status: &Status) -> bool {
+/// Whether the request cannot have left this process.
+pub(super) fn never_connected(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
         if error.is::<ConnectError>() {
@@ -209,7 +224,7 @@ mod tests {
     async fn a_refused_connection_has_no_effect() {
         // Port 1 of loopback is not listened on.
         let pool = Pool::new(&["127.0.0.1:1".to_owned()], 1).unwrap();
-        let failure = Client::new(pool, "B")
+        let failure = Client::new(&pool, "B", Level::Linearizable)
             .write(0, "k", b"{}", Condition::None)
             .await
             .unwrap_err();

@@ -5,7 +5,6 @@
 //! looked at. It understands what Larder sends, no more: answers of known length, no compression, no redirects.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -13,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::client::{Condition, Effect, Failure, Stored};
+use super::client::{Condition, Effect, Failure, Level, Stored};
 use super::grpc;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,6 +26,8 @@ pub(super) struct Client {
     hosts: Vec<String>,
     connections: Vec<Option<Connection>>,
     bucket: String,
+    /// Header line of each read.
+    level: &'static str,
     request: Vec<u8>,
     /// For scans.
     grpc: grpc::Client,
@@ -34,13 +35,17 @@ pub(super) struct Client {
 
 impl Client {
     /// `hosts` are `host:port`.
-    pub(super) fn new(hosts: &[String], bucket: &str, pool: Rc<grpc::Pool>) -> Self {
+    pub(super) fn new(hosts: &[String], bucket: &str, level: Level, pool: &grpc::Pool) -> Self {
         Self {
             hosts: hosts.to_vec(),
             connections: hosts.iter().map(|_| None).collect(),
             bucket: bucket.to_owned(),
+            level: match level {
+                Level::Linearizable => "",
+                Level::Local => "larder-consistency: local\r\n",
+            },
             request: Vec::new(),
-            grpc: grpc::Client::new(pool, bucket),
+            grpc: grpc::Client::new(pool, bucket, level),
         }
     }
 
@@ -56,7 +61,9 @@ impl Client {
                 key,
                 " HTTP/1.1\r\nhost: ",
                 &self.hosts[node],
-                "\r\n\r\n",
+                "\r\n",
+                self.level,
+                "\r\n",
             ],
         );
         match self.exchange(node).await {

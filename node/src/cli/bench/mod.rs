@@ -4,8 +4,11 @@
 //! it usually runs on the machine that it measures; what it costs is part of the report.
 
 mod client;
+mod counters;
+mod etcd;
 mod grpc;
 mod http;
+mod outage;
 mod process;
 mod report;
 mod runner;
@@ -18,13 +21,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum as _};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use self::report::{Gaps, Recorder, Report, per_operation};
+use self::client::{Access, Level, Protocol, System};
+use self::counters::Counters;
+use self::outage::{Outages, Returns};
+use self::report::{Gaps, Recorder, Report, per_operation, round};
 use self::runner::{Outcome, Run, Task};
-use self::targets::{Route, Targets};
+use self::targets::{Guide, Route, Targets};
 use self::verify::Findings;
 use self::workload::{Distribution, Keys, Mix, Operation, Workload, key_name};
 use super::client::{Client, Connect, Output, OutputArgs, Request, segment, usage};
@@ -44,9 +50,16 @@ const POLL: Duration = Duration::from_millis(50);
 #[command(
     after_help = "Examples:\n  larder bench --clients 1,64,256 --workload a\n  \
     larder bench --mix read=0,update=100 --protocol grpc --route leader --duration 60s\n  \
+    larder bench --target etcd http://127.0.0.1:2379,http://127.0.0.1:22379 --mix read=100\n  \
     larder bench --verify --duration 60s   # kill nodes meanwhile; exit status 1 on any loss"
 )]
 pub struct Bench {
+    /// Nodes to ask, as with --url, before which they go
+    #[arg(value_delimiter = ',', value_name = "URL")]
+    nodes: Vec<String>,
+    /// What is measured; members of etcd must be named
+    #[arg(long, value_enum, default_value = "larder")]
+    target: System,
     /// A mix of YCSB
     #[arg(long, value_enum, default_value = "a", conflicts_with = "mix")]
     workload: Workload,
@@ -72,9 +85,12 @@ pub struct Bench {
     /// How long to run before measuring
     #[arg(long, default_value = "3s", value_parser = duration, value_name = "TIME")]
     warmup: Duration,
-    /// How to speak to the nodes; scans are gRPC in any case
-    #[arg(long, value_enum, default_value = "http")]
-    protocol: Protocol,
+    /// How to speak to the nodes; scans, and all of etcd, are gRPC in any case [default: http; grpc for etcd]
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// What reads promise
+    #[arg(long, value_enum, default_value = "linearizable")]
+    consistency: Level,
     /// Which node is asked
     #[arg(long, value_enum, default_value = "any")]
     route: Route,
@@ -99,6 +115,13 @@ pub struct Bench {
     /// One writer per key; judge every read, and in the end read each key from each node
     #[arg(long, conflicts_with = "load")]
     verify: bool,
+    /// Take the node that leads most shards away so many times, and measure until writes to its shards are back;
+    /// ends when done, whatever --duration says
+    #[arg(long, requires = "outage_command", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    outages: Option<u32>,
+    /// Takes away the node whose host:port is its argument; something must bring it back
+    #[arg(long, requires = "outages", value_name = "PROGRAM")]
+    outage_command: Option<String>,
     /// Threads of the load generator
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
@@ -116,13 +139,6 @@ pub struct Bench {
     password_file: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
-}
-
-/// How clients speak to nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Protocol {
-    Http,
-    Grpc,
 }
 
 /// `30s`, `500ms`, `2m`, or seconds.
@@ -177,24 +193,21 @@ impl Bench {
 
     async fn run(&self) -> anyhow::Result<()> {
         let mix = self.mix();
-        if self.verify && mix.share(Operation::Read) == 100 {
-            return Err(usage("--verify needs a mix that writes"));
-        }
-        let admins = self
-            .admin
-            .iter()
-            .map(|url| AdminClient::new(url))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let first = Targets::find(&self.url, &admins, &self.bucket, Route::Any).await?;
-        let loaded = self.ensure_bucket(&first.hosts).await?;
-        let targets = Arc::new(self.find_targets(&admins, first).await?);
+        self.check(mix)?;
+        let guide = self.guide()?;
+        let first = guide.find(self.urls(), &self.bucket, Route::Any).await?;
+        let loaded = match self.target {
+            System::Larder => self.ensure_bucket(&first.hosts).await?,
+            System::Etcd => self.is_loaded(&first.hosts).await?,
+        };
+        let targets = Arc::new(self.find_targets(&guide, first).await?);
         if !self.verify && (self.load || !loaded) {
-            self.load(&targets, &admins).await?;
+            self.load(&targets, &guide).await?;
         }
         let mut clean = true;
         for &clients in &self.clients {
             let (report, findings) = self
-                .measure(&targets, &admins, clients as usize, mix)
+                .measure(&targets, &guide, clients as usize, mix)
                 .await?;
             if self.output.output == Output::Text {
                 eprintln!("{clients} clients:");
@@ -211,6 +224,83 @@ impl Bench {
         } else {
             Err(Exit::silent(Status::Error).into())
         }
+    }
+
+    /// Refuses what cannot be.
+    fn check(&self, mix: Mix) -> anyhow::Result<()> {
+        if self.verify {
+            if mix.share(Operation::Read) == 100 {
+                return Err(usage("--verify needs a mix that writes"));
+            }
+            if self.consistency != Level::Linearizable {
+                return Err(usage("--verify judges linearizable reads only"));
+            }
+        }
+        let writes = Operation::ALL
+            .into_iter()
+            .any(|operation| operation.is_write() && mix.share(operation) > 0);
+        if self.outages.is_some() && !writes {
+            return Err(usage("--outages needs a mix that writes"));
+        }
+        if self.target == System::Etcd {
+            if self.nodes.is_empty() {
+                return Err(usage("--target etcd needs the members' client URLs"));
+            }
+            if self.protocol == Some(Protocol::Http) {
+                return Err(usage("--target etcd speaks gRPC only"));
+            }
+            // Both need a condition on the write.
+            if self.verify || mix.share(Operation::Insert) > 0 {
+                return Err(usage("--target etcd has neither --verify nor inserts"));
+            }
+        }
+        Ok(())
+    }
+
+    fn urls(&self) -> &[String] {
+        if self.nodes.is_empty() {
+            &self.url
+        } else {
+            &self.nodes
+        }
+    }
+
+    fn access(&self) -> Access {
+        Access {
+            system: self.target,
+            protocol: match self.target {
+                System::Larder => self.protocol.unwrap_or(Protocol::Http),
+                System::Etcd => Protocol::Grpc,
+            },
+            bucket: self.bucket.clone(),
+            level: self.consistency,
+        }
+    }
+
+    fn guide(&self) -> anyhow::Result<Guide> {
+        Ok(match self.target {
+            System::Larder => Guide::Larder(
+                self.admin
+                    .iter()
+                    .map(|url| AdminClient::new(url))
+                    .collect::<anyhow::Result<Vec<_>>>()?,
+            ),
+            System::Etcd => Guide::Etcd,
+        })
+    }
+
+    /// True if the last key is there; the first member that answers decides.
+    async fn is_loaded(&self, hosts: &[String]) -> anyhow::Result<bool> {
+        let mut client = self.access().client(hosts, &*grpc::Pool::new(hosts, 1)?);
+        let key = key_name(self.keys - 1);
+        let mut last = anyhow::anyhow!("there are no members");
+        for (node, host) in hosts.iter().enumerate() {
+            match client.read(node, &key).await {
+                Ok(found) => return Ok(found.is_some()),
+                Err(failure) => last = anyhow::anyhow!("{host}: {}", failure.code),
+            }
+        }
+        Err(last)
     }
 
     /// Makes the bucket if it is missing; true if its last document is there.
@@ -251,17 +341,16 @@ impl Bench {
     }
 
     /// The targets once the bucket is known to the admin API; without it shards are not told apart.
-    async fn find_targets(
-        &self,
-        admins: &[AdminClient],
-        first: Targets,
-    ) -> anyhow::Result<Targets> {
+    async fn find_targets(&self, guide: &Guide, first: Targets) -> anyhow::Result<Targets> {
+        if self.target == System::Etcd {
+            return guide.find(self.urls(), &self.bucket, self.route).await;
+        }
         if first.shards > 0 && self.route == Route::Any {
             return Ok(first);
         }
         let deadline = Instant::now() + BUCKET_KNOWN_WITHIN;
         loop {
-            match Targets::find(&self.url, admins, &self.bucket, self.route).await {
+            match guide.find(self.urls(), &self.bucket, self.route).await {
                 Ok(targets) if targets.shards > 0 || Instant::now() >= deadline => {
                     return Ok(targets);
                 }
@@ -271,7 +360,7 @@ impl Bench {
         }
     }
 
-    async fn load(&self, targets: &Arc<Targets>, admins: &[AdminClient]) -> anyhow::Result<()> {
+    async fn load(&self, targets: &Arc<Targets>, guide: &Guide) -> anyhow::Result<()> {
         eprintln!(
             "loading {} documents of {} bytes into {}",
             self.keys, self.value_bytes, self.bucket
@@ -279,7 +368,7 @@ impl Bench {
         let now = Instant::now();
         let clients = self.clients.iter().copied().max().unwrap_or(1) as usize;
         let run = self.prepare(targets, clients, Task::Load(self.keys), now, now);
-        self.finish(&run, run.start(), targets, admins).await?;
+        self.finish(&run, run.start(), targets, guide).await?;
         eprintln!("loaded in {:.1} s", now.elapsed().as_secs_f64());
         Ok(())
     }
@@ -294,8 +383,7 @@ impl Bench {
     ) -> Arc<Run> {
         Arc::new(Run {
             targets: Arc::clone(targets),
-            bucket: self.bucket.clone(),
-            protocol: self.protocol,
+            access: self.access(),
             clients,
             threads: usize::from(self.threads).min(clients),
             value_bytes: self.value_bytes as usize,
@@ -310,6 +398,7 @@ impl Bench {
             stop_at: to,
             write_gaps: Gaps::new(from, targets.shards),
             read_gaps: Gaps::new(from, targets.shards),
+            returns: self.outages.map(|_| Returns::new(targets.shards)),
             loading: AtomicU64::new(0),
         })
     }
@@ -317,7 +406,7 @@ impl Bench {
     async fn measure(
         &self,
         targets: &Arc<Targets>,
-        admins: &[AdminClient],
+        guide: &Guide,
         clients: usize,
         mix: Mix,
     ) -> anyhow::Result<(Report, Findings)> {
@@ -332,29 +421,52 @@ impl Bench {
             Task::Mix(mix)
         };
         let from = Instant::now() + self.warmup;
-        let run = self.prepare(targets, clients, task, from, from + self.duration);
+        // Outages end when they are done; a lost one is given up long before this.
+        let duration = match self.outages {
+            Some(count) => (outage::GIVE_UP * 2).saturating_mul(count),
+            None => self.duration,
+        };
+        let run = self.prepare(targets, clients, task, from, from + duration);
         let threads = run.start();
         let watch = async {
             tokio::time::sleep_until(from.into()).await;
-            let before = self.processor_times();
-            tokio::time::sleep_until(run.stop_at.into()).await;
-            (before, self.processor_times())
+            let before = self.usage(targets).await;
+            let outages = self.outages(&run, guide).await;
+            if self.outages.is_none() {
+                tokio::time::sleep_until(run.stop_at.into()).await;
+            }
+            (before, self.usage(targets).await, outages)
         };
-        let (outcome, (before, after)) =
-            tokio::join!(self.finish(&run, threads, targets, admins), watch);
+        let (outcome, (before, after, outages)) =
+            tokio::join!(self.finish(&run, threads, targets, guide), watch);
         let (recorder, findings, ended) = outcome?;
-        let operations = recorder.successes();
+        let outages = outages?;
+        let end = run.stop_at.min(ended);
         let report = Report {
             setting: self.setting(targets, clients),
             elapsed: ended.saturating_duration_since(from),
-            write_gaps: run.write_gaps.finish(run.stop_at),
-            read_gaps: run.read_gaps.finish(run.stop_at),
+            write_gaps: run.write_gaps.finish(end),
+            read_gaps: run.read_gaps.finish(end),
+            client_cpu: spent(before.own_cpu, after.own_cpu).unwrap_or_default(),
+            processes: self.processes(&before, &after, recorder.successes()),
+            servers: self.servers(&before, &after, &recorder),
             recorder,
-            client_cpu: spent(before[0], after[0]).unwrap_or_default(),
-            processes: self.processes(&before[1..], &after[1..], operations),
             verify: self.verify.then(|| findings.json()),
+            outages: outages.map(|outages| outages.json()),
         };
         Ok((report, findings))
+    }
+
+    /// Causes the outages if there are to be any; the clients stop after them, or when one did not end.
+    async fn outages(&self, run: &Run, guide: &Guide) -> anyhow::Result<Option<Outages>> {
+        let (Some(count), Some(command), Some(returns)) =
+            (self.outages, &self.outage_command, &run.returns)
+        else {
+            return Ok(None);
+        };
+        let outages = Outages::run(count, command, &run.targets, guide, returns).await;
+        returns.stop();
+        outages.map(Some)
     }
 
     /// Waits for the threads; follows the leaders meanwhile if the route needs them.
@@ -363,7 +475,7 @@ impl Bench {
         run: &Run,
         threads: Vec<std::thread::JoinHandle<anyhow::Result<Outcome>>>,
         targets: &Targets,
-        admins: &[AdminClient],
+        guide: &Guide,
     ) -> anyhow::Result<(Recorder, Findings, Instant)> {
         let done = async {
             while threads.iter().any(|thread| !thread.is_finished()) {
@@ -374,7 +486,7 @@ impl Bench {
             Route::Any => done.await,
             Route::Leader => tokio::select! {
                 () = done => {}
-                () = targets.follow(admins) => {}
+                () = targets.follow(guide) => {}
             },
         }
         let (mut recorder, mut findings, mut ended) =
@@ -406,32 +518,37 @@ impl Bench {
         };
         let setting = json!({
             "workload": if self.mix.is_some() { None } else { name(self.workload.to_possible_value()) },
-            "mix": shares, "distribution": self.distribution().name(), "protocol": name(self.protocol.to_possible_value()),
+            "mix": shares, "distribution": self.distribution().name(),
+            "target": name(self.target.to_possible_value()), "protocol": name(self.access().protocol.to_possible_value()),
+            "consistency": name(self.consistency.to_possible_value()),
             "route": name(self.route.to_possible_value()), "clients": clients, "threads": self.threads, "keys": self.keys,
             "valueBytes": self.value_bytes, "nodes": targets.hosts.len(), "shards": targets.shards,
         });
         setting.as_object().cloned().unwrap_or_default()
     }
 
-    /// CPU time of this process, then of each named one.
-    fn processor_times(&self) -> Vec<Option<Duration>> {
-        std::iter::once(std::process::id())
-            .chain(self.pid.iter().copied())
-            .map(process::cpu)
-            .collect()
+    /// What this process, each named one and the nodes have used so far.
+    async fn usage(&self, targets: &Targets) -> Usage {
+        let origins = match self.target {
+            System::Larder => self.admin.clone(),
+            System::Etcd => targets
+                .hosts
+                .iter()
+                .map(|host| format!("http://{host}"))
+                .collect(),
+        };
+        Usage {
+            own_cpu: process::cpu(std::process::id()),
+            cpu: self.pid.iter().copied().map(process::cpu).collect(),
+            written: self.pid.iter().copied().map(process::written).collect(),
+            counters: counters::read(&reqwest::Client::new(), self.target, &origins).await,
+        }
     }
 
-    fn processes(
-        &self,
-        before: &[Option<Duration>],
-        after: &[Option<Duration>],
-        operations: u64,
-    ) -> Vec<Value> {
-        let spent = before
-            .iter()
-            .zip(after)
-            .map(|(before, after)| spent(*before, *after));
-        let processes = self.pid.iter().zip(spent).map(|(pid, cpu)| {
+    fn processes(&self, before: &Usage, after: &Usage, operations: u64) -> Vec<Value> {
+        let times = before.cpu.iter().zip(&after.cpu);
+        let processes = self.pid.iter().zip(times).map(|(pid, (before, after))| {
+            let cpu = spent(*before, *after);
             let (memory, peak) = process::memory(*pid).unzip();
             json!({
                 "pid": pid, "cpuSeconds": cpu.map(|cpu| cpu.as_secs_f64()), "memoryBytes": memory,
@@ -440,6 +557,53 @@ impl Bench {
         });
         processes.collect()
     }
+
+    /// All named processes together, and the counters of all nodes whose addresses were given.
+    fn servers(&self, before: &Usage, after: &Usage, recorder: &Recorder) -> Value {
+        let cpu: Option<Duration> = before
+            .cpu
+            .iter()
+            .zip(&after.cpu)
+            .map(|(before, after)| spent(*before, *after))
+            .sum();
+        let written: Option<u64> = before
+            .written
+            .iter()
+            .zip(&after.written)
+            .map(|(before, after)| after.zip(*before).map(|(after, before)| after - before))
+            .sum();
+        let named = !self.pid.is_empty();
+        let writes = recorder.writes();
+        let per_write = |count: f64| (writes > 0).then(|| round(count / writes as f64, 3));
+        let counters = match (&before.counters, &after.counters) {
+            (Some(before), Some(after)) => counters::difference(before, after),
+            _ => Counters::new(),
+        };
+        let per_sync = counters
+            .get("logEntries")
+            .zip(counters.get("logSyncs"))
+            .filter(|(_, syncs)| **syncs > 0.0)
+            .map(|(entries, syncs)| round(entries / syncs, 2));
+        json!({
+            "cpuUsPerOperation": cpu.filter(|_| named).map(|cpu| per_operation(cpu, recorder.successes())),
+            "writtenBytes": written.filter(|_| named),
+            "writtenBytesPerUserByte": written
+                .filter(|_| named)
+                .and_then(|written| per_write(written as f64 / f64::from(self.value_bytes.max(1)))),
+            "logSyncsPerWrite": counters.get("logSyncs").and_then(|syncs| per_write(*syncs)),
+            "logEntriesPerSync": per_sync,
+            "counters": counters,
+        })
+    }
+}
+
+/// What was used up to a moment.
+struct Usage {
+    own_cpu: Option<Duration>,
+    /// In the order of the named processes.
+    cpu: Vec<Option<Duration>>,
+    written: Vec<Option<u64>>,
+    counters: Option<Counters>,
 }
 
 fn spent(before: Option<Duration>, after: Option<Duration>) -> Option<Duration> {
@@ -466,5 +630,47 @@ mod tests {
         assert!(bucket_name("logs.AppLog").is_ok());
         assert!(bucket_name("a/b").is_err());
         assert!(bucket_name("").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_any_request() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            bench: Bench,
+        }
+        let refused = |arguments: &[&str]| {
+            let line = std::iter::once("bench").chain(arguments.iter().copied());
+            let bench = <Line as clap::Parser>::parse_from(line).bench;
+            bench
+                .check(bench.mix())
+                .err()
+                .map(|error| format!("{error:#}"))
+        };
+        let etcd = ["--target", "etcd", "http://a:1,http://b:1"];
+        let with = |more: &[&'static str]| refused(&[&etcd[..], more].concat());
+        assert_eq!(refused(&[]), None);
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&["--consistency", "local", "--workload", "f"]), None);
+        for (refusal, word) in [
+            (refused(&["--target", "etcd"]), "client URLs"),
+            (with(&["--protocol", "http"]), "gRPC"),
+            (with(&["--workload", "d"]), "inserts"),
+            (with(&["--verify"]), "inserts"),
+            (refused(&["--verify", "--workload", "c"]), "writes"),
+            (
+                refused(&["--verify", "--consistency", "local"]),
+                "linearizable",
+            ),
+            (
+                refused(&["--outages", "1", "--outage-command", "x", "--workload", "c"]),
+                "writes",
+            ),
+        ] {
+            assert!(
+                refusal.as_ref().is_some_and(|text| text.contains(word)),
+                "{word}: {refusal:?}"
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a benchmark measured: latencies per operation, errors, gaps per shard; as a table and as one line of JSON.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -69,6 +69,14 @@ impl Recorder {
         self.latencies.iter().map(Histogram::len).sum()
     }
 
+    /// Successes of operations that write.
+    pub(super) fn writes(&self) -> u64 {
+        self.by_operation()
+            .filter(|(operation, _)| operation.is_write())
+            .map(|(_, histogram)| histogram.len())
+            .sum()
+    }
+
     fn by_operation(&self) -> impl Iterator<Item = (Operation, &Histogram<u64>)> {
         Operation::ALL
             .into_iter()
@@ -89,7 +97,7 @@ pub(super) struct Gaps {
 struct Gap {
     last_us: AtomicU64,
     longest_us: AtomicU64,
-    seen: AtomicU64,
+    used: AtomicBool,
 }
 
 impl Gaps {
@@ -101,18 +109,24 @@ impl Gaps {
     }
 
     pub(super) fn success(&self, shard: u32, at: Instant) {
-        let Some(gap) = self.shards.get(shard as usize) else {
-            return;
-        };
-        gap.seen.store(1, Ordering::Relaxed);
-        gap.note(self.since_start(at));
+        if let Some(gap) = self.shards.get(shard as usize) {
+            gap.used.store(true, Ordering::Relaxed);
+            gap.note(self.since_start(at));
+        }
     }
 
-    /// Shards that were used, with their longest gaps; the time until `end` counts.
+    /// A shard that only ever fails has been without a success from the start.
+    pub(super) fn failure(&self, shard: u32) {
+        if let Some(gap) = self.shards.get(shard as usize) {
+            gap.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Shards that were asked, with their longest gaps; the time from the start and until `end` counts.
     pub(super) fn finish(&self, end: Instant) -> BTreeMap<u32, Duration> {
         let mut gaps = BTreeMap::new();
         for (shard, gap) in (0..).zip(&self.shards) {
-            if gap.seen.load(Ordering::Relaxed) != 0 {
+            if gap.used.load(Ordering::Relaxed) {
                 gap.note(self.since_start(end));
                 gaps.insert(
                     shard,
@@ -148,7 +162,10 @@ pub(super) struct Report {
     pub(super) client_cpu: Duration,
     /// CPU and memory of other processes.
     pub(super) processes: Vec<Value>,
+    /// What all nodes did together, and what they counted.
+    pub(super) servers: Value,
     pub(super) verify: Option<Value>,
+    pub(super) outages: Option<Value>,
 }
 
 impl Report {
@@ -195,8 +212,12 @@ impl Report {
             per_operation(self.client_cpu, operations),
         );
         line.insert("processes".to_owned(), self.processes.clone().into());
+        line.insert("servers".to_owned(), self.servers.clone());
         if let Some(verify) = &self.verify {
             line.insert("verify".to_owned(), verify.clone());
+        }
+        if let Some(outages) = &self.outages {
+            line.insert("outages".to_owned(), outages.clone());
         }
         line.into()
     }
@@ -257,6 +278,16 @@ impl Report {
                 );
             }
         }
+        if let Some(outages) = &self.outages {
+            let member = |name: &str| outages.get(name).cloned().unwrap_or_default();
+            eprintln!(
+                "{} outages: writes to all shards back after {} ms (p50), {} ms (p99), {} ms (longest)",
+                member("count"),
+                member("p50Ms"),
+                member("p99Ms"),
+                member("maxMs")
+            );
+        }
         eprintln!("{:.0} operations per second in all\n", self.throughput());
     }
 }
@@ -279,7 +310,7 @@ pub(super) fn per_operation(cpu: Duration, operations: u64) -> Value {
     }
 }
 
-fn round(value: f64, digits: i32) -> f64 {
+pub(super) fn round(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
 }
@@ -310,6 +341,22 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_never_succeeded_counts_from_the_start_and_one_never_asked_not_at_all() {
+        let start = Instant::now();
+        let gaps = Gaps::new(start, 3);
+        gaps.failure(2);
+        gaps.success(3, start + Duration::from_millis(600));
+        let found = gaps.finish(start + Duration::from_millis(1000));
+        assert_eq!(
+            found,
+            BTreeMap::from([
+                (2, Duration::from_millis(1000)),
+                (3, Duration::from_millis(600))
+            ])
+        );
+    }
+
+    #[test]
     fn recorders_add_up_and_the_report_is_one_line() {
         let mut one = Recorder::new().unwrap();
         let mut two = Recorder::new().unwrap();
@@ -328,7 +375,9 @@ mod tests {
             read_gaps: BTreeMap::from([(3, Duration::from_millis(5))]),
             client_cpu: Duration::from_micros(30),
             processes: Vec::new(),
+            servers: Value::Null,
             verify: None,
+            outages: None,
         };
         let json = report.json();
         assert_eq!(json["operations"], 2);

@@ -13,12 +13,13 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng as _};
 use tokio::task::LocalSet;
 
-use super::client::{Client, Condition, Effect, Failure};
+use super::client::{Access, Client, Condition, Effect, Failure};
+use super::grpc;
+use super::outage::Returns;
 use super::report::{Gaps, Recorder};
 use super::targets::Targets;
 use super::verify::{Findings, Register, body, seen};
 use super::workload::{Keys, Mix, Operation, SCAN_DOCUMENTS_MAX, key_name};
-use super::{Protocol, grpc, http};
 
 /// Random text from which values are cut, so that making one costs a copy.
 const TEXT_BYTES: usize = 64 * 1024;
@@ -46,8 +47,7 @@ pub(super) enum Task {
 /// One run, shared by all threads.
 pub(super) struct Run {
     pub(super) targets: Arc<Targets>,
-    pub(super) bucket: String,
-    pub(super) protocol: Protocol,
+    pub(super) access: Access,
     pub(super) clients: usize,
     pub(super) threads: usize,
     pub(super) value_bytes: usize,
@@ -58,6 +58,8 @@ pub(super) struct Run {
     pub(super) stop_at: Instant,
     pub(super) write_gaps: Gaps,
     pub(super) read_gaps: Gaps,
+    /// Of `--outages`.
+    pub(super) returns: Option<Returns>,
     /// The next key to load.
     pub(super) loading: AtomicU64,
 }
@@ -71,6 +73,10 @@ pub(super) struct Outcome {
 }
 
 impl Run {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.stop_at || self.returns.as_ref().is_some_and(Returns::is_done)
+    }
+
     /// Starts the threads.
     pub(super) fn start(self: &Arc<Self>) -> Vec<std::thread::JoinHandle<anyhow::Result<Outcome>>> {
         (0..self.threads)
@@ -95,14 +101,7 @@ fn run_thread(run: &Arc<Run>, thread: usize) -> anyhow::Result<Outcome> {
         let recorder = Rc::new(RefCell::new(Recorder::new()?));
         let mut tasks = Vec::new();
         for number in own {
-            let client = match run.protocol {
-                Protocol::Http => Client::Http(http::Client::new(
-                    &run.targets.hosts,
-                    &run.bucket,
-                    Rc::clone(&pool),
-                )),
-                Protocol::Grpc => Client::Grpc(grpc::Client::new(Rc::clone(&pool), &run.bucket)),
-            };
+            let client = run.access.client(&run.targets.hosts, &pool);
             let worker = Worker::new(Arc::clone(run), Rc::clone(&recorder), client, number);
             tasks.push(tokio::task::spawn_local(worker.run()));
         }
@@ -165,7 +164,7 @@ impl Worker {
                 .await
                 .map(|()| (Findings::default(), Instant::now())),
             Task::Mix(mix) => {
-                while Instant::now() < run.stop_at {
+                while !run.is_over() {
                     self.step(mix).await;
                 }
                 Ok((Findings::default(), Instant::now()))
@@ -279,19 +278,28 @@ impl Worker {
             return;
         }
         let ended = Instant::now();
+        let gaps = if operation.is_write() {
+            &self.run.write_gaps
+        } else {
+            &self.run.read_gaps
+        };
+        let shard = self.run.targets.shard(key);
         match outcome {
             Ok(()) => {
                 self.recorder
                     .borrow_mut()
                     .success(operation, ended - started);
-                let gaps = if operation.is_write() {
-                    &self.run.write_gaps
-                } else {
-                    &self.run.read_gaps
-                };
-                gaps.success(self.run.targets.shard(key), ended);
+                gaps.success(shard, ended);
+                if let Some(returns) = &self.run.returns
+                    && operation.is_write()
+                {
+                    returns.success(shard, started, ended);
+                }
             }
-            Err(failure) => self.recorder.borrow_mut().failure(operation, failure),
+            Err(failure) => {
+                self.recorder.borrow_mut().failure(operation, failure);
+                gaps.failure(shard);
+            }
         }
     }
 
@@ -311,7 +319,7 @@ impl Worker {
             .map(|number| Register::new(key(number)))
             .collect();
         let mut findings = Findings::default();
-        while Instant::now() < self.run.stop_at && !registers.is_empty() {
+        while !self.run.is_over() && !registers.is_empty() {
             let index = self.random.random_range(0..registers.len());
             let reads =
                 mix.choose(&mut self.random) == Operation::Read || registers[index].is_in_doubt();

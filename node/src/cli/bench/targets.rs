@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use cluster::shard_map::shard_of;
 use parking_lot::RwLock;
 
+use super::etcd;
 use crate::cli::client::origin_url;
 use crate::cli::cluster::{AdminClient, ClusterStatus};
 
@@ -21,6 +22,30 @@ pub(super) enum Route {
     Any,
     /// The leader of the document's shard
     Leader,
+}
+
+/// Who tells which nodes there are, and who leads.
+#[derive(Clone)]
+pub(super) enum Guide {
+    /// The admin API, at each of these.
+    Larder(Vec<AdminClient>),
+    /// The members themselves, which must be named; one leader for all keys.
+    Etcd,
+}
+
+impl Guide {
+    /// Finds the nodes: those of `urls`, or all that the admin API names.
+    pub(super) async fn find(
+        &self,
+        urls: &[String],
+        bucket: &str,
+        route: Route,
+    ) -> anyhow::Result<Targets> {
+        match self {
+            Self::Larder(admins) => Targets::find(urls, admins, bucket, route).await,
+            Self::Etcd => Targets::of_etcd(urls, route).await,
+        }
+    }
 }
 
 /// Nodes, shards and leaders.
@@ -40,8 +65,28 @@ pub(super) struct Targets {
 }
 
 impl Targets {
+    async fn of_etcd(urls: &[String], route: Route) -> anyhow::Result<Self> {
+        let hosts = urls
+            .iter()
+            .map(|url| host_of(url))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let leader = etcd::leader(&hosts).await?;
+        if route == Route::Leader {
+            leader.context("--route leader: none of the named etcd members leads")?;
+        }
+        Ok(Self {
+            hosts,
+            route,
+            shards: 0,
+            database: 0,
+            bucket: 0,
+            leaders: RwLock::new(Arc::new(vec![leader])),
+            ids: Vec::new(),
+        })
+    }
+
     /// Nodes from `urls`, or from the admin API if there are none; shards from the admin API if it answers.
-    pub(super) async fn find(
+    async fn find(
         urls: &[String],
         admins: &[AdminClient],
         bucket: &str,
@@ -126,13 +171,50 @@ impl Targets {
     }
 
     /// Follows the leaders for as long as it is polled.
-    pub(super) async fn follow(&self, admins: &[AdminClient]) {
+    pub(super) async fn follow(&self, guide: &Guide) {
         loop {
             tokio::time::sleep(REFRESH).await;
-            if let Ok(status) = first_status(admins).await {
-                self.set_leaders(&status);
-            }
+            // Who cannot be asked now is asked again.
+            let _ = self.look(guide).await;
         }
+    }
+
+    /// Looks up the leaders once.
+    ///
+    /// # Errors
+    /// Nobody answers; the leaders stay as they were.
+    pub(super) async fn look(&self, guide: &Guide) -> anyhow::Result<()> {
+        match guide {
+            Guide::Larder(admins) => self.set_leaders(&first_status(admins).await?),
+            Guide::Etcd => *self.leaders.write() = Arc::new(vec![etcd::leader(&self.hosts).await?]),
+        }
+        Ok(())
+    }
+
+    /// Whether every node that can be asked says that all is well.
+    pub(super) async fn are_well(&self, guide: &Guide) -> bool {
+        match guide {
+            Guide::Larder(admins) => {
+                for admin in admins {
+                    match admin.status().await {
+                        Ok((status, _)) if status.is_healthy() => {}
+                        Ok(_) | Err(_) => return false,
+                    }
+                }
+                true
+            }
+            Guide::Etcd => etcd::all_follow(&self.hosts).await,
+        }
+    }
+
+    /// The leader of each document shard as an index into `hosts`, by shard; where shards are not known, of all at 0.
+    pub(super) fn document_leaders(&self) -> Vec<Option<usize>> {
+        let mut leaders = self.leaders.read().to_vec();
+        // Shard 0 holds metadata.
+        if self.shards > 0 {
+            leaders[0] = None;
+        }
+        leaders
     }
 
     fn set_leaders(&self, status: &ClusterStatus) {
