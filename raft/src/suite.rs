@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::log_store::LogStore;
 use crate::pool::Pool;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Recording, StateMachine};
 use crate::type_config::TypeConfig;
 
 /// Answers each command with itself.
@@ -49,7 +49,13 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             .expect("a replica");
         let log = LogStore::new(logs.group(row.log).expect("a group log"));
         let pool = Pool::new("test-apply", 1).expect("a thread");
-        let machine = StateMachine::new(replica, logs, pool, dir.path().join("work"));
+        let machine = StateMachine::new(
+            replica,
+            logs,
+            pool,
+            dir.path().join("work"),
+            Recording::Flushes,
+        );
         Ok((dir, log, machine))
     }
 }
