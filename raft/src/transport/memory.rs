@@ -201,7 +201,7 @@ impl Transport for Endpoint {
             let host = self.network.route(self.node, to)?;
             let receiver = self.network.receiver(to)?;
             let network = self.network.clone();
-            let (from, shard) = (self.node, ShardId(header.shard));
+            let from = self.node;
             let parts = snapshots::parts(header.clone(), files, held, CHUNK_BYTES);
             // The header travels as an argument.
             let parts = parts.skip(1).map(move |part| {
