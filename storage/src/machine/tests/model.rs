@@ -325,7 +325,7 @@ proptest! {
     }
 }
 
-fn documents_and_events(node: &Node) -> Vec<(crate::engine::Column, bytes::Bytes, bytes::Bytes)> {
+fn documents_and_events(node: &Node) -> Vec<(crate::engine::Column, Bytes, Bytes)> {
     node.rows()
         .into_iter()
         .filter(|(column, ..)| *column != crate::engine::Column::State)
