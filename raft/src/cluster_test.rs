@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::{NodeId, ReplicaId, ShardId};
+use storage::engine::Engine;
 use storage::engine::rocks::{DataOptions, Rocks};
 use storage::machine::{Machine, Replica, Transaction};
 use storage::raft_log::{LogOptions, Logs};
@@ -14,6 +15,9 @@ use tokio::time::Instant;
 
 use crate::transport::memory::Network;
 use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
+
+mod purge;
+mod transfer;
 
 const SHARD: ShardId = ShardId(1);
 
@@ -50,10 +54,18 @@ struct Cluster {
 
 impl Cluster {
     async fn start(count: u64) -> Self {
+        Self::start_with(count, Options::default(), rocks).await
+    }
+
+    async fn start_with(
+        count: u64,
+        options: Options,
+        engine: impl Fn(&TempDir) -> Arc<dyn Engine>,
+    ) -> Self {
         let network = Network::default();
         let mut nodes = Vec::new();
         for number in 1..=count {
-            nodes.push(start_node(&network, number).await);
+            nodes.push(start_node(&network, number, options.clone(), &engine).await);
         }
         let members: BTreeMap<_, _> = (1..=count).map(|n| (ReplicaId(n), NodeId(n))).collect();
         nodes[0]
@@ -99,14 +111,22 @@ impl Cluster {
     }
 }
 
-async fn start_node(network: &Network, number: u64) -> Node {
+fn rocks(dir: &TempDir) -> Arc<dyn Engine> {
+    Arc::new(Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data"))
+}
+
+async fn start_node(
+    network: &Network,
+    number: u64,
+    options: Options,
+    engine: &impl Fn(&TempDir) -> Arc<dyn Engine>,
+) -> Node {
     let dir = tempfile::tempdir().expect("folder");
     let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("logs");
-    let engine =
-        Arc::new(Rocks::open(&dir.path().join("data"), &DataOptions::default()).expect("data"));
+    let engine = engine(&dir);
     let host = Host::new(HostParts {
         node: NodeId(number),
-        options: Options::default(),
+        options,
         logs: logs.clone(),
         applier: Applier::new("test-apply", 1).expect("thread"),
         pool: Pool::new("test-disk", 1).expect("thread"),
@@ -123,7 +143,7 @@ async fn start_node(network: &Network, number: u64) -> Node {
     host.open_group(SHARD, ReplicaId(number), Arc::clone(&replica), log)
         .await
         .expect("open");
-    network.connect(NodeId(number), host.clone());
+    network.connect(NodeId(number), host.clone(), dir.path().join("receive"));
     Node {
         host,
         replica,

@@ -4,10 +4,11 @@
 //! `Stopping` was never appended. Lacks: placement and who should lead, which are the metadata's and the jobs'.
 
 mod group;
+mod purge;
 mod serve;
 mod snapshots;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -292,6 +293,20 @@ impl Host {
             .add_learner(replica.0, Member { node }, false)
             .await;
         added
+            .map(|_| ())
+            .map_err(|error| Error::Refused(error.to_string()))
+    }
+
+    /// Makes members the voters of a group that this node leads, and drops all other members: one joint step, which a repetition
+    /// finishes if it was left half done. Returns when it is committed.
+    ///
+    /// # Errors
+    /// [`Error::NoGroup`]. [`Error::Refused`]: not the leader, one of them is no member, or another change is under way.
+    pub async fn change_voters(&self, shard: ShardId, voters: BTreeSet<ReplicaId>) -> Result<()> {
+        let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
+        let voters: BTreeSet<u64> = voters.into_iter().map(|replica| replica.0).collect();
+        let changed = group.raft().change_membership(voters, false).await;
+        changed
             .map(|_| ())
             .map_err(|error| Error::Refused(error.to_string()))
     }

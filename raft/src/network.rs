@@ -21,7 +21,9 @@ use proto::peer::append_response::Result as AppendResult;
 use proto::peer::envelope::Body;
 use proto::peer::{self, raft_request, raft_response};
 use proto::{ReplicaId, ShardId};
+use storage::ids::StoreId;
 use storage::snapshot;
+use tokio::time::Instant;
 
 use crate::codec;
 use crate::error::Error;
@@ -36,6 +38,15 @@ const PIPELINE: usize = 16;
 /// An append with entries waits for the follower's fsync: longer than a heartbeat may, since a lost connection is
 /// noticed by itself and a slow disk should not be sent the same entries again.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(2000);
+
+/// How long a receiver may be out of reach before its snapshot is given up, and with it the files written for it.
+const RESUME_WITHIN: Duration = Duration::from_secs(30);
+
+/// Before a receiver is asked how far a cut transfer came.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
+
+/// Connections in a row over which nothing more arrived; the receiver then does not want it.
+const CUTS_WITHOUT_PROGRESS: u32 = 3;
 
 /// Makes the clients of one group.
 pub(crate) struct Factory {
@@ -153,14 +164,14 @@ impl Client {
         let dir = self
             .send_dir
             .join(format!("shard-{}-replica-{}", self.shard, self.target));
-        let target = dir.clone();
+        let _files = Sending(dir.clone());
         let manifest = self
             .pool
             .run(move || {
                 // What an interrupted transfer left is of another view.
-                let _ = std::fs::remove_dir_all(&target);
-                std::fs::create_dir_all(&target)?;
-                snapshot::write_files(&replica, store, &target)
+                let _ = std::fs::remove_dir_all(&dir);
+                std::fs::create_dir_all(&dir)?;
+                snapshot::write_files(&replica, store, &dir)
             })
             .await
             .unwrap_or_else(|| {
@@ -199,15 +210,72 @@ impl Client {
             .iter()
             .map(|file| file.path.clone())
             .collect();
-        let sent = self
-            .transport
-            .send_snapshot(self.node.node, header, files)
-            .await;
-        let _ = tokio::fs::remove_dir_all(&dir).await;
+        let sent = self.send_files(store, header, files).await;
         let response = sent.map_err(|error| StreamingError::from(rpc_error(error)))?;
         let vote = codec::vote_from_proto(response.vote)
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         Ok(SnapshotResponse { vote })
+    }
+}
+
+/// Removes the files of an outgoing snapshot, also when openraft gives the transfer up.
+struct Sending(PathBuf);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Client {
+    /// Sends files until the receiver has installed them, over as many connections as it takes, each from where the last one was cut.
+    ///
+    /// All in one call of openraft, which counts the follower as far as the position that it asked with: files of an earlier call might
+    /// be behind that.
+    async fn send_files(
+        &self,
+        store: StoreId,
+        header: peer::SnapshotHeader,
+        files: Vec<PathBuf>,
+    ) -> Result<peer::SnapshotResponse, CallError> {
+        let node = self.node.node;
+        let mut held: Vec<u64> = Vec::new();
+        let mut cuts = 0;
+        loop {
+            let sent = self
+                .transport
+                .send_snapshot(node, header.clone(), files.clone(), held.clone())
+                .await;
+            let error = match sent {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let now = self.held(store).await?.ok_or_else(|| error.clone())?;
+            let (before, after) = (held.iter().sum::<u64>(), now.iter().sum::<u64>());
+            cuts = if after > before { 0 } else { cuts + 1 };
+            if cuts > CUTS_WITHOUT_PROGRESS {
+                return Err(error);
+            }
+            metrics::counter!("larder_snapshot_resumes_total").increment(1);
+            tracing::info!(shard = %self.shard, %node, bytes = after, %error, "snapshot transfer goes on");
+            held = now;
+        }
+    }
+
+    /// What the receiver holds, once it can be asked again; `None`: it has given the transfer up.
+    async fn held(&self, store: StoreId) -> Result<Option<Vec<u64>>, CallError> {
+        let deadline = Instant::now() + RESUME_WITHIN;
+        loop {
+            tokio::time::sleep(RESUME_PAUSE).await;
+            let asked = self
+                .transport
+                .resume_snapshot(self.node.node, self.shard, self.target, store)
+                .await;
+            match asked {
+                Err(_) if Instant::now() < deadline => {}
+                answer => return answer,
+            }
+        }
     }
 }
 

@@ -40,6 +40,10 @@ pub struct Options {
     pub quorum_loss_probe: Duration,
     /// Proposals of one shard that may wait at once; past it proposals are refused.
     pub proposals_in_flight_max: usize,
+    /// Bytes of all logs of the node; each group has an equal share, past which its log is purged.
+    pub log_bytes_max: u64,
+    /// Entries of one group's log, past which it is purged; 0: only bytes count.
+    pub log_entries_max: u64,
 }
 
 impl Default for Options {
@@ -51,6 +55,8 @@ impl Default for Options {
             election_max: Duration::from_millis(700),
             quorum_loss_probe: Duration::from_millis(1400),
             proposals_in_flight_max: 1024,
+            log_bytes_max: 512 << 20,
+            log_entries_max: 0,
         }
     }
 }

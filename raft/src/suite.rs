@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::applier::Applier;
 use crate::log_store::LogStore;
 use crate::pool::Pool;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Recording, StateMachine};
 use crate::type_config::TypeConfig;
 
 /// Answers each command with itself.
@@ -51,7 +51,14 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let log = LogStore::new(logs.group(row.log).expect("a group log"));
         let applier = Applier::new("test-apply", 1).expect("a thread");
         let pool = Pool::new("test-disk", 1).expect("a thread");
-        let machine = StateMachine::new(replica, logs, applier, pool, dir.path().join("work"));
+        let machine = StateMachine::new(
+            replica,
+            logs,
+            applier,
+            pool,
+            dir.path().join("work"),
+            Recording::Flushes,
+        );
         Ok((dir, log, machine))
     }
 }

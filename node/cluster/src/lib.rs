@@ -7,6 +7,7 @@
 //! | [`placement`] | ring, zones, weights → replicas and preferred leaders |
 //! | [`nodes`] | what is known of a node |
 //! | [`state`] | the metadata as one immutable value |
+//! | [`replacement`] | the steps from one replica to its successor |
 //! | `rows` | the metadata on disk, row by row |
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
 //! | `init`, `schema_change` | the two commands that are more than a step |
@@ -28,6 +29,7 @@ pub mod nodes;
 pub mod outcome;
 pub mod placement;
 pub mod publish;
+pub mod replacement;
 mod rows;
 mod schema_change;
 pub mod shard_map;
@@ -36,4 +38,5 @@ pub mod state;
 pub use error::{Error, Result};
 pub use machine::{ClusterMachine, StateHandle};
 pub use outcome::{MetaOutcome, MetaRejection};
+pub use replacement::{Replacement, Step};
 pub use state::{Assignment, BucketInfo, ClusterState, Database};

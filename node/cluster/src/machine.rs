@@ -14,7 +14,9 @@ use bytes::Bytes;
 use document::schema::Schema;
 use prost::Message;
 use proto::log::meta_command::Operation;
-use proto::log::{AnnounceNode, ConfirmFence, MetaCommand, ReplaceReplica, SetSchema};
+use proto::log::{
+    AnnounceNode, ConfirmFence, ConfirmReplaced, MetaCommand, ReplaceReplica, SetSchema,
+};
 use proto::{NodeId, ShardId};
 use storage::LogId;
 use storage::machine::{Machine, ReplicaView, Transaction};
@@ -24,7 +26,9 @@ use crate::init;
 use crate::nodes::{DEFAULT_WEIGHT, Node};
 use crate::outcome::{MetaOutcome, MetaRejection};
 pub use crate::publish::StateHandle;
-use crate::rows::{self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, Rows};
+use crate::rows::{
+    self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, ReplacementNow, ReplacementRow, Rows,
+};
 use crate::schema_change;
 
 /// The machine of the metadata group, and the handle through which this node follows it.
@@ -120,6 +124,7 @@ fn run(rows: &mut Rows<'_, '_>, index: u64, operation: Operation) -> Result<(), 
         Operation::SetSchema(command) => set_schema(rows, &command)?,
         Operation::ConfirmFence(command) => confirm_fence(rows, &command)?,
         Operation::ReplaceReplica(command) => replace_replica(rows, &mut cluster, &command)?,
+        Operation::ConfirmReplaced(command) => confirm_replaced(rows, &command)?,
         Operation::SetBootstrapped(_) => !std::mem::replace(&mut cluster.bootstrapped, true),
     };
     if changed {
@@ -179,13 +184,20 @@ fn confirm_fence(rows: &mut Rows<'_, '_>, command: &ConfirmFence) -> Result<bool
     Ok(true)
 }
 
-/// The new replica takes the place of the old one, so voters stay voters and a preferred leader stays one.
+/// The new replica takes the place of the old one, so voters stay voters and a preferred leader stays one. The old one is remembered
+/// until [`confirm_replaced`]. Asking again for what is under way changes nothing.
 fn replace_replica(
     rows: &mut Rows<'_, '_>,
     cluster: &mut ClusterRow,
     command: &ReplaceReplica,
 ) -> Result<bool, Stop> {
-    let name = rows::shard_name(ShardId(command.shard));
+    let shard = ShardId(command.shard);
+    if shard.is_meta() {
+        return Err(invalid(
+            "replicas of the metadata group cannot be replaced yet",
+        ));
+    }
+    let name = rows::shard_name(shard);
     let mut replicas: Vec<AssignmentRow> = rows
         .get(&name)?
         .ok_or_else(|| invalid(format!("no shard {}", command.shard)))?;
@@ -193,30 +205,61 @@ fn replace_replica(
     if rows.get::<Node>(&rows::node_name(node))?.is_none() {
         return Err(invalid(format!("no node {node}")));
     }
+    let replacement_name = rows::replacement_name(shard);
+    let mut replacement: ReplacementRow = rows.get(&replacement_name)?.unwrap_or_default();
+    if let Some(now) = replacement.current {
+        if now.old.replica == command.old_replica && now.new.node == command.node {
+            return Ok(false);
+        }
+        let (old, new) = (now.old.replica, now.new.replica);
+        return Err(invalid(format!(
+            "replica {old} of shard {shard} is being replaced by {new}, one at a time"
+        )));
+    }
     let is_old = |row: &AssignmentRow| row.replica == command.old_replica;
     let Some(at) = replicas.iter().position(is_old) else {
-        let (replica, shard) = (command.old_replica, command.shard);
+        let replica = command.old_replica;
         return Err(invalid(format!("no replica {replica} in shard {shard}")));
     };
     if replicas
         .iter()
         .any(|row| row.node == node.0 && !is_old(row))
     {
-        let shard = command.shard;
         return Err(invalid(format!(
             "node {node} holds another replica of shard {shard}"
         )));
     }
-    replicas[at] = AssignmentRow {
-        replica: cluster.next_replica,
-        node: node.0,
+    let now = ReplacementNow {
+        old: replicas[at],
+        new: AssignmentRow {
+            replica: cluster.next_replica,
+            node: node.0,
+        },
     };
+    replicas[at] = now.new;
+    replacement.current = Some(now);
     cluster.next_replica = cluster
         .next_replica
         .checked_add(1)
         .ok_or(Error::Exhausted("replica ids"))?;
     rows.put(&name, &replicas)?;
+    rows.put(&replacement_name, &replacement)?;
     Ok(true)
+}
+
+/// The shard's group has gone over to the new replica: the old one is retired.
+fn confirm_replaced(rows: &mut Rows<'_, '_>, command: &ConfirmReplaced) -> Result<bool, Stop> {
+    let name = rows::replacement_name(ShardId(command.shard));
+    let mut replacement: ReplacementRow = rows.get(&name)?.unwrap_or_default();
+    match replacement.current {
+        Some(now) if now.old.replica == command.old_replica => {
+            replacement.current = None;
+            replacement.done += 1;
+            rows.put(&name, &replacement)?;
+            Ok(true)
+        }
+        Some(_) | None => Ok(false),
+    }
 }
 
 fn database(rows: &mut Rows<'_, '_>, id: u32) -> Result<DatabaseRow, Stop> {

@@ -5,6 +5,7 @@
 //! | `cluster` | settings, counters, secrets, and the log index of the last change of any row |
 //! | `node/<id>` | a known node; the id as 16 hexadecimal digits |
 //! | `shard/<number>` | the replicas of a shard; the number with 4 digits |
+//! | `replacement/<number>` | whether a replica of the shard is being replaced, and how many were; absent: none ever was |
 //! | `database/<id>` | a database and its buckets; the id with 10 digits |
 //! | `schema/<id>` | the schema of that database |
 //!
@@ -24,6 +25,7 @@ use storage::machine::{ReplicaView, Transaction};
 
 use crate::error::{Error, Result};
 use crate::nodes::Node;
+use crate::replacement::Replacement;
 use crate::state::{Assignment, BucketInfo, ClusterState, Database};
 
 /// Format of the values that are written today.
@@ -34,6 +36,7 @@ pub(crate) const CLUSTER: &str = "cluster";
 
 const NODE: &str = "node/";
 const SHARD: &str = "shard/";
+const REPLACEMENT: &str = "replacement/";
 const DATABASE: &str = "database/";
 const SCHEMA: &str = "schema/";
 
@@ -62,6 +65,23 @@ pub(crate) struct AssignmentRow {
     pub(crate) node: u64,
 }
 
+/// Replacements of one shard's replicas. It stays when they are done: the shard's group is then older than what its assignments
+/// would make of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ReplacementRow {
+    /// Those that are done.
+    pub(crate) done: u64,
+    /// The one under way.
+    pub(crate) current: Option<ReplacementNow>,
+}
+
+/// See [`crate::replacement::Replacement`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReplacementNow {
+    pub(crate) old: AssignmentRow,
+    pub(crate) new: AssignmentRow,
+}
+
 /// A database without its schema.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DatabaseRow {
@@ -81,6 +101,10 @@ pub(crate) fn node_name(node: NodeId) -> String {
 
 pub(crate) fn shard_name(shard: ShardId) -> String {
     format!("{SHARD}{:04}", shard.0)
+}
+
+pub(crate) fn replacement_name(shard: ShardId) -> String {
+    format!("{REPLACEMENT}{:04}", shard.0)
 }
 
 pub(crate) fn database_name(database: u32) -> String {
@@ -133,6 +157,7 @@ struct Loaded {
     cluster: Option<ClusterRow>,
     nodes: Vec<(NodeId, Node)>,
     shards: Vec<(ShardId, Vec<AssignmentRow>)>,
+    replacements: Vec<(ShardId, ReplacementRow)>,
     databases: Vec<DatabaseRow>,
     schemas: BTreeMap<u32, Schema>,
 }
@@ -155,6 +180,11 @@ impl Loaded {
                 .push((NodeId(number(name, id, 16)?), decode(name, value)?));
         } else if let Some(shard) = name.strip_prefix(SHARD) {
             self.shards.push((
+                ShardId(number(name, shard, 10)? as u32),
+                decode(name, value)?,
+            ));
+        } else if let Some(shard) = name.strip_prefix(REPLACEMENT) {
+            self.replacements.push((
                 ShardId(number(name, shard, 10)? as u32),
                 decode(name, value)?,
             ));
@@ -184,6 +214,11 @@ impl Loaded {
             node: NodeId(row.node),
         };
         let shards = self.shards.into_iter();
+        let replacement = |now: ReplacementNow| Replacement {
+            old: assignment(now.old),
+            new: assignment(now.new),
+        };
+        let replacements = self.replacements.into_iter();
         Ok(ClusterState {
             cluster_id: cluster.cluster_id,
             epoch: cluster.epoch,
@@ -193,6 +228,10 @@ impl Loaded {
             nodes: self.nodes.into_iter().collect(),
             placement: shards
                 .map(|(shard, list)| (shard, list.into_iter().map(assignment).collect()))
+                .collect(),
+            next_replica: cluster.next_replica,
+            replacements: replacements
+                .map(|(shard, row)| (shard, row.current.map(replacement)))
                 .collect(),
             databases,
             signing_key,

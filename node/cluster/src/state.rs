@@ -6,6 +6,7 @@
 //! Invariants of an initialized state:
 //! - the shards 0 to [`ClusterState::shards`] have assignments, each to known nodes, never two to one node;
 //! - no replica id occurs twice, in any shard, now or ever;
+//! - at most one replica of a shard is being replaced, never one of shard 0;
 //! - no bucket id of a database occurs twice, now or ever; bucket names are unique among those that are not dropped;
 //! - `fenced_version` ≤ `schema_version`, and no bucket has a version above it.
 //!
@@ -20,6 +21,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
 use crate::nodes::Node;
+use crate::replacement::Replacement;
 use crate::shard_map;
 
 /// Voters of the metadata group: two may fail, and more would slow each commit down. All other nodes are learners.
@@ -51,6 +53,10 @@ pub struct ClusterState {
     pub nodes: BTreeMap<NodeId, Node>,
     /// Who holds which replica, shard 0 included. The first replica of a document shard should lead it.
     pub placement: BTreeMap<ShardId, Vec<Assignment>>,
+    /// The next replica id: those below it were given out.
+    pub next_replica: u64,
+    /// Shards of which a replica is being replaced, or was: then without a value.
+    pub replacements: BTreeMap<ShardId, Option<Replacement>>,
     /// By name.
     pub databases: BTreeMap<String, Database>,
     /// Key that session tokens are signed with, 32 bytes.
@@ -115,6 +121,7 @@ impl fmt::Debug for ClusterState {
             .field("replicas", &self.replicas)
             .field("nodes", &self.nodes)
             .field("placement", &self.placement)
+            .field("replacements", &self.replacements)
             .field("databases", &self.databases)
             .field("bootstrapped", &self.bootstrapped)
             .field("demo", &self.demo)
@@ -166,6 +173,29 @@ impl ClusterState {
             .iter()
             .find(|assignment| assignment.replica == replica)
             .map(|assignment| assignment.node)
+    }
+
+    /// The replacement under way in a shard.
+    pub fn replacement(&self, shard: ShardId) -> Option<&Replacement> {
+        self.replacements.get(&shard)?.as_ref()
+    }
+
+    /// Whether the shard's group was, or will be, made of exactly its assignments. Once a replica was replaced, the group knows its
+    /// members itself, and a new replica that began with the assignments would be a second group.
+    pub fn is_founding(&self, shard: ShardId) -> bool {
+        !self.replacements.contains_key(&shard)
+    }
+
+    /// Whether a replica belongs to its shard no more: it was given out, and is neither assigned nor being replaced. For ever, since no
+    /// id is given twice.
+    pub fn is_retired(&self, shard: ShardId, replica: ReplicaId) -> bool {
+        let leaving = self
+            .replacement(shard)
+            .is_some_and(|replacement| replacement.old.replica == replica);
+        self.is_initialized()
+            && replica.0 < self.next_replica
+            && !leaving
+            && self.replica_node(shard, replica).is_none()
     }
 
     /// The replica that should lead the shard while its node is well.

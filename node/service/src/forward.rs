@@ -69,6 +69,9 @@ pub enum Operation {
     /// Say where a node is: an encoded `larder.log.v1.AnnounceNode`; for the metadata leader.
     #[prost(bytes = "bytes", tag = "19")]
     AnnounceNode(Bytes),
+    /// Replace a replica, or confirm that it was: an encoded `larder.log.v1.MetaCommand`; for the metadata leader.
+    #[prost(bytes = "bytes", tag = "26")]
+    Replicas(Bytes),
 }
 
 impl Operation {
@@ -84,7 +87,8 @@ impl Operation {
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
             | Operation::InitCluster(_)
-            | Operation::AnnounceNode(_) => false,
+            | Operation::AnnounceNode(_)
+            | Operation::Replicas(_) => false,
         }
     }
 
@@ -93,7 +97,10 @@ impl Operation {
         self.is_read()
             || matches!(
                 self,
-                Operation::SetBuckets(_) | Operation::InitCluster(_) | Operation::AnnounceNode(_)
+                Operation::SetBuckets(_)
+                    | Operation::InitCluster(_)
+                    | Operation::AnnounceNode(_)
+                    | Operation::Replicas(_)
             )
     }
 }

@@ -90,6 +90,7 @@ impl Shards {
             Operation::AnnounceNode(command) => {
                 Box::pin(self.announce_node(command, deadline)).await
             }
+            Operation::Replicas(command) => Box::pin(self.change_replicas(command, deadline)).await,
             Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
         }
     }

@@ -12,6 +12,7 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
 //! | [`auth`] | tokens, password hashes, predefined users and roles |
+//! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
 //! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
@@ -35,6 +36,7 @@ mod metadata;
 pub mod metrics;
 pub mod ports;
 mod reads;
+pub mod replicas;
 mod router;
 mod scans;
 mod schema;
@@ -48,6 +50,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
+pub use cluster::Assignment;
 use proto::NodeId;
 use serde_json::Value;
 
@@ -58,6 +61,7 @@ pub use crate::context::{
 pub use crate::error::{Error, Result};
 pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
+pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
 
 use crate::clock::Clock;
@@ -372,6 +376,28 @@ impl Service {
         deadline: std::time::Instant,
     ) -> Result<()> {
         self.core.announce(node, deadline).await
+    }
+
+    /// Begins to replace one replica of a shard by a fresh one on another node, or on the same; finds it begun if it was.
+    ///
+    /// Returns once the metadata says so. The rest is done by the shard's leaders, over any crash, and shows in the status.
+    ///
+    /// # Errors
+    /// `BadRequest`: no such shard, node or replica, or another replacement is under way. `Unavailable`: a node that is needed is down.
+    pub async fn replace_replica(&self, request: ReplaceRequest) -> Result<ReplaceOutcome> {
+        self.core.replace_replica(request).await
+    }
+
+    /// Those of `replicas` that belong to their shards no more and never will, by what is committed in the metadata now.
+    ///
+    /// # Errors
+    /// `Unavailable`: the metadata could not be read linearizably.
+    pub async fn retired(
+        &self,
+        replicas: &[(proto::ShardId, proto::ReplicaId)],
+        deadline: std::time::Instant,
+    ) -> Result<Vec<(proto::ShardId, proto::ReplicaId)>> {
+        self.core.retired(replicas, deadline).await
     }
 
     /// Founds the cluster out of the seed nodes, or finds it founded.

@@ -7,11 +7,12 @@
 //! The errors say what a caller may conclude: everything but [`ProposeError::Unknown`] and [`ForwardError::Lost`] means that
 //! nothing happened and nothing will.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cluster::replacement::Members as GroupMembers;
 use futures::future::BoxFuture;
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::machine::Replica;
@@ -139,6 +140,25 @@ pub trait Groups: Send + Sync + 'static {
 
     /// Whether the replica `to`, as this leader sees it, has (nearly) the whole log and may take over without a pause.
     fn caught_up(&self, shard: ShardId, to: ReplicaId) -> bool;
+
+    /// The members of the shard's group as the local replica knows them; what only a leader knows is `false` elsewhere.
+    fn members(&self, shard: ShardId) -> Option<GroupMembers>;
+
+    /// Adds a member without a vote, on the local leader. Done when committed; a repetition changes nothing.
+    fn add_learner(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        node: NodeId,
+    ) -> BoxFuture<'_, Result<(), PortError>>;
+
+    /// Makes members the voters and removes all others, in one joint step, on the local leader. Dropping the future may leave the step
+    /// half done; the same call finishes it.
+    fn change_voters(
+        &self,
+        shard: ShardId,
+        voters: BTreeSet<ReplicaId>,
+    ) -> BoxFuture<'_, Result<(), PortError>>;
 
     /// Asks the local leader to hand the shard over to `to`.
     fn transfer_leader(

@@ -76,6 +76,25 @@ pub struct ShardStatus {
     pub term: Option<u64>,
     /// In order of preference as leader.
     pub replicas: Vec<ReplicaStatus>,
+    /// A replacement under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<ReplacementStatus>,
+}
+
+/// A replica that is being replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacementStatus {
+    /// Goes.
+    pub old_replica: u64,
+    /// Its node.
+    pub from: String,
+    /// Comes.
+    pub new_replica: u64,
+    /// Its node.
+    pub to: String,
+    /// How far it is; `None` where no replica of the shard is at hand to tell.
+    pub progress: Option<&'static str>,
 }
 
 /// A replica.
@@ -122,6 +141,10 @@ impl Core {
             return Err("predefined users and roles are not written yet".to_owned());
         }
         for (shard, _) in state.replicas_on(self.options.node) {
+            // A replica that has just been assigned comes up while the node serves.
+            if state.replacement(shard).is_some() {
+                continue;
+            }
             if self.groups.replica(shard).is_none() {
                 return Err(format!("the replica of shard {shard} is not open"));
             }
@@ -181,6 +204,28 @@ impl Core {
     fn shard_status(&self, state: &ClusterState, shard: ShardId) -> ShardStatus {
         let leader = self.router.leader(shard);
         let voters = state.voters(shard);
+        let members = self.groups.members(shard);
+        let joining = |replica| {
+            let comes = state
+                .replacement(shard)
+                .is_some_and(|replacement| replacement.new.replica == replica);
+            let votes = members
+                .as_ref()
+                .and_then(|members| members.replicas.get(&replica))
+                .is_some_and(|member| member.is_voter);
+            comes && !votes
+        };
+        let replacement = state
+            .replacement(shard)
+            .map(|replacement| ReplacementStatus {
+                old_replica: replacement.old.replica.0,
+                from: replacement.old.node.to_string(),
+                new_replica: replacement.new.replica.0,
+                to: replacement.new.node.to_string(),
+                progress: members
+                    .as_ref()
+                    .map(|members| replacement.progress(members).as_str()),
+            });
         let replicas = state
             .assignments(shard)
             .iter()
@@ -189,6 +234,7 @@ impl Core {
                 node: assignment.node.to_string(),
                 role: match () {
                     () if leader == Some(assignment.node) => Role::Leader,
+                    () if joining(assignment.replica) => Role::Learner,
                     () if voters.contains(assignment) => Role::Follower,
                     () => Role::Learner,
                 },
@@ -199,6 +245,7 @@ impl Core {
             leader: leader.map(|node| node.to_string()),
             term: self.groups.leader(shard).map(|leader| leader.term),
             replicas: replicas.collect(),
+            replacement,
         }
     }
 

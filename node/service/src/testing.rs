@@ -3,12 +3,13 @@
 //! All nodes share one replica of each shard, as if replication took no time. Who leads is set by the test, and calls can be made to
 //! fail by scripts that are consumed one entry a call.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::machine::{ClusterMachine, StateHandle};
+use cluster::replacement::{Member, Members as GroupMembers};
 use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use proto::{NodeId, ReplicaId, ShardId};
@@ -59,6 +60,8 @@ pub(crate) struct World {
     pub(crate) propose_script: Mutex<VecDeque<Fault>>,
     pub(crate) forward_script: Mutex<VecDeque<ForwardError>>,
     services: Mutex<HashMap<NodeId, Service>>,
+    /// Of document shards.
+    pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
     /// Nodes that hold no replica of document shards.
     pub(crate) bystanders: Mutex<HashSet<NodeId>>,
 }
@@ -96,6 +99,7 @@ impl World {
             propose_script: Mutex::default(),
             forward_script: Mutex::default(),
             services: Mutex::default(),
+            members: Mutex::default(),
             bystanders: Mutex::default(),
         })
     }
@@ -284,6 +288,52 @@ impl Groups for Node {
         true
     }
 
+    fn members(&self, shard: ShardId) -> Option<GroupMembers> {
+        let own = self.leader(shard)?.replica;
+        let replicas = self.world.members.lock().get(&shard).cloned();
+        Some(GroupMembers {
+            own,
+            is_joint: false,
+            replicas: replicas.unwrap_or_default(),
+        })
+    }
+
+    fn add_learner(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        node: NodeId,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
+        async move {
+            let learner = Member {
+                node,
+                is_voter: false,
+                is_caught_up: true,
+            };
+            let mut members = self.world.members.lock();
+            members.entry(shard).or_default().insert(replica, learner);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn change_voters(
+        &self,
+        shard: ShardId,
+        voters: BTreeSet<ReplicaId>,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
+        async move {
+            let mut members = self.world.members.lock();
+            let members = members.entry(shard).or_default();
+            members.retain(|replica, _| voters.contains(replica));
+            for member in members.values_mut() {
+                member.is_voter = true;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn transfer_leader(
         &self,
         shard: ShardId,
@@ -386,6 +436,11 @@ impl Drop for TestCluster {
 }
 
 impl TestCluster {
+    /// Makes a node one that is down.
+    pub(crate) fn silence(&self, node: NodeId) {
+        self.world.services.lock().remove(&node);
+    }
+
     /// One founded node with the open bucket `Demo`.
     pub(crate) async fn start() -> TestCluster {
         TestCluster::with_nodes(1, Limits::default()).await

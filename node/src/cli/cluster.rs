@@ -19,6 +19,8 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Making a cluster writes to every shard; the node answers within its own deadlines.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The node answers within its own deadline.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes a cluster out of nodes, and shows its health.
 #[derive(Args, Clone, Debug)]
@@ -145,6 +147,16 @@ impl ClusterStatus {
         })
     }
 
+    /// The name of a node, or its id if it is not known.
+    pub(crate) fn node_name(&self, id: &str) -> String {
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| text_member(node, "id").as_deref() == Some(id));
+        node.and_then(|node| text_member(node, "name"))
+            .unwrap_or_else(|| id.to_owned())
+    }
+
     /// (node id, client URL) of each node.
     pub(crate) fn client_urls(&self) -> Vec<(String, String)> {
         let url = |node: &Value| {
@@ -214,6 +226,22 @@ impl AdminClient {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// `POST /admin/v1/shards/SHARD/replace`. Beginning what is under way changes nothing, so a lost answer may be repeated.
+    pub(crate) async fn replace(
+        &self,
+        shard: u32,
+        to: &str,
+        from: Option<&str>,
+    ) -> Result<Value, Failure> {
+        let from = from.map_or_else(String::new, |from| format!("&from={from}"));
+        let url = format!(
+            "{}/admin/v1/shards/{shard}/replace?to={to}{from}",
+            self.origin
+        );
+        self.call(self.http.post(url).timeout(REPLACE_TIMEOUT))
+            .await
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
@@ -378,16 +406,14 @@ fn print_status(status: &ClusterStatus) {
         ]);
     }
     println!("{nodes}");
-    let name_of = |id: &str| {
-        let node = status
-            .nodes
-            .iter()
-            .find(|node| text_member(node, "id").as_deref() == Some(id));
-        node.and_then(|node| text_member(node, "name"))
-            .unwrap_or_else(|| id.to_owned())
-    };
+    print_shards(status, &status.shards);
+}
+
+/// The shards as a table.
+pub(crate) fn print_shards(status: &ClusterStatus, list: &[Value]) {
+    let name_of = |id: &str| status.node_name(id);
     let mut shards = new_table(&["shard", "leader", "term", "replicas"]);
-    for shard in &status.shards {
+    for shard in list {
         let number = match shard.get("shard").and_then(Value::as_u64) {
             Some(0) => "metadata".to_owned(),
             Some(number) => number.to_string(),
@@ -403,11 +429,15 @@ fn print_status(status: &ClusterStatus) {
         let replicas: Vec<String> = replicas
             .map(|replica| describe_replica(replica, name_of))
             .collect();
+        let mut replicas = replicas.join(", ");
+        if let Some(replacement) = shard.get("replacement") {
+            replicas.push_str(&describe_replacement(replacement, name_of));
+        }
         shards.add_row([
             number,
             leader,
             text_member(shard, "term").unwrap_or_default(),
-            replicas.join(", "),
+            replicas,
         ]);
     }
     println!("{shards}");
@@ -421,6 +451,14 @@ fn describe_replica(replica: &Value, name_of: impl Fn(&str) -> String) -> String
         _ if role == "learner" => format!("{name} (learner)"),
         _ => name,
     }
+}
+
+fn describe_replacement(replacement: &Value, name_of: impl Fn(&str) -> String) -> String {
+    let node = |member| name_of(&text_member(replacement, member).unwrap_or_default());
+    let progress = text_member(replacement, "progress").map_or_else(String::new, |progress| {
+        format!(", {}", progress.replace('_', " "))
+    });
+    format!("; {} gives way to {}{progress}", node("from"), node("to"))
 }
 
 /// A table with a header and without frames.

@@ -1,7 +1,7 @@
 //! The command line: one binary, one tree of verbs.
 //!
 //! `start` and `dev` run nodes; `doc`, `import`, `export` and `bench` speak to the client port over the public API;
-//! `cluster` speaks to the admin port. Results go to standard output, everything else to standard error.
+//! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod bench;
 pub mod client;
@@ -12,6 +12,7 @@ pub mod exit;
 pub mod export;
 pub mod import;
 pub mod records;
+pub mod shard;
 pub mod start;
 
 use std::future::Future;
@@ -38,6 +39,7 @@ enum Command {
     Dev(dev::Dev),
     Start(start::Start),
     Cluster(cluster::Cluster),
+    Shard(shard::Shard),
     Doc(doc::Doc),
     Import(import::Import),
     Export(export::Export),
@@ -105,6 +107,7 @@ where
         }
         Command::Dev(dev) => on_this_thread(dev::run(dev)),
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
+        Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Import(import) => on_this_thread(import::run(import)),
         Command::Export(export) => on_this_thread(export::run(export)),
@@ -193,6 +196,8 @@ mod tests {
             "larder start --config n1.toml",
             "larder cluster init --shards 16 --replicas 3 --root-password-file root.txt",
             "larder cluster status -o json",
+            "larder shard status 3",
+            "larder shard replace 3 n4 --from n1 --wait 60",
             "larder doc put Demo hello @hello.json --if-match 3",
             "larder doc delete Demo hello --if-match *",
             "larder import movies.json --bucket Movie --create",

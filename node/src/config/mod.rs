@@ -138,6 +138,10 @@ pub struct Raft {
     pub election_max_ms: u64,
     /// A leader that heard no quorum this long probes for one, in milliseconds.
     pub quorum_loss_probe_ms: u64,
+    /// Logs of all shards of this node on disk; each has an equal share, past which it is purged. In bytes.
+    pub log_bytes_max: u64,
+    /// Entries of one shard's log, past which it is purged; 0: only bytes count.
+    pub log_entries_max: u64,
 }
 
 /// `[telemetry]`.
@@ -219,6 +223,8 @@ impl Default for Raft {
             election_min_ms: 400,
             election_max_ms: 700,
             quorum_loss_probe_ms: 1_400,
+            log_bytes_max: 512 * MIB as u64,
+            log_entries_max: 0,
         }
     }
 }

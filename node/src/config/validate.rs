@@ -10,6 +10,8 @@ const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
 const KEY_BYTES_CEILING: usize = 4096;
 /// JSON is walked recursively; deeper nesting would need more than a worker's stack.
 const DEPTH_CEILING: usize = 120;
+/// Smaller logs would be purged all the time, and every pause of a follower would cost it a snapshot.
+const LOG_BYTES_FLOOR: u64 = 1 << 20;
 /// Smaller memtables would be flushed all the time.
 const MEMTABLE_BYTES_FLOOR: usize = 1024 * 1024;
 
@@ -248,6 +250,13 @@ impl Raft {
             return Err(Rule::ProbeTooEarly {
                 probe: self.quorum_loss_probe_ms,
                 election: self.election_max_ms,
+            });
+        }
+        if self.log_bytes_max < LOG_BYTES_FLOOR {
+            return Err(Rule::TooSmall {
+                key: "raft.log_bytes_max",
+                value: self.log_bytes_max,
+                floor: LOG_BYTES_FLOOR,
             });
         }
         Ok(())

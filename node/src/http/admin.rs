@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use proto::{ErrorCode, NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use service::{Error, InitRequest, Service};
+use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
@@ -26,6 +26,9 @@ use super::{Limits, body, respond};
 
 /// How long founding a cluster may take.
 const INIT_TIME: Duration = Duration::from_secs(25);
+
+/// How long the intent to replace a replica may take to be written; longer than a failover.
+const REPLACE_TIME: Duration = Duration::from_secs(5);
 
 /// Content type of the Prometheus text format.
 const METRICS_TYPE: HeaderValue =
@@ -122,11 +125,23 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         (&Method::POST, ["admin", "v1", "shards", shard, "transfer"]) => {
             transfer(admin, shard, query).await
         }
+        (&Method::POST, ["admin", "v1", "shards", shard, "replace"]) => {
+            replace(admin, shard, query).await
+        }
         (
             _,
             ["metrics"] | ["admin", "v1", "node"] | ["admin", "v1", "cluster", "status" | "init"],
         )
-        | (_, ["admin", "v1", "shards", _, "snapshot" | "transfer"]) => Err(refuse(
+        | (
+            _,
+            [
+                "admin",
+                "v1",
+                "shards",
+                _,
+                "snapshot" | "transfer" | "replace",
+            ],
+        ) => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",
         )),
@@ -235,19 +250,49 @@ async fn snapshot(admin: &Admin, shard: &str, query: &str) -> Result<Response, E
 
 async fn transfer(admin: &Admin, shard: &str, query: &str) -> Result<Response, Error> {
     let shard = shard_id(shard)?;
-    let to = parameter(query, "to")
-        .and_then(|to| u64::from_str_radix(to, 16).ok())
-        .map(NodeId);
-    let to = to.ok_or_else(|| {
-        refuse(
-            ErrorCode::BadRequest,
-            "to must be the hexadecimal id of a node",
-        )
-    })?;
+    let to = node_id(query, "to")?.ok_or_else(no_target)?;
     admin.shards.transfer(shard, to).await?;
     Ok(respond::value(
         &json!({ "shard": shard.0, "to": to.to_string() }),
     ))
+}
+
+async fn replace(admin: &Admin, shard: &str, query: &str) -> Result<Response, Error> {
+    let shard = shard_id(shard)?;
+    let request = ReplaceRequest {
+        shard,
+        to: node_id(query, "to")?.ok_or_else(no_target)?,
+        from: node_id(query, "from")?,
+        deadline: Instant::now() + REPLACE_TIME,
+    };
+    let outcome = admin.service.replace_replica(request).await?;
+    let place = |assignment: Assignment| json!({ "replica": assignment.replica.0, "node": assignment.node.to_string() });
+    Ok(respond::value(&json!({
+        "shard": shard.0,
+        "begun": outcome.begun,
+        "old": place(outcome.old),
+        "new": place(outcome.new),
+    })))
+}
+
+/// A node named by a query parameter.
+fn node_id(query: &str, name: &str) -> Result<Option<NodeId>, Error> {
+    let Some(text) = parameter(query, name) else {
+        return Ok(None);
+    };
+    u64::from_str_radix(text, 16)
+        .map(|id| Some(NodeId(id)))
+        .map_err(|_| {
+            let message = format!("{name} must be the hexadecimal id of a node");
+            refuse(ErrorCode::BadRequest, message)
+        })
+}
+
+fn no_target() -> Error {
+    refuse(
+        ErrorCode::BadRequest,
+        "to must be the hexadecimal id of a node",
+    )
 }
 
 fn shard_id(text: &str) -> Result<ShardId, Error> {

@@ -122,7 +122,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     });
     let jobs = tokio::spawn(node.service.jobs().run(stop.clone()));
-    let replicas = tokio::spawn(Arc::clone(&node.replicas).run(stop.clone()));
+    let replicas = tokio::spawn(Arc::clone(&node.replicas).run(node.service.clone(), stop.clone()));
+    let purging = tokio::spawn(node.host.clone().purge_by_size(stop.clone()));
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -134,7 +135,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     stop::hand_over(&node.host, &node.peers).await;
     stop.cancel();
-    let _ = tokio::join!(servers, jobs, replicas, upkeep, gauges);
+    let _ = tokio::join!(servers, jobs, replicas, purging, upkeep, gauges);
     node.host.shutdown().await;
     node.stop_peers.cancel();
     let _ = peer_server.await;
@@ -358,6 +359,8 @@ fn raft_options(config: &Config) -> raft::Options {
         election_max: millis(config.raft.election_max_ms),
         quorum_loss_probe: millis(config.raft.quorum_loss_probe_ms),
         proposals_in_flight_max: config.limits.proposals_in_flight_max,
+        log_bytes_max: config.raft.log_bytes_max,
+        log_entries_max: config.raft.log_entries_max,
     }
 }
 

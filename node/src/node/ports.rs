@@ -1,10 +1,11 @@
 //! The service's ports over the crate `raft`: pure conversion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cluster::replacement::{Member, Members as GroupMembers};
 use futures::future::BoxFuture;
 use proto::peer::{DescribeRequest, JoinRequest};
 use proto::{NodeId, ReplicaId, ShardId};
@@ -102,8 +103,52 @@ impl Groups for RaftGroups {
 
     fn caught_up(&self, shard: ShardId, to: ReplicaId) -> bool {
         self.0.status(shard).is_some_and(|status| {
-            let matched = status.members.get(&to).and_then(|member| member.matched);
-            matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= status.last)
+            let member = status.members.get(&to).filter(|member| member.voter);
+            member.is_some_and(|member| is_caught_up(member, &status))
+        })
+    }
+
+    fn members(&self, shard: ShardId) -> Option<GroupMembers> {
+        let status = self.0.status(shard)?;
+        let member = |(replica, member): (&ReplicaId, &raft::MemberStatus)| {
+            let seen = Member {
+                node: member.node,
+                is_voter: member.voter,
+                is_caught_up: is_caught_up(member, &status),
+            };
+            (*replica, seen)
+        };
+        Some(GroupMembers {
+            own: status.replica,
+            is_joint: status.is_joint,
+            replicas: status.members.iter().map(member).collect(),
+        })
+    }
+
+    fn add_learner(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        node: NodeId,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
+        Box::pin(async move {
+            self.0
+                .add_learner(shard, replica, node)
+                .await
+                .map_err(port_error)
+        })
+    }
+
+    fn change_voters(
+        &self,
+        shard: ShardId,
+        voters: BTreeSet<ReplicaId>,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
+        Box::pin(async move {
+            self.0
+                .change_voters(shard, voters)
+                .await
+                .map_err(port_error)
         })
     }
 
@@ -235,6 +280,12 @@ impl ShardControl for Control {
                 .map_err(control_error)
         })
     }
+}
+
+fn is_caught_up(member: &raft::MemberStatus, status: &raft::GroupStatus) -> bool {
+    member
+        .matched
+        .is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= status.last)
 }
 
 fn to_leader(leader: raft::Leader) -> Leader {

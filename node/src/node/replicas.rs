@@ -2,7 +2,9 @@
 //!
 //! A replica is started only for an id that metadata lists. The first membership of a fresh group is set by the node of
 //! its preferred leader at once, and by the others if no leader shows: all of them set the same one, so it does not
-//! matter who was first. Retiring replicas is not done here yet: nothing retires them.
+//! matter who was first. Once a replica of a shard was replaced, nobody sets the shard's membership any more: its group knows it.
+//!
+//! A replica is destroyed only when a linearizable read of the metadata says that it is retired; until then it runs, and votes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +14,8 @@ use anyhow::Context as _;
 use cluster::machine::{ClusterMachine, StateHandle};
 use cluster::state::ClusterState;
 use proto::{NodeId, ReplicaId, ShardId};
-use raft::Host;
 use raft::transport::client::Peers;
+use raft::{GroupStatus, Host, Role};
 use service::Service;
 use storage::Storage;
 use storage::machine::documents::DocumentMachine;
@@ -27,8 +29,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1000);
 /// How long a group may be without a leader before a node that is not its preferred leader sets its membership.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long one announcement of an address may take.
-const ANNOUNCE_TIME: Duration = Duration::from_secs(5);
+/// How long one announcement of an address, or one read of the metadata, may take.
+const METADATA_TIME: Duration = Duration::from_secs(5);
+
+/// How long a group that ends waits for its successor.
+const HAND_OVER: Duration = Duration::from_millis(1500);
 
 /// The replicas of this node.
 pub(super) struct Replicas {
@@ -70,7 +75,10 @@ impl Replicas {
     pub(super) async fn open_stored(&self) -> anyhow::Result<()> {
         let mut rows = self.storage.logs.directory().replicas();
         // Metadata first: it holds the addresses that the other groups need.
-        rows.sort_by_key(|row| row.shard);
+        rows.sort_by_key(|row| (row.shard, row.replica));
+        // One that was renewed here only waits for its removal: it must not come back.
+        let newest: BTreeMap<_, _> = rows.iter().map(|row| (row.shard, row.replica)).collect();
+        rows.retain(|row| newest.get(&row.shard) == Some(&row.replica));
         for row in rows {
             self.open(row.shard, row.replica).await?;
             if row.shard == ShardId::META {
@@ -86,12 +94,15 @@ impl Replicas {
     /// The disk failed, or the stored state cannot be recovered.
     pub(super) async fn open(&self, shard: ShardId, replica: ReplicaId) -> anyhow::Result<()> {
         let _one = self.opening.lock().await;
-        if self
-            .host
-            .status(shard)
-            .is_some_and(|status| status.replica == replica)
-        {
-            return Ok(());
+        match self.host.status(shard) {
+            Some(status) if status.replica >= replica => return Ok(()),
+            // Renewed in its place: the old replica ends before the new one begins.
+            Some(status) => {
+                tracing::info!(%shard, old = %status.replica, %replica, "replica renewed");
+                self.step_aside(shard, &status).await;
+                self.host.stop_group(shard).await;
+            }
+            None => {}
         }
         let storage = self.storage.clone();
         let machine: Arc<dyn Machine> = if shard.is_meta() {
@@ -112,8 +123,28 @@ impl Replicas {
         Ok(())
     }
 
+    /// Hands leadership away, if it is here, before a group ends: writes then do not wait for an election.
+    async fn step_aside(&self, shard: ShardId, status: &GroupStatus) {
+        let others = status
+            .members
+            .iter()
+            .filter(|(replica, member)| **replica != status.replica && member.voter);
+        let heir = others.max_by_key(|(_, member)| member.matched);
+        let Some((heir, _)) = heir.filter(|_| status.role == Role::Leader) else {
+            return;
+        };
+        if let Err(error) = self.host.transfer_leader(shard, *heir).await {
+            tracing::debug!(%shard, %error, "leader not handed over");
+            return;
+        }
+        let deadline = tokio::time::Instant::now() + HAND_OVER;
+        self.host
+            .leader_changed(shard, status.leader, deadline)
+            .await;
+    }
+
     /// Follows the metadata until `stop`.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, service: Service, stop: CancellationToken) {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
         self.metadata()
@@ -125,6 +156,12 @@ impl Replicas {
                 self.connect(&state);
                 self.follow(&state, &mut waiting).await;
                 self.add_learners(&state).await;
+                if let Err(error) = self.retire(&state, &service).await {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "a retired replica is still here"
+                    );
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -149,7 +186,7 @@ impl Replicas {
                     node.peer_address != own.peer_address
                         || node.client_address != own.client_address
                 });
-                let deadline = std::time::Instant::now() + ANNOUNCE_TIME;
+                let deadline = std::time::Instant::now() + METADATA_TIME;
                 if stale && let Err(error) = service.announce_node(own.clone(), deadline).await {
                     tracing::debug!(%error, "address not announced yet");
                 }
@@ -171,7 +208,7 @@ impl Replicas {
                 tracing::error!(%shard, %replica, error = format!("{error:#}"), "replica not started");
                 continue;
             }
-            if shard.is_meta() || self.host.leader(shard).is_some() {
+            if shard.is_meta() || !state.is_founding(shard) || self.host.leader(shard).is_some() {
                 waiting.remove(&shard);
                 continue;
             }
@@ -190,6 +227,37 @@ impl Replicas {
                 tracing::warn!(%shard, %error, "membership not set");
             }
         }
+    }
+
+    /// Destroys the replicas on this disk that belong to their shards no more.
+    async fn retire(&self, state: &ClusterState, service: &Service) -> anyhow::Result<()> {
+        let rows = self.storage.logs.directory().replicas();
+        let gone: Vec<_> = rows
+            .iter()
+            .map(|row| (row.shard, row.replica))
+            .filter(|(shard, replica)| !shard.is_meta() && state.is_retired(*shard, *replica))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // This node's copy may be of another history than what is committed, after a restore by hand for example.
+        let deadline = std::time::Instant::now() + METADATA_TIME;
+        for (shard, replica) in service.retired(&gone, deadline).await? {
+            let runs = self.host.status(shard);
+            if runs.is_some_and(|status| status.replica == replica) {
+                self.host.stop_group(shard).await;
+            }
+            let storage = self.storage.clone();
+            let dropped = tokio::task::spawn_blocking(move || {
+                storage.logs.directory().drop_replica(shard, replica)?;
+                storage::drop_stores(&storage.logs, storage.engine.as_ref())
+            });
+            dropped
+                .await?
+                .with_context(|| format!("replica {replica} of shard {shard}"))?;
+            tracing::info!(%shard, %replica, "replica destroyed");
+        }
+        Ok(())
     }
 
     /// The metadata leader adds nodes beyond the voters as learners.

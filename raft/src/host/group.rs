@@ -7,14 +7,14 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Raft, ServerState};
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::machine::Replica;
-use storage::raft_log::GroupLog;
-use tokio::sync::{Semaphore, watch};
+use storage::raft_log::{GroupLog, LogSize};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::Inner;
 use crate::error::{Error, Result};
 use crate::log_store::LogStore;
 use crate::network::Factory;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Recording, StateMachine};
 use crate::type_config::TypeConfig;
 
 pub(crate) type RaftHandle = Raft<TypeConfig, StateMachine>;
@@ -73,6 +73,10 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Highest purged index.
     pub purged: u64,
+    /// How much the log holds.
+    pub log: LogSize,
+    /// Whether two sets of voters are in force.
+    pub is_joint: bool,
     /// All members by replica id.
     pub members: BTreeMap<ReplicaId, MemberStatus>,
     /// Why the group does not run any more, if it does not.
@@ -87,6 +91,8 @@ pub(crate) struct Group {
     machine: Arc<Replica>,
     log: GroupLog,
     permits: Semaphore,
+    /// Held while a position is recorded.
+    recording: Mutex<()>,
     leader: watch::Receiver<Option<Leader>>,
 }
 
@@ -110,6 +116,7 @@ impl Group {
             host.applier.clone(),
             host.pool.clone(),
             host.send_dir.clone(),
+            Recording::AsIs,
         );
         let raft = Raft::new(
             replica.0,
@@ -133,6 +140,7 @@ impl Group {
             machine,
             log,
             permits,
+            recording: Mutex::new(()),
             leader,
         }))
     }
@@ -151,6 +159,14 @@ impl Group {
 
     pub(super) fn machine(&self) -> &Arc<Replica> {
         &self.machine
+    }
+
+    pub(super) fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    pub(super) fn recording(&self) -> &Mutex<()> {
+        &self.recording
     }
 
     pub(super) fn permits(&self) -> &Semaphore {
@@ -203,6 +219,8 @@ impl Group {
             committed: self.commit_index(),
             applied: self.machine.applied().id.map_or(0, |id| id.index),
             purged: metrics.purged.map_or(0, |id| id.index),
+            log: self.log.size(),
+            is_joint: membership.get_joint_config().len() > 1,
             members,
             stopped: metrics
                 .running_state

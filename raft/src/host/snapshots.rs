@@ -1,6 +1,7 @@
 //! Snapshots of a shard: recorded, purged behind, received and installed.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,38 +13,51 @@ use proto::{ReplicaId, ShardId};
 use storage::engine::Column;
 use storage::ids::StoreId;
 use storage::snapshot::{FileInfo, Manifest};
-use tokio::time::Instant;
 
 use super::Host;
+use super::group::Group;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::state_machine::SnapshotData;
 use crate::type_config::TypeConfig;
 
-/// Recording a snapshot flushes the data database.
+/// Recording waits for the flushes of other groups, at worst.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a purge may be put off by appends under way.
+/// How long an operator waits for a purge that appends under way put off.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Between two requests for the same purge.
-const PURGE_AGAIN: Duration = Duration::from_millis(100);
 
 impl Host {
     /// Records a snapshot of this node's replica: what is applied is flushed. With `purge`, the log up to it goes
     /// too, and a replica that lacks it will be sent the shard. Returns the index it stands at.
     ///
     /// # Errors
-    /// [`Error::NoGroup`], [`Error::Stopped`], [`Error::Timeout`]: it may still happen.
+    /// [`Error::NoGroup`], [`Error::Stopped`], [`Error::Timeout`]: it may still happen. [`Error::Storage`]: the flush failed,
+    /// nothing was recorded.
     pub async fn snapshot(&self, shard: ShardId, purge: bool) -> Result<u64> {
         let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
-        let raft = group.raft();
-        let stopped = |cause: String| Error::Stopped { shard, cause };
         let target = group.machine().applied().id.map_or(0, |id| id.index);
-        raft.trigger()
-            .snapshot()
-            .await
-            .map_err(|fatal| stopped(fatal.to_string()))?;
+        let machine = Arc::clone(group.machine());
+        let flushed = self.inner.pool.run(move || machine.engine().flush()).await;
+        flushed.ok_or(Error::Timeout("the storage thread"))??;
+        let index = self.record(&group, target).await?;
+        if purge && !self.purge(shard, index, PURGE_TIMEOUT).await? {
+            return Err(Error::Timeout("the purge"));
+        }
+        Ok(index)
+    }
+
+    /// Makes openraft record the position that is on disk, which is at `target` at least. Returns the position.
+    pub(super) async fn record(&self, group: &Group, target: u64) -> Result<u64> {
+        let shard = group.shard();
+        // Between two callers, the later one's position could be taken for the earlier one's.
+        let _one = group.recording().lock().await;
+        let raft = group.raft();
+        let asked = raft.trigger().snapshot().await;
+        asked.map_err(|fatal| Error::Stopped {
+            shard,
+            cause: fatal.to_string(),
+        })?;
         let metrics = raft
             .wait(Some(RECORD_TIMEOUT))
             .metrics(
@@ -52,39 +66,29 @@ impl Host {
             )
             .await
             .map_err(|_| Error::Timeout("the snapshot"))?;
-        let index = metrics.snapshot.map_or(0, |id| id.index);
-        if purge {
-            self.purge(shard, index).await?;
-        }
-        Ok(index)
+        Ok(metrics.snapshot.map_or(0, |id| id.index))
     }
 
-    /// Drops the log up to `index`, which a snapshot covers.
+    /// Drops the log up to `index`, which a recorded position covers. False: not within `time`, but it will be.
     ///
-    /// openraft puts a purge off while an append to a follower may need the entries, and looks again when one makes
-    /// progress. A follower that is down makes none, so it is asked again here.
-    async fn purge(&self, shard: ShardId, index: u64) -> Result<()> {
+    /// openraft puts a purge off while an append to a follower may need the entries. That append ends with an answer, or with an error
+    /// when the follower is down; then openraft looks again, and sends such a follower a snapshot from then on.
+    pub(super) async fn purge(&self, shard: ShardId, index: u64, time: Duration) -> Result<bool> {
         let group = self.group(shard).ok_or(Error::NoGroup(shard))?;
         let raft = group.raft();
-        let deadline = Instant::now() + PURGE_TIMEOUT;
-        while Instant::now() < deadline {
-            let asked = raft.trigger().purge_log(index).await;
-            asked.map_err(|fatal| Error::Stopped {
-                shard,
-                cause: fatal.to_string(),
-            })?;
-            let purged = raft
-                .wait(Some(PURGE_AGAIN))
-                .metrics(
-                    |metrics| metrics.purged.map_or(0, |id| id.index) >= index,
-                    "log purged",
-                )
-                .await;
-            if purged.is_ok() {
-                return Ok(());
-            }
-        }
-        Err(Error::Timeout("the purge"))
+        let asked = raft.trigger().purge_log(index).await;
+        asked.map_err(|fatal| Error::Stopped {
+            shard,
+            cause: fatal.to_string(),
+        })?;
+        let purged = raft
+            .wait(Some(time))
+            .metrics(
+                |metrics| metrics.purged.map_or(0, |id| id.index) >= index,
+                "log purged",
+            )
+            .await;
+        Ok(purged.is_ok())
     }
 
     /// A fresh store id for a snapshot that is about to arrive.
@@ -104,6 +108,15 @@ impl Host {
             .map_err(Error::from)
     }
 
+    /// Whether a snapshot is being received into `store` for this replica.
+    pub(crate) fn is_receiving(&self, shard: ShardId, target: ReplicaId, store: StoreId) -> bool {
+        let rows = self.inner.logs.directory().replicas();
+        let here = self.addressed(shard, target).is_some();
+        here && rows
+            .iter()
+            .any(|row| (row.shard, row.replica, row.receiving) == (shard, target, Some(store)))
+    }
+
     /// Installs a snapshot whose files have arrived in `dir`; gives this replica's vote.
     ///
     /// # Errors
@@ -119,6 +132,13 @@ impl Host {
         let group = self
             .addressed(shard, ReplicaId(header.target))
             .ok_or(Error::NoGroup(shard))?;
+        let store = StoreId(header.store);
+        if !self.is_receiving(shard, ReplicaId(header.target), store) {
+            // Past this point a refusal would stop the group.
+            return Err(Error::Refused(format!(
+                "store {store} is not being received"
+            )));
+        }
         let vote = codec::vote_from_proto(header.vote)?;
         let last = codec::log_id_from_proto(
             header
@@ -155,7 +175,7 @@ impl Host {
             files,
         };
         let data = SnapshotData::Received {
-            store: StoreId(header.store),
+            store,
             manifest,
             dir,
         };

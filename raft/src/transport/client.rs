@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::frames::{Frames, MESSAGE_BYTES_MAX, QUEUE_ENVELOPES};
+use super::snapshots::{self, CHUNK_BYTES};
 use super::{CallError, Class, Transport};
 
 /// A peer that takes longer to accept a connection is down.
@@ -39,10 +40,7 @@ const KEEP_ALIVE: Duration = Duration::from_millis(1000);
 /// HTTP/2 windows: a whole frame must fit, or one large append would stall the heartbeats behind it.
 const WINDOW_BYTES: u32 = 8 << 20;
 
-/// Bytes of one snapshot chunk.
-const CHUNK_BYTES: usize = 512 << 10;
-
-/// A snapshot may take this long, whatever its size: a stuck one is started again.
+/// One connection's part of a snapshot may take this long: a stuck one is cut, and gone on with.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A forwarded request that has no answer.
@@ -249,6 +247,7 @@ impl Transport for Peers {
             let request = PrepareSnapshotRequest {
                 shard: shard.0,
                 target: target.0,
+                resume: 0,
             };
             let answer = self.client(to).await?.prepare_snapshot(request).await;
             let answer =
@@ -257,15 +256,37 @@ impl Transport for Peers {
         })
     }
 
+    fn resume_snapshot(
+        &self,
+        to: NodeId,
+        shard: ShardId,
+        target: ReplicaId,
+        store: StoreId,
+    ) -> BoxFuture<'_, Result<Option<Vec<u64>>, CallError>> {
+        Box::pin(async move {
+            let request = PrepareSnapshotRequest {
+                shard: shard.0,
+                target: target.0,
+                resume: store.0,
+            };
+            let answer = self.client(to).await?.prepare_snapshot(request).await;
+            let answer = answer
+                .map_err(|status| CallError::NotSent(status.message().to_owned()))?
+                .into_inner();
+            Ok((answer.store == store.0).then_some(answer.held))
+        })
+    }
+
     fn send_snapshot(
         &self,
         to: NodeId,
         header: SnapshotHeader,
         files: Vec<PathBuf>,
+        held: Vec<u64>,
     ) -> BoxFuture<'_, Result<SnapshotResponse, CallError>> {
         Box::pin(async move {
             let mut client = self.client(to).await?;
-            let parts = super::server::snapshot_parts(header, files, CHUNK_BYTES);
+            let parts = snapshots::parts(header, files, held, CHUNK_BYTES);
             let sent = tokio::time::timeout(SNAPSHOT_TIMEOUT, client.install_snapshot(parts)).await;
             match sent {
                 Ok(Ok(response)) => Ok(response.into_inner()),

@@ -5,15 +5,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::peer::envelope::Body;
-use proto::peer::{SnapshotHeader, SnapshotResponse};
+use proto::peer::snapshot_part::Part;
+use proto::peer::{SnapshotHeader, SnapshotPart, SnapshotResponse};
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::ids::StoreId;
 
+use super::snapshots::{self, Receiver};
 use super::{CallError, Class, Transport};
 use crate::host::Host;
+
+/// Bytes of a snapshot chunk here: small, so that small snapshots have many.
+const CHUNK_BYTES: usize = 64;
+
+/// What becomes of a snapshot chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkFault {
+    /// The connection breaks before it.
+    Cut,
+    /// One of its bits is flipped.
+    Flip,
+}
 
 /// The network that all hosts of a test share.
 #[derive(Clone, Default)]
@@ -23,14 +38,62 @@ pub struct Network {
 
 #[derive(Default)]
 struct State {
-    hosts: HashMap<NodeId, Host>,
+    hosts: HashMap<NodeId, (Host, Arc<Receiver>)>,
     cut: HashSet<NodeId>,
+    /// By number of the chunk, counted over all snapshots from 1.
+    faults: HashMap<u64, ChunkFault>,
+    chunks: u64,
+    refused: Vec<String>,
 }
 
 impl Network {
-    /// Makes `node` reachable.
-    pub fn connect(&self, node: NodeId, host: Host) {
-        self.state.lock().hosts.insert(node, host);
+    /// Makes `node` reachable. Snapshots for it arrive below `receive_dir`.
+    pub fn connect(&self, node: NodeId, host: Host, receive_dir: PathBuf) {
+        let receiver = Arc::new(Receiver::new(receive_dir));
+        self.state.lock().hosts.insert(node, (host, receiver));
+    }
+
+    /// Does something to the snapshot chunk of this number, counted over all snapshots from 1.
+    pub fn spoil_chunk(&self, number: u64, fault: ChunkFault) {
+        self.state.lock().faults.insert(number, fault);
+    }
+
+    /// Snapshot chunks sent so far.
+    pub fn chunks(&self) -> u64 {
+        self.state.lock().chunks
+    }
+
+    /// Why snapshots did not arrive.
+    pub fn refused(&self) -> Vec<String> {
+        self.state.lock().refused.clone()
+    }
+
+    /// One snapshot part on its way.
+    fn pass(&self, mut part: SnapshotPart) -> Result<SnapshotPart, String> {
+        let mut state = self.state.lock();
+        state.chunks += 1;
+        let number = state.chunks;
+        match (state.faults.remove(&number), &mut part.part) {
+            (Some(ChunkFault::Cut), _) => return Err("cut".to_owned()),
+            (Some(ChunkFault::Flip), Some(Part::Chunk(chunk))) => {
+                let mut data = chunk.data.to_vec();
+                if let Some(byte) = data.first_mut() {
+                    *byte ^= 1;
+                }
+                chunk.data = data.into();
+            }
+            (Some(ChunkFault::Flip), _) | (None, _) => {}
+        }
+        Ok(part)
+    }
+
+    fn receiver(&self, node: NodeId) -> Result<Arc<Receiver>, CallError> {
+        let state = self.state.lock();
+        let found = state
+            .hosts
+            .get(&node)
+            .map(|(_, receiver)| Arc::clone(receiver));
+        found.ok_or_else(|| CallError::NotSent("no such node".to_owned()))
     }
 
     /// Cuts a node off from all others, both ways.
@@ -59,7 +122,7 @@ impl Network {
         state
             .hosts
             .get(&to)
-            .cloned()
+            .map(|(host, _)| host.clone())
             .ok_or_else(|| CallError::NotSent("no such node".to_owned()))
     }
 }
@@ -110,34 +173,50 @@ impl Transport for Endpoint {
         })
     }
 
+    fn resume_snapshot(
+        &self,
+        to: NodeId,
+        shard: ShardId,
+        target: ReplicaId,
+        store: StoreId,
+    ) -> BoxFuture<'_, Result<Option<Vec<u64>>, CallError>> {
+        Box::pin(async move {
+            let host = self.network.route(self.node, to)?;
+            let receiver = self.network.receiver(to)?;
+            receiver
+                .held(&host, shard, target, store)
+                .await
+                .map_err(|error| CallError::NotSent(error.to_string()))
+        })
+    }
+
     fn send_snapshot(
         &self,
         to: NodeId,
         header: SnapshotHeader,
         files: Vec<PathBuf>,
+        held: Vec<u64>,
     ) -> BoxFuture<'_, Result<SnapshotResponse, CallError>> {
         Box::pin(async move {
             let host = self.network.route(self.node, to)?;
-            let copies = std::env::temp_dir().join(format!("larder-{to}-{}", header.store));
-            let copied = copy(&files, &copies).map_err(|_| CallError::Lost("files not copied"))?;
-            let vote = host
-                .install_snapshot(header, copies, copied)
+            let receiver = self.network.receiver(to)?;
+            let network = self.network.clone();
+            let from = self.node;
+            let parts = snapshots::parts(header.clone(), files, held, CHUNK_BYTES);
+            // The header travels as an argument.
+            let parts = parts.skip(1).map(move |part| {
+                network.route(from, to).map_err(|error| error.to_string())?;
+                network.pass(part)
+            });
+            let received = receiver.receive(&header, parts).await.map_err(|error| {
+                self.network.state.lock().refused.push(error.to_string());
+                CallError::Lost("the snapshot did not arrive")
+            })?;
+            let vote = receiver
+                .install(host, header, received)
                 .await
                 .map_err(|_| CallError::Lost("the peer did not take the snapshot"))?;
             Ok(SnapshotResponse { vote: Some(vote) })
         })
     }
-}
-
-fn copy(files: &[PathBuf], dir: &std::path::Path) -> std::io::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(dir)?;
-    files
-        .iter()
-        .enumerate()
-        .map(|(number, file)| {
-            let copy = dir.join(format!("{number}.sst"));
-            std::fs::copy(file, &copy)?;
-            Ok(copy)
-        })
-        .collect()
 }

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod server;
 
 mod frames;
+mod snapshots;
 
 use std::time::Duration;
 
@@ -70,12 +71,22 @@ pub trait Transport: Send + Sync + 'static {
         target: ReplicaId,
     ) -> BoxFuture<'_, Result<StoreId, CallError>>;
 
-    /// Streams one snapshot to a peer: the header, then its files in order.
+    /// Asks how much of each file the peer holds of the transfer under `store`; `None`: it cannot go on.
+    fn resume_snapshot(
+        &self,
+        to: NodeId,
+        shard: ShardId,
+        target: ReplicaId,
+        store: StoreId,
+    ) -> BoxFuture<'_, Result<Option<Vec<u64>>, CallError>>;
+
+    /// Streams one snapshot to a peer: the header, then its files in order, each from what the peer holds of it.
     fn send_snapshot(
         &self,
         to: NodeId,
         header: proto::peer::SnapshotHeader,
         files: Vec<std::path::PathBuf>,
+        held: Vec<u64>,
     ) -> BoxFuture<'_, Result<proto::peer::SnapshotResponse, CallError>>;
 }
 

@@ -1,6 +1,6 @@
 //! Incoming connections: hands each request to the group or handler that it is for, and answers on the same stream.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,25 +12,20 @@ use proto::peer::refused::Reason;
 use proto::peer::snapshot_part::Part;
 use proto::peer::{
     DescribeRequest, DescribeResponse, Envelope, Frame, JoinRequest, JoinResponse,
-    PrepareSnapshotRequest, PrepareSnapshotResponse, Refused, SnapshotChunk, SnapshotHeader,
-    SnapshotPart, SnapshotResponse,
+    PrepareSnapshotRequest, PrepareSnapshotResponse, Refused, SnapshotPart, SnapshotResponse,
 };
 use proto::{ReplicaId, ShardId};
-use tokio::io::AsyncReadExt as _;
-use tokio::io::AsyncWriteExt as _;
+use storage::ids::StoreId;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::ForwardHandler;
 use super::frames::{Frames, MESSAGE_BYTES_MAX, QUEUE_ENVELOPES};
+use super::snapshots::{ReceiveError, Receiver};
 use crate::host::Host;
 
 /// Forwarded requests that this node answers at once; more are refused with no effect.
 const FORWARDS_MAX: usize = 8192;
-
-/// Snapshot chunks read ahead of the connection.
-const CHUNKS_WAITING: usize = 4;
 
 /// What a node says and does before it belongs to a cluster.
 #[async_trait]
@@ -54,8 +49,7 @@ pub struct PeerService {
     forwards: Arc<dyn ForwardHandler>,
     membership: Arc<dyn Membership>,
     permits: Arc<Semaphore>,
-    /// Received snapshot files wait here until they are installed.
-    receive_dir: PathBuf,
+    receiver: Arc<Receiver>,
 }
 
 impl PeerService {
@@ -71,7 +65,7 @@ impl PeerService {
             forwards,
             membership,
             permits: Arc::new(Semaphore::new(FORWARDS_MAX)),
-            receive_dir,
+            receiver: Arc::new(Receiver::new(receive_dir)),
         };
         PeerServer::new(service)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -135,12 +129,25 @@ impl Peer for PeerService {
         request: Request<PrepareSnapshotRequest>,
     ) -> Result<Response<PrepareSnapshotResponse>, Status> {
         let request = request.into_inner();
+        let (shard, target) = (ShardId(request.shard), ReplicaId(request.target));
+        if request.resume != 0 {
+            let store = StoreId(request.resume);
+            let held = self.receiver.held(&self.host, shard, target, store).await;
+            let answer = held.map_err(status)?.map(|held| PrepareSnapshotResponse {
+                store: store.0,
+                held,
+            });
+            return Ok(Response::new(answer.unwrap_or_default()));
+        }
         let store = self
             .host
-            .begin_receive(ShardId(request.shard), ReplicaId(request.target))
+            .begin_receive(shard, target)
             .await
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        Ok(Response::new(PrepareSnapshotResponse { store: store.0 }))
+        Ok(Response::new(PrepareSnapshotResponse {
+            store: store.0,
+            held: Vec::new(),
+        }))
     }
 
     async fn install_snapshot(
@@ -154,15 +161,31 @@ impl Peer for PeerService {
                 "a snapshot starts with its header",
             ));
         };
-        let name = format!("shard-{}-store-{}", header.shard, header.store);
-        let dir = self.receive_dir.join(name);
-        let files = receive_files(&dir, &header, parts).await?;
-        let vote = self
-            .host
-            .install_snapshot(header, dir, files)
+        let shard = ShardId(header.shard);
+        let received = self
+            .receiver
+            .receive(&header, parts)
             .await
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+            .map_err(|error| {
+                tracing::warn!(%shard, store = header.store, %error, "snapshot transfer stopped");
+                status(error)
+            })?;
+        let host = self.host.clone();
+        let installed = self.receiver.install(host, header, received).await;
+        let vote = installed.map_err(|error| Status::failed_precondition(error.to_string()))?;
         Ok(Response::new(SnapshotResponse { vote: Some(vote) }))
+    }
+}
+
+fn status(error: ReceiveError) -> Status {
+    let message = error.to_string();
+    match error {
+        ReceiveError::Io(_) => Status::internal(message),
+        ReceiveError::Malformed(_) | ReceiveError::Order { .. } => {
+            Status::invalid_argument(message)
+        }
+        ReceiveError::Changed { .. } | ReceiveError::Short { .. } => Status::data_loss(message),
+        ReceiveError::Broken(_) | ReceiveError::Overtaken => Status::aborted(message),
     }
 }
 
@@ -229,113 +252,4 @@ impl Session {
             body: Some(Body::Refused(refused)),
         });
     }
-}
-
-/// Sends a snapshot's parts, header first, then the files in order, until done or until nobody takes them. A read
-/// error ends the stream early, which the receiver sees as a short file.
-pub(super) fn snapshot_parts(
-    header: SnapshotHeader,
-    files: Vec<PathBuf>,
-    chunk_bytes: usize,
-) -> ReceiverStream<SnapshotPart> {
-    let (parts, receive) = mpsc::channel(CHUNKS_WAITING);
-    tokio::spawn(async move {
-        if parts
-            .send(SnapshotPart {
-                part: Some(Part::Header(header)),
-            })
-            .await
-            .is_err()
-        {
-            return;
-        }
-        for (number, path) in files.iter().enumerate() {
-            match send_file(&parts, number, path, chunk_bytes).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "snapshot file not readable");
-                    return;
-                }
-            }
-        }
-    });
-    ReceiverStream::new(receive)
-}
-
-/// One file in chunks; false if nobody takes them any more.
-async fn send_file(
-    parts: &mpsc::Sender<SnapshotPart>,
-    number: usize,
-    path: &Path,
-    chunk_bytes: usize,
-) -> std::io::Result<bool> {
-    let number = u32::try_from(number).map_err(std::io::Error::other)?;
-    let mut file = tokio::fs::File::open(path).await?;
-    let mut offset = 0;
-    loop {
-        let mut data = Vec::with_capacity(chunk_bytes);
-        let read = (&mut file)
-            .take(chunk_bytes as u64)
-            .read_to_end(&mut data)
-            .await?;
-        if read == 0 {
-            return Ok(true);
-        }
-        let chunk = SnapshotChunk {
-            file: number,
-            offset,
-            data: Bytes::from(data),
-        };
-        if parts
-            .send(SnapshotPart {
-                part: Some(Part::Chunk(chunk)),
-            })
-            .await
-            .is_err()
-        {
-            return Ok(false);
-        }
-        offset += read as u64;
-    }
-}
-
-async fn receive_files(
-    dir: &Path,
-    header: &SnapshotHeader,
-    mut parts: Streaming<SnapshotPart>,
-) -> Result<Vec<PathBuf>, Status> {
-    let io = |error: std::io::Error| Status::internal(format!("snapshot file: {error}"));
-    tokio::fs::create_dir_all(dir).await.map_err(io)?;
-    let mut paths = Vec::with_capacity(header.files.len());
-    let mut handles = Vec::with_capacity(header.files.len());
-    for number in 0..header.files.len() {
-        let path = dir.join(format!("{number}.sst"));
-        handles.push((tokio::fs::File::create(&path).await.map_err(io)?, 0u64));
-        paths.push(path);
-    }
-    while let Some(part) = parts.message().await? {
-        let Some(Part::Chunk(chunk)) = part.part else {
-            return Err(Status::invalid_argument("a second header"));
-        };
-        let (handle, written) = handles.get_mut(chunk.file as usize).ok_or_else(|| {
-            Status::invalid_argument("a chunk of a file that the header does not name")
-        })?;
-        if *written != chunk.offset {
-            return Err(Status::invalid_argument("chunks out of order"));
-        }
-        handle.write_all(&chunk.data).await.map_err(io)?;
-        *written += chunk.data.len() as u64;
-    }
-    for ((mut handle, written), file) in handles.into_iter().zip(&header.files) {
-        if written != file.bytes {
-            return Err(Status::data_loss(format!(
-                "a file has {written} bytes, {} were announced",
-                file.bytes
-            )));
-        }
-        handle.flush().await.map_err(io)?;
-        handle.sync_all().await.map_err(io)?;
-    }
-    Ok(paths)
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ReadOptions};
 
 use super::layout::{self, Kind};
+use super::sizes::Sizes;
 use super::{LogEntry, LogOptions, LogState};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
@@ -88,6 +89,22 @@ pub(super) fn load(db: &DB, store: StoreId) -> Result<(LogState, u64)> {
     ))
 }
 
+/// Readahead of a walk over a whole log.
+const READAHEAD_BYTES: usize = 2 << 20;
+
+/// How much the log from `first` on holds: one walk over it, which the budget of logs bounds.
+pub(super) fn measure(db: &DB, store: StoreId, first: u64) -> Result<Sizes> {
+    let mut sizes = Sizes::new(first);
+    let mut iterator = entries(db, store, first, u64::MAX, READAHEAD_BYTES);
+    iterator.seek_to_first();
+    while let Some((key, value)) = iterator.item() {
+        sizes.push(layout::entry_index(key)?, layout::entry_bytes(value));
+        iterator.next();
+    }
+    iterator.status()?;
+    Ok(sizes)
+}
+
 /// The index after `id`, or the first one.
 pub(super) fn next(id: Option<LogId>) -> u64 {
     id.map_or(0, |id| id.index.saturating_add(1))
@@ -95,7 +112,7 @@ pub(super) fn next(id: Option<LogId>) -> u64 {
 
 /// The last entry of `from..to`, or the first.
 fn edge(db: &DB, store: StoreId, from: u64, to: u64, last: bool) -> Result<Option<LogId>> {
-    let mut iterator = entries(db, store, from, to);
+    let mut iterator = entries(db, store, from, to, 0);
     if last {
         iterator.seek_to_last();
     } else {
@@ -108,12 +125,13 @@ fn edge(db: &DB, store: StoreId, from: u64, to: u64, last: bool) -> Result<Optio
     Ok(Some(layout::decode_entry(key, value)?.id))
 }
 
-fn entries(db: &DB, store: StoreId, from: u64, to: u64) -> DBRawIterator<'_> {
+fn entries(db: &DB, store: StoreId, from: u64, to: u64, readahead: usize) -> DBRawIterator<'_> {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(layout::entry_key(store, from));
     options.set_iterate_upper_bound(layout::entry_key(store, to));
     // Read once by a replica that lags; what is read often is in the tails.
     options.fill_cache(false);
+    options.set_readahead_size(readahead);
     db.raw_iterator_opt(options)
 }
 
@@ -128,7 +146,7 @@ pub(super) fn read(
     to: u64,
     mut take: impl FnMut(LogEntry) -> bool,
 ) -> Result<()> {
-    let mut iterator = entries(db, store, from, to);
+    let mut iterator = entries(db, store, from, to, 0);
     iterator.seek_to_first();
     for index in from..to {
         let Some((key, value)) = iterator.item() else {

@@ -6,9 +6,10 @@ use parking_lot::Mutex;
 use rocksdb::DB;
 
 use super::layout::{self, Kind};
+use super::sizes::Sizes;
 use super::tail::Tail;
 use super::writer::{Request, Write, Writer};
-use super::{Done, Inner, LogEntry, LogState, database};
+use super::{Done, Inner, LogEntry, LogSize, LogState, database};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId, Vote};
 
@@ -23,6 +24,7 @@ struct State {
     /// Index of the first entry, or of the first one to come.
     first: u64,
     tail: Tail,
+    sizes: Sizes,
     /// Appends so far; numbers them.
     appends: u64,
     /// Truncations and purges so far: a disk read that overlapped one is done again.
@@ -30,11 +32,18 @@ struct State {
 }
 
 impl Group {
-    pub(super) fn new(store: StoreId, log: LogState, first: u64, tail_bytes: usize) -> Self {
+    pub(super) fn new(
+        store: StoreId,
+        log: LogState,
+        first: u64,
+        sizes: Sizes,
+        tail_bytes: usize,
+    ) -> Self {
         let state = State {
             log,
             first,
             tail: Tail::new(tail_bytes),
+            sizes,
             appends: 0,
             removals: 0,
         };
@@ -172,17 +181,22 @@ impl State {
             self.first = first.id.index;
         }
         self.log.last = Some(last.id);
+        for entry in entries {
+            self.sizes.push(entry.id.index, entry.bytes.len() as u64);
+        }
         self.tail.extend(entries, number);
     }
 
     fn truncate_after(&mut self, last: Option<LogId>) {
         self.tail.truncate_after(last);
+        self.sizes.truncate(database::next(last));
         self.log.last = last.max(self.log.purged);
         self.removals += 1;
     }
 
     fn purge(&mut self, upto: LogId) {
         self.tail.purge(upto.index);
+        self.sizes.purge(upto.index.saturating_add(1));
         self.log.purged = Some(upto);
         self.first = self.first.max(upto.index.saturating_add(1));
         if self.log.last.is_none_or(|last| last.index <= upto.index) {
@@ -227,6 +241,26 @@ impl GroupLog {
     /// Where the log stands, from memory.
     pub fn state(&self) -> LogState {
         self.group.state.lock().log
+    }
+
+    /// How much it holds, from memory.
+    pub fn size(&self) -> LogSize {
+        let state = self.group.state.lock();
+        LogSize {
+            entries: state.end().saturating_sub(state.first),
+            bytes: state.sizes.bytes(),
+        }
+    }
+
+    /// The index up to which the log must be purged so that little more than `keep` stays, by bytes and by entries; from memory.
+    /// `None`: no more is there.
+    pub fn purge_point(&self, keep: LogSize) -> Option<u64> {
+        let state = self.group.state.lock();
+        let next = state
+            .sizes
+            .purge_point(keep.bytes)
+            .max(state.end().saturating_sub(keep.entries));
+        (next > state.first).then(|| next - 1)
     }
 
     /// Appends `entries`, contiguous and right after the last one; an empty log may begin at any index. Readers see them on return;

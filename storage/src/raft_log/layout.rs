@@ -157,6 +157,11 @@ pub(super) fn entry_value(key: &[u8], entry: &LogEntry) -> Vec<u8> {
     )
 }
 
+/// Length of an entry's bytes, by its stored value; without looking whether that is whole.
+pub(super) fn entry_bytes(value: &[u8]) -> u64 {
+    (value.len() as u64).saturating_sub((CRC + 2 * size_of::<u64>()) as u64)
+}
+
 /// The index in an entry's key.
 pub(super) fn entry_index(key: &[u8]) -> Result<u64> {
     Fields(key.get(HEAD..).unwrap_or_default())

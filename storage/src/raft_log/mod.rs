@@ -28,6 +28,7 @@ mod database;
 mod directory;
 mod group;
 mod layout;
+mod sizes;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,15 @@ pub struct LogState {
     pub purged: Option<LogId>,
     /// The last entry, or the last one purged if there is none after it.
     pub last: Option<LogId>,
+}
+
+/// How much a log holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSize {
+    /// Entries that are not purged.
+    pub entries: u64,
+    /// Their bytes, roughly what they take on disk before compression.
+    pub bytes: u64,
 }
 
 /// Settings of the log database.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::writer::wait;
-use super::{GroupLog, LogEntry, LogOptions, Logs};
+use super::{GroupLog, LogEntry, LogOptions, LogSize, Logs};
 use crate::ids::{LogId, StoreId, Vote};
 
 mod directory;
@@ -162,6 +162,48 @@ fn truncate_and_purge_do_not_sync() {
         (Some(id(1, 2)), Some(id(1, 7)))
     );
     assert_eq!(log.read(0, 100, usize::MAX).unwrap().len(), 5);
+}
+
+#[test]
+fn a_log_knows_its_size_also_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path());
+    let log = logs.group(StoreId(1)).unwrap();
+    append(
+        &log,
+        (0..100).map(|index| entry(1, index, 10_000)).collect(),
+    );
+    let full = log.size();
+    assert_eq!(full.entries, 100);
+    assert!((1_000_000..1_010_000).contains(&full.bytes), "{full:?}");
+    let reopened = |log: &GroupLog| {
+        settle(log);
+        let after = crash(dir.path());
+        open(after.path()).group(StoreId(1)).unwrap().size()
+    };
+    assert_eq!(reopened(&log), full);
+    let keep = LogSize {
+        bytes: full.bytes / 2,
+        entries: u64::MAX,
+    };
+    let point = log.purge_point(keep).unwrap();
+    log.purge(id(1, point)).unwrap();
+    log.truncate_after(Some(id(1, 89))).unwrap();
+    let half = log.size();
+    assert_eq!(half.entries, 90 - (point + 1));
+    assert!((380_000..420_000).contains(&half.bytes), "{half:?}");
+    assert_eq!(reopened(&log).entries, half.entries);
+    let few = LogSize {
+        bytes: u64::MAX,
+        entries: 7,
+    };
+    assert_eq!(log.purge_point(few), Some(82));
+    log.purge(id(1, 89)).unwrap();
+    assert_eq!(
+        (log.size(), reopened(&log)),
+        (LogSize::default(), LogSize::default())
+    );
+    assert_eq!(log.purge_point(few), None);
 }
 
 #[test]

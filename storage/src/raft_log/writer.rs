@@ -156,7 +156,8 @@ impl Writer {
             return Ok(Arc::clone(group));
         }
         let (state, first) = database::load(&self.db, store)?;
-        let group = Arc::new(Group::new(store, state, first, self.tail_bytes));
+        let sizes = database::measure(&self.db, store, first)?;
+        let group = Arc::new(Group::new(store, state, first, sizes, self.tail_bytes));
         groups.insert(store, Arc::clone(&group));
         Ok(group)
     }

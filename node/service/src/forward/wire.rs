@@ -25,7 +25,10 @@ struct WireRequest {
     /// Left of the deadline when it was sent.
     #[prost(uint64, tag = "6")]
     timeout_us: u64,
-    #[prost(oneof = "Operation", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(
+        oneof = "Operation",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 26"
+    )]
     operation: Option<Operation>,
 }
 

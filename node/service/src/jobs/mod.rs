@@ -6,6 +6,7 @@
 mod bootstrap;
 mod fence;
 mod leader_balance;
+mod replace;
 mod ticker;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::bootstrap::Bootstrap;
 pub use self::fence::Fence;
 pub use self::leader_balance::LeaderBalance;
+pub use self::replace::Replace;
 pub use self::ticker::Ticker;
 use crate::Core;
 
@@ -33,6 +35,8 @@ pub struct Jobs {
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
     pub ticker: Ticker,
+    /// Replaces replicas.
+    pub replace: Replace,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
 }
@@ -43,6 +47,7 @@ impl Jobs {
             fence: Fence::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
+            replace: Replace::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
     }
@@ -53,6 +58,7 @@ impl Jobs {
             self.fence.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
+            self.replace.run(stop.clone()),
             self.leader_balance.run(stop),
         );
     }

@@ -2,6 +2,7 @@
 
 mod contract;
 mod idempotency;
+mod replicas;
 mod rights;
 mod routing;
 mod scans;

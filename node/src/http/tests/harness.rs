@@ -1,6 +1,6 @@
 //! A cluster of one node in this process: real rules and state machines, memory instead of disks, and groups that agree with themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use cluster::machine::ClusterMachine;
+use cluster::replacement::Members as GroupMembers;
 use futures::future::{BoxFuture, FutureExt, ready};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -143,6 +144,27 @@ impl Groups for OneNode {
 
     fn caught_up(&self, _: ShardId, _: ReplicaId) -> bool {
         true
+    }
+
+    fn members(&self, _: ShardId) -> Option<GroupMembers> {
+        None
+    }
+
+    fn add_learner(
+        &self,
+        _: ShardId,
+        _: ReplicaId,
+        _: NodeId,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
+        ready(Err(PortError("one node is all there is".to_owned()))).boxed()
+    }
+
+    fn change_voters(
+        &self,
+        _: ShardId,
+        _: BTreeSet<ReplicaId>,
+    ) -> BoxFuture<'_, Result<(), PortError>> {
+        ready(Err(PortError("one node is all there is".to_owned()))).boxed()
     }
 
     fn transfer_leader(&self, _: ShardId, _: ReplicaId) -> BoxFuture<'_, Result<(), PortError>> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use document::acl::{Acl, Principal, may_read, may_write};
 use proptest::prelude::*;
 use proto::log::command::Operation;
@@ -11,8 +12,11 @@ use proto::log::{self, Command, Mutation};
 use super::harness::{
     Node, batch, command, delete, entry, idempotency, mutation, principal, put, set_bucket, write,
 };
-use crate::machine::Entry;
+use crate::engine::Engine as _;
+use crate::ids::{LogId, StoreId};
 use crate::machine::outcome::{Outcome, Rejection};
+use crate::machine::{Entry, Payload};
+use crate::snapshot;
 use crate::tables::change_log;
 use crate::tables::documents;
 
@@ -286,7 +290,42 @@ proptest! {
     }
 }
 
-fn documents_and_events(node: &Node) -> Vec<(crate::engine::Column, bytes::Bytes, bytes::Bytes)> {
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What a snapshot is of, and what comes after it, make the same bytes as the whole log: on the receiver, under another store id, and
+    /// on the sender, which goes on from the same state.
+    #[test]
+    fn a_snapshot_and_the_tail_are_the_full_replay(requests in requests(), at in 0..25usize) {
+        let mut log = vec![Entry {
+            id: LogId { term: 1, leader: 1, index: 0 },
+            payload: Payload::Membership(Bytes::from_static(b"members")),
+        }];
+        log.extend(entries(&commands(&requests, true)));
+        let (whole, sender, receiver) = (Node::new(1), Node::new(2), Node::new(3));
+        let mut replies = whole.replica.apply(log.clone()).expect("applies");
+        let tail = log.split_off((at + 1).min(log.len()));
+        let replies_of_tail = replies.split_off(log.len());
+        prop_assert_eq!(sender.replica.apply(log).expect("applies"), replies);
+
+        let dir = tempfile::tempdir().expect("a folder");
+        let manifest = snapshot::write_files(&sender.replica, StoreId(9), dir.path()).expect("written");
+        prop_assert_eq!(Some(manifest.last), sender.replica.applied().id);
+        let files: Vec<_> = manifest.files.iter().map(|file| (file.column, file.path.clone())).collect();
+        receiver.engine.ingest(&files).expect("taken in");
+        receiver.replica.switch_store(StoreId(9)).expect("switched");
+        prop_assert_eq!(receiver.rows(), sender.rows());
+
+        prop_assert_eq!(receiver.replica.apply(tail.clone()).expect("applies"), replies_of_tail.clone());
+        prop_assert_eq!(sender.replica.apply(tail).expect("applies"), replies_of_tail);
+        for node in [&receiver, &sender] {
+            prop_assert_eq!(node.rows(), whole.rows());
+            prop_assert_eq!(node.replica.applied(), whole.replica.applied());
+        }
+    }
+}
+
+fn documents_and_events(node: &Node) -> Vec<(crate::engine::Column, Bytes, Bytes)> {
     node.rows()
         .into_iter()
         .filter(|(column, ..)| *column != crate::engine::Column::State)

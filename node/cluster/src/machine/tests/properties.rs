@@ -18,6 +18,7 @@ enum Step {
     Stale,
     Fence { back: u64 },
     Replace { shard: u32, at: usize, node: u64 },
+    Confirm { shard: u32 },
     Restart,
 }
 
@@ -31,6 +32,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         (0..3usize).prop_map(|class| Step::Drop { class }),
         Just(Step::Stale),
         (0..3u64).prop_map(|back| Step::Fence { back }),
+        (0..6u32).prop_map(|shard| Step::Confirm { shard }),
         (0..6u32, 0..3usize, 1..8u64).prop_map(|(shard, at, node)| Step::Replace {
             shard,
             at,
@@ -98,6 +100,15 @@ impl Step {
                     node,
                 }))
             }
+            Step::Confirm { shard } => {
+                let old = state
+                    .replacement(ShardId(shard))
+                    .map_or(0, |replacement| replacement.old.replica.0);
+                Some(Operation::ConfirmReplaced(ConfirmReplaced {
+                    shard,
+                    old_replica: old,
+                }))
+            }
             Step::Restart => None,
         }
     }
@@ -115,6 +126,13 @@ fn check(state: &ClusterState) -> Result<(), TestCaseError> {
             list.iter()
                 .all(|assignment| replicas.insert(assignment.replica))
         );
+        for replica in list.iter().map(|assignment| assignment.replica) {
+            prop_assert!(!state.is_retired(*shard, replica));
+        }
+        if let Some(replacement) = state.replacement(*shard) {
+            prop_assert!(list.contains(&replacement.new) && !list.contains(&replacement.old));
+            prop_assert!(!state.is_retired(*shard, replacement.old.replica));
+        }
         prop_assert_eq!(
             state.preferred_leader(*shard),
             list.first().map(|assignment| assignment.replica)
@@ -166,6 +184,10 @@ proptest! {
             }
             let state = group.state();
             check(&state)?;
+            for (replica, (shard, _)) in &given {
+                // Retired is for ever.
+                prop_assert!(state.is_retired(*shard, *replica) || !before.is_retired(*shard, *replica));
+            }
             for (shard, list) in &state.placement {
                 for assignment in list {
                     // A replica never moves: to another node goes another replica.

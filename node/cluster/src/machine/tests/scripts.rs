@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use document::acl::Principal;
 use goldenscript::{Command, Context};
+use proto::ReplicaId;
 
 use super::*;
 use crate::state::Database;
@@ -40,6 +41,10 @@ impl Script {
                 shard: args.take_key("shard").ok_or("shard")?.parse()?,
                 old_replica: args.take_key("old").ok_or("old")?.parse()?,
                 node: args.take_key("node").ok_or("node")?.parse()?,
+            }),
+            "confirm" => Operation::ConfirmReplaced(ConfirmReplaced {
+                shard: args.take_key("shard").ok_or("shard")?.parse()?,
+                old_replica: args.take_key("old").ok_or("old")?.parse()?,
             }),
             "bootstrapped" => Operation::SetBootstrapped(SetBootstrapped {}),
             _ => return Ok(None),
@@ -128,8 +133,24 @@ impl Script {
                         .map(|a| format!("{}@{}", a.replica, a.node.0))
                         .collect();
                     let voters = state.voters(*shard).len();
-                    let _ = writeln!(out, "{shard}: {} ({voters} voters)", list.join(" "));
+                    let under_way = state.replacement(*shard).map_or_else(String::new, |r| {
+                        format!(", {} leaves for {}", r.old.replica, r.new.replica)
+                    });
+                    let list = list.join(" ");
+                    let _ = writeln!(out, "{shard}: {list} ({voters} voters){under_way}");
                 }
+            }
+            "retired" => {
+                let shard = ShardId(1);
+                let ids = (1..state.next_replica + 2).map(ReplicaId);
+                let retired = ids.filter(|id| state.is_retired(shard, *id));
+                let retired: Vec<_> = retired.map(|id| id.to_string()).collect();
+                let founding = state.is_founding(shard);
+                let _ = writeln!(
+                    out,
+                    "not of shard 1: {}; founding: {founding}",
+                    retired.join(" ")
+                );
             }
             "buckets" => {
                 for bucket in state
