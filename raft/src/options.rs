@@ -40,6 +40,8 @@ pub struct Options {
     pub quorum_loss_probe: Duration,
     /// Proposals of one shard that may wait at once; past it proposals are refused.
     pub proposals_in_flight_max: usize,
+    /// Bytes of all proposals that may wait at once on this node; past it proposals are refused.
+    pub proposal_bytes_in_flight_max: usize,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             election_max: Duration::from_millis(700),
             quorum_loss_probe: Duration::from_millis(1400),
             proposals_in_flight_max: 1024,
+            proposal_bytes_in_flight_max: 64 << 20,
         }
     }
 }
@@ -93,6 +96,10 @@ impl Options {
             (
                 self.proposals_in_flight_max > 0,
                 "proposals_in_flight_max must not be 0".to_owned(),
+            ),
+            (
+                self.proposal_bytes_in_flight_max > 0,
+                "proposal_bytes_in_flight_max must not be 0".to_owned(),
             ),
         ];
         if let Some((_, message)) = rules.into_iter().find(|(holds, _)| !holds) {
@@ -171,6 +178,13 @@ mod tests {
                     ..Options::default()
                 },
                 "proposals_in_flight_max",
+            ),
+            (
+                Options {
+                    proposal_bytes_in_flight_max: 0,
+                    ..Options::default()
+                },
+                "proposal_bytes_in_flight_max",
             ),
         ];
         for (options, name) in broken {

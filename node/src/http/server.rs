@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -62,16 +63,11 @@ pub async fn serve(
                 continue;
             }
         };
-        let (builder, app, watcher) = (Arc::clone(&builder), app.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let connection = builder
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
-                .into_owned();
-            if let Err(cause) = watcher.watch(connection).await {
-                tracing::debug!(%cause, "connection ended");
-            }
-            drop(permit);
-        });
+        talk(&builder, &app, &graceful, stream, permit);
+    }
+    // Whoever has connected may have sent a request: closing the listener would leave it without an answer.
+    while let Some(Ok((stream, permit))) = accept(&listener, &permits).now_or_never() {
+        talk(&builder, &app, &graceful, stream, permit);
     }
     drop(listener);
     if timeout(drain, graceful.shutdown()).await.is_err() {
@@ -79,11 +75,31 @@ pub async fn serve(
     }
 }
 
+/// Serves one connection on a task of its own.
+fn talk(
+    builder: &Arc<Builder<TokioExecutor>>,
+    app: &Router,
+    graceful: &GracefulShutdown,
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+) {
+    let (builder, app, watcher) = (Arc::clone(builder), app.clone(), graceful.watcher());
+    tokio::spawn(async move {
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+            .into_owned();
+        if let Err(cause) = watcher.watch(connection).await {
+            tracing::debug!(%cause, "connection ended");
+        }
+        drop(permit);
+    });
+}
+
 /// The next connection, with its place among the open ones.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits)
         .acquire_owned()
         .await

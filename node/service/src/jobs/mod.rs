@@ -4,6 +4,7 @@
 //! The caller spawns `run(self, stop)` of each; it returns soon after `stop` is cancelled.
 
 mod bootstrap;
+mod evidence;
 mod fence;
 mod leader_balance;
 mod ticker;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
+pub use self::evidence::Evidence;
 pub use self::fence::Fence;
 pub use self::leader_balance::LeaderBalance;
 pub use self::ticker::Ticker;
@@ -33,6 +35,8 @@ pub struct Jobs {
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
     pub ticker: Ticker,
+    /// Learns how old this node's replicas are.
+    pub evidence: Evidence,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
 }
@@ -43,6 +47,7 @@ impl Jobs {
             fence: Fence::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
+            evidence: Evidence::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
     }
@@ -53,6 +58,7 @@ impl Jobs {
             self.fence.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
+            self.evidence.run(stop.clone()),
             self.leader_balance.run(stop),
         );
     }
