@@ -108,10 +108,10 @@ async fn too_many_bytes(api: &Api) {
     api.get("/db/Demo/slow").send().await.expect(404);
 }
 
-/// A scan that its client does not read stays open, and is the only one.
+/// A scan that its client does not read stays open, and is the only one. The bucket is larger than what connections buffer.
 async fn too_many_scans(cluster: &Cluster, api: &Api) {
     let text = "x".repeat(200_000);
-    for n in 0..12 {
+    for n in 0..40 {
         let path = format!("/db/Demo/wide-{n}");
         let body = json!({ "text": text });
         api.put(&path).json(&body).send().await.expect(200);

@@ -124,7 +124,7 @@ async fn a_stop_under_load_fails_no_request() {
         })
         .await;
         assert_eq!(not_ready.status, 503);
-        let stopped = cluster.stop(leaving).await;
+        let stopped = cluster.ended(leaving).await;
         assert_eq!(stopped, Some(0), "exit status");
         let tallies = clients.stop(nodes.len()).await;
         for (node, tally) in tallies.iter().enumerate() {
