@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures::FutureExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -65,14 +64,36 @@ pub async fn serve(
         };
         talk(&builder, &app, &graceful, stream, permit);
     }
-    // Whoever has connected may have sent a request: closing the listener would leave it without an answer.
-    while let Some(Ok((stream, permit))) = accept(&listener, &permits).now_or_never() {
+    for (stream, permit) in connected(listener, &permits) {
         talk(&builder, &app, &graceful, stream, permit);
     }
-    drop(listener);
     if timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were cut off: the time to drain is over");
     }
+}
+
+/// Closes the listener, and gives the connections that the kernel had completed but nobody had taken: their clients may have sent a
+/// request, and would be left without an answer.
+///
+/// The system is asked itself: the runtime knows of new connections only when it has looked for events.
+fn connected(
+    listener: TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Vec<(TcpStream, OwnedSemaphorePermit)> {
+    let Ok(listener) = listener.into_std() else {
+        return Vec::new();
+    };
+    let mut connected = Vec::new();
+    while let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+        && let Ok((stream, _)) = listener.accept()
+    {
+        let taken = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true))
+            .and_then(|()| TcpStream::from_std(stream));
+        connected.extend(taken.ok().map(|stream| (stream, permit)));
+    }
+    connected
 }
 
 /// Serves one connection on a task of its own.
