@@ -88,7 +88,7 @@ async fn positions_are_never_undercut(nodes: &[Api]) {
         let position = write(writer, &path, n).await;
         let without = read(reader, &path, "local", None).await;
         lagging += u64::from(without.status != 200 || number(&without) < n);
-        let position = if n % 2 == 0 {
+        let position = if n.is_multiple_of(2) {
             format!("{position}, {position}")
         } else {
             position
