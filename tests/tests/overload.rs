@@ -84,19 +84,20 @@ async fn too_many_requests(api: &Api) {
 async fn too_many_bytes(api: &Api) {
     let address = api.base().trim_start_matches("http://").to_owned();
     let address = address.split('/').next().expect("an address");
-    let mut slow = TcpStream::connect(address).await.expect("a connection");
     let head = format!(
         "PUT /v1/db/Demo/slow HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {BODY_BYTES}\r\n\r\n{{"
     );
-    slow.write_all(head.as_bytes()).await.expect("sent");
     let body = json!({ "text": "x".repeat(1000) });
     let put = || api.put("/db/Demo/room").json(&body).send();
-    let refused = eventually("there is no room", DEADLINE, || async {
+    // Sent again at each look: it is refused itself where a put still takes room.
+    let (slow, refused) = eventually("there is no room", DEADLINE, || async {
+        let mut slow = TcpStream::connect(address).await.expect("a connection");
+        slow.write_all(head.as_bytes()).await.expect("sent");
         let answer = put().await;
-        (answer.status != 200).then_some(answer)
+        (answer.status != 200).then_some((slow, answer))
     })
-    .await
-    .refused(503, "unavailable");
+    .await;
+    let refused = refused.refused(503, "unavailable");
     assert!(refused.header("retry-after").is_some());
     // What has no body needs no room.
     api.get("/db/Demo/room").send().await;
