@@ -327,3 +327,105 @@ async fn a_replica_that_lacks_purged_entries_gets_a_snapshot_while_writes_go_on(
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirmation_gets_older_where_no_quorum_renews_it() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    let host = &cluster.nodes[leader].host;
+    host.propose(SHARD, command(), deadline())
+        .await
+        .expect("applied");
+    let index = cluster.nodes[leader]
+        .replica
+        .applied()
+        .id
+        .map(|id| id.index);
+    let renewed = |most: Duration| {
+        host.confirmed(SHARD)
+            .is_some_and(|confirmed| confirmed.age <= most && Some(confirmed.index) >= index)
+    };
+    // Heartbeats renew it again and again.
+    let (fresh, old) = (Duration::from_millis(100), Duration::from_millis(400));
+    let deadline = deadline();
+    let mut times = 0;
+    while times < 3 {
+        assert!(Instant::now() < deadline, "not renewed");
+        if renewed(fresh) {
+            times += 1;
+            let next = Instant::now() + fresh * 2;
+            tokio::time::sleep_until(next).await;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        cluster.nodes[(leader + 1) % 3].host.confirmed(SHARD),
+        None,
+        "followers prove nothing"
+    );
+    cluster.network.cut(NodeId(leader as u64 + 1));
+    let cut = Instant::now();
+    loop {
+        assert!(Instant::now() < deadline, "it never gets older");
+        match host.confirmed(SHARD) {
+            Some(confirmed) if confirmed.age >= old => break,
+            Some(_) => {}
+            None => panic!("stepped down before its confirmation was old"),
+        }
+        tokio::task::yield_now().await;
+    }
+    // It counts from before the cut.
+    assert!(cut.elapsed() <= old + Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_past_the_bytes_in_flight_are_refused() {
+    let options = Options {
+        proposal_bytes_in_flight_max: 64,
+        ..Options::default()
+    };
+    let cluster = Cluster::start_with(1, options, rocks).await;
+    let host = &cluster.nodes[cluster.leader(&[0]).await].host;
+    let of = |bytes: usize| host.propose(SHARD, Bytes::from(vec![b'x'; bytes]), deadline());
+    // In this order: the first holds its bytes until it is applied.
+    let (first, second, third) = tokio::join!(of(40), of(40), of(24));
+    first.expect("applied");
+    assert_eq!(second, Err(ProposeError::Overloaded));
+    third.expect("there was room for it");
+    of(64).await.expect("the bytes are free again");
+    assert_eq!(of(65).await, Err(ProposeError::Overloaded));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_not_electable_leaves_elections_to_the_others() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader(&[0, 1, 2]).await;
+    let (passive, other) = ((old + 1) % 3, (old + 2) % 3);
+    cluster.nodes[passive].host.set_electable(false);
+    cluster.network.cut(NodeId(old as u64 + 1));
+    assert_eq!(cluster.leader(&[passive, other]).await, other);
+    cluster.nodes[other]
+        .host
+        .propose(SHARD, command(), deadline())
+        .await
+        .expect("applied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_believed_leader_is_forgotten_when_told_so() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader(&[0, 1, 2]).await;
+    let host = &cluster.nodes[leader].host;
+    let known = host.leader(SHARD).expect("a leader");
+    let other = (leader + 1) as u64 % 3 + 1;
+    let believed = crate::Leader {
+        replica: ReplicaId(other),
+        node: NodeId(other),
+        term: known.term + 1,
+    };
+    host.believe_leader(SHARD, believed);
+    assert!(!host.is_leader(SHARD));
+    assert_eq!(host.leader(SHARD), Some(believed));
+    host.recall_leaders();
+    assert_eq!(host.leader(SHARD), Some(known));
+}

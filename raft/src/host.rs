@@ -3,6 +3,7 @@
 //! Invariants: a group is opened once per replica id; what is refused with `NotLeader`, `NoGroup`, `Overloaded` or
 //! `Stopping` was never appended. Lacks: placement and who should lead, which are the metadata's and the jobs'.
 
+mod evidence;
 mod group;
 mod purge;
 mod serve;
@@ -11,6 +12,7 @@ mod snapshots;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +23,7 @@ use parking_lot::RwLock;
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::machine::Replica;
 use storage::raft_log::{GroupLog, Logs};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use self::group::Group;
@@ -32,6 +34,7 @@ use crate::pool::Pool;
 use crate::transport::Transport;
 use crate::type_config::{Command, Member};
 
+pub use self::evidence::Confirmed;
 pub use self::group::{GroupStatus, Leader, MemberStatus, Role};
 
 /// How long a stopping group may take to finish what it holds.
@@ -71,6 +74,10 @@ pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     send_dir: PathBuf,
     groups: RwLock<HashMap<ShardId, Arc<Group>>>,
+    /// Whether the replicas of this node stand for election.
+    electable: AtomicBool,
+    /// Bytes of proposals that may still be taken, of all groups.
+    bytes: Semaphore,
     /// Bumped when a group opens or closes.
     opened: watch::Sender<u64>,
 }
@@ -82,6 +89,8 @@ impl Host {
         let config = parts.options.validate()?;
         let inner = Inner {
             node: parts.node,
+            bytes: Semaphore::new(parts.options.proposal_bytes_in_flight_max),
+            electable: AtomicBool::new(true),
             options: parts.options,
             config,
             logs: parts.logs,
@@ -122,7 +131,12 @@ impl Host {
             return Ok(());
         }
         let group = Group::open(&self.inner, shard, replica, machine, log).await?;
-        self.inner.groups.write().insert(shard, group);
+        {
+            let mut groups = self.inner.groups.write();
+            let electable = self.inner.electable.load(Ordering::Relaxed);
+            group.raft().runtime_config().elect(electable);
+            groups.insert(shard, group);
+        }
         self.inner.opened.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -166,6 +180,13 @@ impl Host {
     ) -> Result<Bytes, ProposeError> {
         let group = self.group(shard).ok_or(ProposeError::NoGroup)?;
         let Ok(_permit) = group.permits().try_acquire() else {
+            return Err(ProposeError::Overloaded);
+        };
+        // Held until the outcome is known or given up: so long the entry is in memory, here and on its way to the followers.
+        let Some(_bytes) = u32::try_from(command.len())
+            .ok()
+            .and_then(|bytes| self.inner.bytes.try_acquire_many(bytes).ok())
+        else {
             return Err(ProposeError::Overloaded);
         };
         let write = group.raft().client_write(Command::proposed(command));

@@ -44,6 +44,8 @@ pub struct Options {
     pub log_bytes_max: u64,
     /// Entries of one group's log, past which it is purged; 0: only bytes count.
     pub log_entries_max: u64,
+    /// Bytes of all proposals that may wait at once on this node; past it proposals are refused.
+    pub proposal_bytes_in_flight_max: usize,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             proposals_in_flight_max: 1024,
             log_bytes_max: 512 << 20,
             log_entries_max: 0,
+            proposal_bytes_in_flight_max: 64 << 20,
         }
     }
 }
@@ -99,6 +102,10 @@ impl Options {
             (
                 self.proposals_in_flight_max > 0,
                 "proposals_in_flight_max must not be 0".to_owned(),
+            ),
+            (
+                self.proposal_bytes_in_flight_max > 0,
+                "proposal_bytes_in_flight_max must not be 0".to_owned(),
             ),
         ];
         if let Some((_, message)) = rules.into_iter().find(|(holds, _)| !holds) {
@@ -177,6 +184,13 @@ mod tests {
                     ..Options::default()
                 },
                 "proposals_in_flight_max",
+            ),
+            (
+                Options {
+                    proposal_bytes_in_flight_max: 0,
+                    ..Options::default()
+                },
+                "proposal_bytes_in_flight_max",
             ),
         ];
         for (options, name) in broken {

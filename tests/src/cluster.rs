@@ -422,6 +422,14 @@ impl Cluster {
         self.end(node, READY).await
     }
 
+    /// Waits for the end of a node that was told to stop; gives its exit status as [`Self::stop`] does.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn ended(&mut self, node: usize) -> Option<i32> {
+        self.end(node, READY).await
+    }
+
     /// SIGSTOP: the process stands still and keeps its connections.
     pub fn pause(&mut self, node: usize) {
         self.signal(node, Signal::SIGSTOP);

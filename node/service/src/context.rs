@@ -1,9 +1,12 @@
 //! What an edge hands down with every call, and the plain types of requests and answers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use proto::ShardId;
 use serde_json::Value;
+
+use crate::position::Position;
 
 /// Who sends a request, as the edge read it off the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +38,50 @@ pub enum Consistency {
     /// Sees every write that was acknowledged before the read began.
     #[default]
     Linearizable,
-    /// The applied state of the asked node's replica, however old; linearizable if the node has none.
+    /// Lacks nothing that was acknowledged longer ago than this.
+    Bounded(Duration),
+    /// The applied state of the asked node's replica, however old; another one's if the node has none.
     Local,
+}
+
+/// How fresh a read must be, and what it must have seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// The level.
+    pub consistency: Consistency,
+    /// Positions of earlier answers: the read sees at least what they showed. Those of other shards than the read one say nothing.
+    pub at_least: Vec<Position>,
+}
+
+impl Freshness {
+    /// The index that must be applied in a shard.
+    pub(crate) fn index_in(&self, shard: ShardId) -> u64 {
+        let here = self
+            .at_least
+            .iter()
+            .filter(|position| position.shard == shard);
+        here.map(|position| position.index).max().unwrap_or(0)
+    }
+}
+
+impl From<Consistency> for Freshness {
+    fn from(consistency: Consistency) -> Freshness {
+        Freshness {
+            consistency,
+            at_least: Vec::new(),
+        }
+    }
+}
+
+/// What an answer can say of its own freshness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// How far the shard was that answered.
+    pub position: Position,
+    /// The level that the answer has: the wanted one, or linearizable.
+    pub consistency: Consistency,
+    /// How old the state may be at most; `None`: not known.
+    pub age: Option<Duration>,
 }
 
 /// What must hold of the stored document for a write to take effect.
@@ -64,6 +109,8 @@ pub struct Document {
     pub version: u64,
     /// The complete JSON object as it is served; empty in the answer to a delete within a batch.
     pub body: Bytes,
+    /// Where and how it was read or written; `None` in pages, which say it for all of theirs.
+    pub served: Option<Served>,
 }
 
 /// The answer to a put.
@@ -73,6 +120,15 @@ pub struct Written {
     pub document: Document,
     /// Whether it did not exist before.
     pub created: bool,
+}
+
+/// The answer to a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Whether there was something to delete.
+    pub existed: bool,
+    /// Where it was deleted.
+    pub served: Option<Served>,
 }
 
 /// One write of a batch.
@@ -106,6 +162,8 @@ pub struct ScanRange {
     pub continuation: Option<Bytes>,
     /// Start at this key (inclusive) and read only its shard. Ignored with a continuation, which knows it.
     pub start_key: Option<String>,
+    /// How fresh each page must be.
+    pub freshness: Freshness,
 }
 
 /// One bounded page. May be empty although more follows: documents that the caller may not read are left out.
@@ -115,6 +173,8 @@ pub struct ScanPage {
     pub documents: Vec<Document>,
     /// Where to go on; `None` after the last page.
     pub continuation: Option<Bytes>,
+    /// How each shard of this page was read, in their order.
+    pub served: Vec<Served>,
 }
 
 /// The answer to `connect`.

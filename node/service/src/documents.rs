@@ -14,10 +14,13 @@ use serde_json::value::RawValue;
 
 use crate::Core;
 use crate::context::{
-    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, Written,
+    BatchOperation, BatchWrite, Condition, Consistency, Context, Deleted, Document, Freshness,
+    Served, Written,
 };
 use crate::error::{Error, Result};
-use crate::forward::{self, Answer, Operation, Record, Request, Write, Writes, WrittenOne};
+use crate::forward::{
+    self, Answer, Operation, Record, Request, Seen, Write, Writes, WrittenAll, WrittenOne,
+};
 use crate::ids;
 use crate::limits::BATCH_WRITES_MAX;
 
@@ -32,6 +35,16 @@ impl Core {
     ///
     /// `buckets` must exist: if one is unknown here, the metadata is brought up to date first, since "unknown" must rest on evidence.
     pub(crate) async fn begin(&self, ctx: &Context, buckets: &[&str]) -> Result<Session> {
+        self.begin_at(ctx, buckets, Consistency::Linearizable).await
+    }
+
+    /// The same for a read of this level, see [`Core::check_rights`].
+    pub(crate) async fn begin_at(
+        &self,
+        ctx: &Context,
+        buckets: &[&str],
+        consistency: Consistency,
+    ) -> Result<Session> {
         let mut state = self.metadata.founded()?;
         if !knows(&state, &ctx.database, buckets) {
             state = Box::pin(self.current_metadata(&state, ctx.deadline)).await?;
@@ -45,6 +58,7 @@ impl Core {
         {
             return Err(Error::bucket_not_found(unknown));
         }
+        Box::pin(self.check_rights(consistency, ctx.deadline)).await?;
         let principal = self.authenticate(ctx, &state).await?;
         Ok(Session { state, principal })
     }
@@ -60,6 +74,7 @@ impl Core {
             principal: Principal::anonymous(),
             idempotency_key: None,
             metadata_version: 0,
+            near: None,
             operation: Operation::MetadataVersion(true),
         };
         let Answer::Version(version) = self.route(state, &request, deadline).await? else {
@@ -77,10 +92,10 @@ impl Core {
         ctx: &Context,
         bucket: &str,
         key: &str,
-        consistency: Consistency,
+        freshness: &Freshness,
     ) -> Result<Document> {
         self.check_key(key)?;
-        let session = self.begin(ctx, &[bucket]).await?;
+        let session = self.begin_at(ctx, &[bucket], freshness.consistency).await?;
         let (database, info) = session.find(ctx, bucket)?;
         let get = forward::Get {
             database: database.name.clone(),
@@ -89,24 +104,20 @@ impl Core {
             internal: false,
         };
         let shard = session.state.shard_of(database, info, key);
-        let operation = Operation::Get(get);
-        let request = session.request(shard, None, operation);
-        let local = match consistency {
-            Consistency::Local => self.groups.replica(shard),
-            Consistency::Linearizable => None,
-        };
-        let answer = match (local, &request.operation) {
-            (Some(replica), Operation::Get(get)) => {
-                Box::pin(
-                    self.shards
-                        .get_applied(&replica, &request, get, ctx.deadline),
-                )
-                .await?
+        let request = session.request(shard, None, Operation::Get(get));
+        let (answer, level) = match freshness.consistency {
+            // The usual case, without the frame of the others.
+            Consistency::Linearizable if freshness.at_least.is_empty() => {
+                let answer = self.route(&session.state, &request, ctx.deadline).await?;
+                (answer, Consistency::Linearizable)
             }
-            _ => self.route(&session.state, &request, ctx.deadline).await?,
+            _ => Box::pin(self.read(&session.state, request, freshness, ctx.deadline)).await?,
         };
         match answer {
-            Answer::Record(record) => Ok(document(bucket, record)),
+            Answer::Record(record) => Ok(Document {
+                served: Served::of(shard, record.seen, level),
+                ..document(bucket, record)
+            }),
             _ => Err(unexpected()),
         }
     }
@@ -143,7 +154,7 @@ impl Core {
             batch: false,
         };
         let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
-        let written = self.write_one(&session, &request, ctx.deadline).await?;
+        let (written, served) = self.write_one(&session, &request, ctx.deadline).await?;
         let Operation::Write(Writes { mut writes, .. }) = request.operation else {
             return Err(unexpected());
         };
@@ -155,6 +166,7 @@ impl Core {
             key: write.key,
             version: written.version,
             body: written.body,
+            served,
         };
         Ok(Written {
             document,
@@ -168,7 +180,7 @@ impl Core {
         bucket: &str,
         key: &str,
         condition: Condition,
-    ) -> Result<bool> {
+    ) -> Result<Deleted> {
         self.check_key(key)?;
         self.check_idempotency_key(ctx)?;
         let session = self.begin(ctx, &[bucket]).await?;
@@ -187,10 +199,11 @@ impl Core {
             batch: false,
         };
         let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
-        Ok(self
-            .write_one(&session, &request, ctx.deadline)
-            .await?
-            .existed)
+        let (written, served) = self.write_one(&session, &request, ctx.deadline).await?;
+        Ok(Deleted {
+            existed: written.existed,
+            served,
+        })
     }
 
     async fn write_one(
@@ -198,11 +211,22 @@ impl Core {
         session: &Session,
         request: &Request,
         deadline: Instant,
-    ) -> Result<WrittenOne> {
+    ) -> Result<(WrittenOne, Option<Served>)> {
         let Answer::Written(mut all) = self.route(&session.state, request, deadline).await? else {
             return Err(unexpected());
         };
-        all.written.pop().ok_or_else(unexpected)
+        let served = self.acknowledge(request, &all);
+        Ok((all.written.pop().ok_or_else(unexpected)?, served))
+    }
+
+    /// Remembers a write that the client is about to hear of: no later read here may show less.
+    fn acknowledge(&self, request: &Request, written: &WrittenAll) -> Option<Served> {
+        self.evidence.acknowledge(request.shard, written.index);
+        let seen = Seen {
+            index: written.index,
+            age_us: Some(0),
+        };
+        Served::of(request.shard, Some(seen), Consistency::Linearizable)
     }
 
     pub(crate) async fn batch(
@@ -246,6 +270,7 @@ impl Core {
         let Answer::Written(all) = self.route(&session.state, &request, ctx.deadline).await? else {
             return Err(unexpected());
         };
+        let served = self.acknowledge(&request, &all);
         let documents =
             names
                 .into_iter()
@@ -255,6 +280,7 @@ impl Core {
                     key,
                     version: if deleted { 0 } else { written.version },
                     body: written.body,
+                    served,
                 });
         Ok(documents.collect())
     }
@@ -383,6 +409,7 @@ impl Session {
             principal,
             idempotency_key,
             metadata_version: self.state.version,
+            near: None,
             operation,
         }
     }
@@ -444,6 +471,7 @@ pub(crate) fn document(bucket: &str, record: Record) -> Document {
         key: record.key,
         version: record.version,
         body: record.body,
+        served: None,
     }
 }
 

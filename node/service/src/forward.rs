@@ -32,8 +32,21 @@ pub struct Request {
     pub idempotency_key: Option<String>,
     /// Version of the metadata that the asked node resolved names with. The leader waits until it is as far.
     pub metadata_version: u64,
+    /// Set: a read that any replica may answer which is far and fresh enough.
+    pub near: Option<Near>,
     /// What to do.
     pub operation: Operation,
+}
+
+/// What a replica must be able to say of itself to answer a read in place of the leader.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Near {
+    /// How old its state may be at most; absent: any age.
+    #[prost(uint64, optional, tag = "1")]
+    pub age_us_max: Option<u64>,
+    /// The index that it must have applied.
+    #[prost(uint64, tag = "2")]
+    pub at_least: u64,
 }
 
 /// What a request asks for.
@@ -72,6 +85,9 @@ pub enum Operation {
     /// Replace a replica, or confirm that it was: an encoded `larder.log.v1.MetaCommand`; for the metadata leader.
     #[prost(bytes = "bytes", tag = "26")]
     Replicas(Bytes),
+    /// Ask a node what it can prove as the leader of shards. For no shard in particular; never refused for not leading.
+    #[prost(message, tag = "20")]
+    Probe(Probe),
 }
 
 impl Operation {
@@ -82,13 +98,30 @@ impl Operation {
             | Operation::Scan(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
-            | Operation::MetadataVersion(_) => true,
+            | Operation::MetadataVersion(_)
+            | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_) => false,
+        }
+    }
+
+    /// Whether the leader judges the rights of a client for it.
+    pub(crate) fn needs_rights(&self) -> bool {
+        match self {
+            Operation::Get(get) => !get.internal,
+            Operation::Write(_) | Operation::Scan(_) => true,
+            Operation::FindUser(_)
+            | Operation::FindRoles(_)
+            | Operation::MetadataVersion(_)
+            | Operation::SetBuckets(_)
+            | Operation::ChangeSchema(_)
+            | Operation::InitCluster(_)
+            | Operation::AnnounceNode(_)
+            | Operation::Probe(_) => false,
         }
     }
 
@@ -232,6 +265,20 @@ pub struct FindUser {
     pub username: String,
 }
 
+/// See [`Operation::Probe`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Probe {
+    /// Who asks.
+    #[prost(uint64, tag = "1")]
+    pub node: u64,
+    /// The asking node does not want to lead now: it stops, or its disk stalls.
+    #[prost(bool, tag = "2")]
+    pub declines: bool,
+    /// The shards that it wants to know about.
+    #[prost(uint32, repeated, tag = "3")]
+    pub shards: Vec<u32>,
+}
+
 /// See [`Operation::FindRoles`].
 #[derive(Clone, PartialEq, Message)]
 pub struct FindRoles {
@@ -299,6 +346,42 @@ pub enum Answer {
     /// Carried out; nothing to say. Also: an internal read found nothing.
     #[prost(bool, tag = "15")]
     Done(bool),
+    /// To [`Operation::Probe`].
+    #[prost(message, tag = "16")]
+    Proofs(Proofs),
+}
+
+/// What a leader can prove.
+#[derive(Clone, PartialEq, Message)]
+pub struct Proofs {
+    /// One for each shard that it leads and has been confirmed in.
+    #[prost(message, repeated, tag = "1")]
+    pub proofs: Vec<Proof>,
+}
+
+/// Whatever anyone was told longer than `age_us` before this was said lies at or below `index`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Proof {
+    /// The shard.
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// The log index.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// How long before, in microseconds.
+    #[prost(uint64, tag = "3")]
+    pub age_us: u64,
+}
+
+/// How far and how old the state was that an answer was read from.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Seen {
+    /// An index that was applied after the read.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// How old the state was at most; absent: not known.
+    #[prost(uint64, optional, tag = "2")]
+    pub age_us: Option<u64>,
 }
 
 /// A document as the leader read it.
@@ -316,6 +399,9 @@ pub struct Record {
     /// Hidden members as a JSON object; only in answers to the service itself.
     #[prost(bytes = "bytes", tag = "4")]
     pub hidden: Bytes,
+    /// In the answer to a read of one document.
+    #[prost(message, optional, tag = "5")]
+    pub seen: Option<Seen>,
 }
 
 /// What became of all writes of a request, in order.
@@ -324,6 +410,9 @@ pub struct WrittenAll {
     /// One for each write.
     #[prost(message, repeated, tag = "1")]
     pub written: Vec<WrittenOne>,
+    /// An index that was applied after the writes.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
 }
 
 /// What became of one write.
@@ -349,6 +438,9 @@ pub struct Page {
     /// The last key looked at, if there may be more after it.
     #[prost(string, optional, tag = "2")]
     pub last: Option<String>,
+    /// How it was read.
+    #[prost(message, optional, tag = "3")]
+    pub seen: Option<Seen>,
 }
 
 /// Full ids of roles.

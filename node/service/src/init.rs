@@ -252,6 +252,7 @@ impl Core {
             principal: Principal::root(),
             idempotency_key: None,
             metadata_version: 0,
+            near: None,
             operation: Operation::InitCluster(command.encode_to_vec().into()),
         };
         self.route(&self.metadata.current(), &request, deadline)
@@ -275,6 +276,7 @@ impl Core {
             principal: Principal::root(),
             idempotency_key: None,
             metadata_version: 0,
+            near: None,
             operation: Operation::AnnounceNode(
                 AnnounceNode { node: Some(node) }.encode_to_vec().into(),
             ),

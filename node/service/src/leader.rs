@@ -10,6 +10,7 @@
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
 mod layouts;
+mod near;
 mod prepare;
 mod read;
 mod refusal;
@@ -30,9 +31,11 @@ use self::layouts::Layouts;
 use self::ticks::Ticks;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::evidence::Evidence;
 use crate::forward::{Answer, Failure, Operation, Request};
 use crate::limits::Limits;
 use crate::metadata::Metadata;
+use crate::near::stale_rights;
 use crate::ports::{Groups, ProposeError, ReadError};
 use crate::reads::ReadPool;
 
@@ -42,6 +45,7 @@ pub(crate) struct Shards {
     groups: Arc<dyn Groups>,
     clock: Arc<dyn Clock>,
     metadata: Metadata,
+    evidence: Arc<Evidence>,
     reads: ReadPool,
     layouts: Layouts,
     ticks: Ticks,
@@ -53,6 +57,7 @@ impl Shards {
         groups: Arc<dyn Groups>,
         clock: Arc<dyn Clock>,
         metadata: Metadata,
+        evidence: Arc<Evidence>,
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
@@ -61,6 +66,7 @@ impl Shards {
             groups,
             clock,
             metadata,
+            evidence,
             layouts: Layouts::default(),
         }
     }
@@ -72,6 +78,10 @@ impl Shards {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         self.catch_up(request.metadata_version, deadline).await?;
+        let age_max = self.limits.metadata_age_max;
+        if request.operation.needs_rights() && !self.evidence.is_metadata_within(age_max) {
+            return Err(Failure::Busy(stale_rights(age_max)));
+        }
         match &request.operation {
             Operation::Write(writes) => self.write(request, writes, deadline).await,
             Operation::Get(get) => self.get(request, get, deadline).await,
@@ -92,6 +102,8 @@ impl Shards {
             }
             Operation::Replicas(command) => Box::pin(self.change_replicas(command, deadline)).await,
             Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
+            // Answered before it comes here: no shard's leader is asked.
+            Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }
     }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`context`] [`error`] | the plain types of the facade |
 //! | `documents` `scans` | what the asked node does with a document request: who asks, which shard, which key |
+//! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
 //! | [`forward`] | the wire form of forwarded requests and replies |
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod context;
 mod documents;
 pub mod error;
+mod evidence;
 pub mod forward;
 mod ids;
 pub mod init;
@@ -34,7 +36,9 @@ mod leader;
 pub mod limits;
 mod metadata;
 pub mod metrics;
+mod near;
 pub mod ports;
+mod position;
 mod reads;
 pub mod replicas;
 mod router;
@@ -55,16 +59,18 @@ use proto::NodeId;
 use serde_json::Value;
 
 pub use crate::context::{
-    BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Document,
-    ScanPage, ScanRange, Session, Written,
+    BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
+    Document, Freshness, ScanPage, ScanRange, Served, Session, Written,
 };
 pub use crate::error::{Error, Result};
 pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
+pub use crate::position::Position;
 pub use crate::status::ClusterStatus;
 
 use crate::clock::Clock;
+use crate::evidence::Evidence;
 use crate::leader::Shards;
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Operation};
@@ -113,6 +119,7 @@ pub(crate) struct Core {
     pub(crate) members: Arc<dyn Members>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metadata: Metadata,
+    pub(crate) evidence: Arc<Evidence>,
     pub(crate) router: Router,
     pub(crate) shards: Shards,
     pub(crate) passwords: auth::password::Hasher,
@@ -126,13 +133,16 @@ impl Service {
     pub fn new(options: Options, ports: Ports) -> Service {
         let limits = &options.limits;
         let metadata = Metadata::new(ports.metadata);
+        let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
         let core = Core {
             shards: Shards::new(
                 limits,
                 Arc::clone(&ports.groups),
                 Arc::clone(&ports.clock),
                 metadata.clone(),
+                Arc::clone(&evidence),
             ),
+            evidence,
             router: Router::new(
                 options.node,
                 Arc::clone(&ports.groups),
@@ -166,20 +176,21 @@ impl Service {
         self.core.handle_forward(body).await
     }
 
-    /// Reads one document.
+    /// Reads one document, as fresh as [`Freshness`] says or fresher.
     ///
     /// # Errors
-    /// `ObjectNotFound` also for a document that the caller may not read.
+    /// `ObjectNotFound` also for a document that the caller may not read. `Unavailable` also if nobody can give it so fresh.
     pub async fn get(
         &self,
         ctx: &Context,
         bucket: &str,
         key: &str,
-        consistency: Consistency,
+        freshness: impl Into<Freshness>,
     ) -> Result<Document> {
+        let freshness = freshness.into();
         self.core
             .metrics
-            .observe(Operation::Get, self.core.get(ctx, bucket, key, consistency))
+            .observe(Operation::Get, self.core.get(ctx, bucket, key, &freshness))
             .await
     }
 
@@ -207,7 +218,7 @@ impl Service {
             .await
     }
 
-    /// Deletes one document; gives whether it existed.
+    /// Deletes one document; says whether it existed.
     ///
     /// # Errors
     /// `ObjectOutOfDate` if the condition does not hold. Without a condition a missing document is no error.
@@ -217,7 +228,7 @@ impl Service {
         bucket: &str,
         key: &str,
         condition: Condition,
-    ) -> Result<bool> {
+    ) -> Result<Deleted> {
         self.core
             .metrics
             .observe(
@@ -240,7 +251,7 @@ impl Service {
 
     /// One page of a bucket, bounded in bytes and documents. Callers loop over [`ScanPage::continuation`].
     ///
-    /// Every page is linearizable by itself; together they are not one view.
+    /// Every page is as fresh as the range says, by default linearizable; together they are not one view.
     pub async fn scan(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
         self.core
             .metrics
@@ -359,6 +370,23 @@ impl Service {
     /// The reason, for people.
     pub fn ready(&self) -> Result<(), String> {
         self.core.ready()
+    }
+
+    /// Says whether this node wants to lead. While it does not, it is not ready, and the other nodes do not hand it shards. Returns when
+    /// the others have been told, or at the deadline.
+    pub async fn set_declines(&self, declines: bool, deadline: std::time::Instant) {
+        self.core.evidence.set_declines(declines);
+        self.core.evidence.round(deadline).await;
+    }
+
+    /// Whether another node lately said so of itself.
+    pub fn is_declining(&self, node: NodeId) -> bool {
+        self.core.evidence.is_declining(node)
+    }
+
+    /// Whether this node does not want to lead: it stops, or its log disk stalls.
+    pub fn declines(&self) -> bool {
+        self.core.evidence.declines()
     }
 
     /// What this node knows of the cluster.

@@ -39,6 +39,8 @@ pub struct Limits {
     pub token_long_life: Duration,
     /// How long idempotency records are kept.
     pub idempotency_kept: Duration,
+    /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
+    pub metadata_age_max: Duration,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             token_short_life: Duration::from_secs(60 * 60),
             token_long_life: Duration::from_secs(30 * 24 * 60 * 60),
             idempotency_kept: Duration::from_secs(24 * 60 * 60),
+            metadata_age_max: Duration::from_secs(3),
         }
     }
 }

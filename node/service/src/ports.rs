@@ -28,6 +28,15 @@ pub struct Leader {
     pub term: u64,
 }
 
+/// What a leader knows of its own leadership: everything that anyone was told longer than `age` ago lies at or below `index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Since the round was sent that a quorum answered last.
+    pub age: Duration,
+    /// An index that is applied here, of the leader's own term.
+    pub index: u64,
+}
+
 /// Why a proposal has no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
@@ -127,6 +136,13 @@ pub trait Groups: Send + Sync + 'static {
 
     /// The highest log index that the local replica knows to be committed; 0 without a replica.
     fn commit_index(&self, shard: ShardId) -> u64;
+
+    /// When a quorum last confirmed the local replica as the leader, and how far it had got by then; `None` if it does not lead, or
+    /// not yet.
+    fn confirmed(&self, shard: ShardId) -> Option<Confirmed>;
+
+    /// Waits until the local replica has applied an index; false at the deadline, or without a replica.
+    fn reaches(&self, shard: ShardId, index: u64, deadline: Instant) -> BoxFuture<'_, bool>;
 
     /// All shards with a local replica.
     fn shards(&self) -> Vec<ShardId>;

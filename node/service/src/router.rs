@@ -18,7 +18,7 @@ use proto::{Effect, ErrorCode, NodeId, ShardId};
 
 use crate::Core;
 use crate::error::{Error, Result};
-use crate::forward::{Answer, Failure, Request, decode_reply, encode_reply};
+use crate::forward::{Answer, Failure, Operation, Request, decode_reply, encode_reply};
 use crate::metrics::{FORWARDS, RETRIES};
 use crate::ports::{Forward, ForwardError, Groups, Leader};
 
@@ -93,7 +93,8 @@ impl Router {
         };
     }
 
-    async fn send(
+    /// Sends a request to a node, once.
+    pub(crate) async fn send(
         &self,
         node: NodeId,
         request: &Request,
@@ -110,7 +111,9 @@ impl Router {
             Ok(bytes) => decode_reply(bytes),
             Err(ForwardError::NotSent(reason)) => {
                 tracing::debug!(%node, shard = %request.shard, reason, "forward was not sent");
-                self.learn(request.shard, None);
+                if request.near.is_none() {
+                    self.learn(request.shard, None);
+                }
                 return Err(Failure::Busy(Error::unavailable(format!(
                     "node {node} cannot be reached"
                 ))));
@@ -118,6 +121,8 @@ impl Router {
             Err(ForwardError::Lost) => Err(Failure::Unknown),
         };
         match &reply {
+            // Any replica answers these.
+            _ if request.near.is_some() => {}
             Ok(_) => self.learn(request.shard, Some(node)),
             Err(Failure::NotLeader { hint }) => self.learn(request.shard, *hint),
             Err(Failure::Unknown) => self.learn(request.shard, None),
@@ -255,6 +260,12 @@ impl Core {
             let error = Error::bad_request("this node does not understand the forwarded request");
             return encode_reply(Err(Failure::Refused(error)));
         };
+        if let Operation::Probe(probe) = &request.operation {
+            return encode_reply(Ok(self.answer_probe(probe)));
+        }
+        if let Some(near) = request.near {
+            return encode_reply(self.shards.near(&request, near, deadline).await);
+        }
         if !self.groups.is_leader(request.shard) {
             let hint = self.groups.leader(request.shard).map(|leader| leader.node);
             return encode_reply(Err(Failure::NotLeader { hint }));

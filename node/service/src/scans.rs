@@ -6,7 +6,7 @@ use prost::Message;
 use proto::ShardId;
 
 use crate::Core;
-use crate::context::{Context, ScanPage, ScanRange};
+use crate::context::{Context, ScanPage, ScanRange, Served};
 use crate::documents::{document, unexpected};
 use crate::error::{Error, Result};
 use crate::forward::{self, Answer, Operation};
@@ -18,7 +18,8 @@ impl Core {
         bucket: &str,
         range: ScanRange,
     ) -> Result<ScanPage> {
-        let session = self.begin(ctx, &[bucket]).await?;
+        let freshness = &range.freshness;
+        let session = self.begin_at(ctx, &[bucket], freshness.consistency).await?;
         let (database, info) = session.find(ctx, bucket)?;
         let mut place = match &range.continuation {
             Some(continuation) => Place::decode(continuation.clone(), session.state.shards)?,
@@ -41,11 +42,13 @@ impl Core {
                 documents_max: (documents_max - page.documents.len()) as u64,
                 bytes_max: bytes_left as u64,
             };
-            let request = session.request(ShardId(place.shard), None, Operation::Scan(scan));
-            let Answer::Page(part) = self.route(&session.state, &request, ctx.deadline).await?
-            else {
+            let shard = ShardId(place.shard);
+            let request = session.request(shard, None, Operation::Scan(scan));
+            let read = Box::pin(self.read(&session.state, request, freshness, ctx.deadline));
+            let (Answer::Page(part), level) = read.await? else {
                 return Err(unexpected());
             };
+            page.served.extend(Served::of(shard, part.seen, level));
             for record in part.records {
                 bytes_left = bytes_left.saturating_sub(record.body.len());
                 page.documents.push(document(bucket, record));

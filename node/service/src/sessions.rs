@@ -21,7 +21,7 @@ use serde::Deserialize;
 use crate::Core;
 use crate::auth::policy::{PASSWORD_MEMBER, ROLES, USERS};
 use crate::auth::token::{self, Claims};
-use crate::context::{Caller, Connect, Context, Session};
+use crate::context::{Caller, Connect, Consistency, Context, Session};
 use crate::documents::unexpected;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, FindRoles, FindUser, Get, Operation, Record, Request};
@@ -139,6 +139,8 @@ impl Core {
         password: &str,
     ) -> Result<Session> {
         let state = self.metadata.founded()?;
+        self.check_rights(Consistency::Linearizable, ctx.deadline)
+            .await?;
         let database = state
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
@@ -160,6 +162,8 @@ impl Core {
 
     pub(crate) async fn me(&self, ctx: &Context) -> Result<Session> {
         let state = self.metadata.founded()?;
+        self.check_rights(Consistency::Linearizable, ctx.deadline)
+            .await?;
         let database = state
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
@@ -310,6 +314,7 @@ fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) 
         principal: Principal::root(),
         idempotency_key: None,
         metadata_version: state.version,
+        near: None,
         operation,
     }
 }

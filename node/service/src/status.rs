@@ -140,6 +140,15 @@ impl Core {
         if !state.bootstrapped {
             return Err("predefined users and roles are not written yet".to_owned());
         }
+        if self.evidence.declines() {
+            return Err("the node is stopping, or its log disk stalls".to_owned());
+        }
+        if !self
+            .evidence
+            .is_metadata_within(self.options.limits.metadata_age_max)
+        {
+            return Err("the metadata of this node is not confirmed".to_owned());
+        }
         for (shard, _) in state.replicas_on(self.options.node) {
             // A replica that has just been assigned comes up while the node serves.
             if state.replacement(shard).is_some() {

@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::ManualClock;
 use crate::context::{Caller, Context};
 use crate::ports::{
-    Description, Forward, ForwardError, Groups, Leader, Members, PortError, ProposeError, ReadError,
+    Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
+    ProposeError, ReadError,
 };
 use crate::{InitRequest, Limits, Options, Ports, Service};
 
@@ -64,6 +65,8 @@ pub(crate) struct World {
     pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
     /// Nodes that hold no replica of document shards.
     pub(crate) bystanders: Mutex<HashSet<NodeId>>,
+    /// Shards whose leader no quorum confirms any more, and since when.
+    pub(crate) unconfirmed: Mutex<HashMap<ShardId, Instant>>,
 }
 
 impl World {
@@ -101,6 +104,7 @@ impl World {
             services: Mutex::default(),
             members: Mutex::default(),
             bystanders: Mutex::default(),
+            unconfirmed: Mutex::default(),
         })
     }
 
@@ -207,6 +211,9 @@ impl Groups for Node {
             if !self.is_leader(shard) {
                 return Err(ReadError::NotLeader { hint: None });
             }
+            if self.world.unconfirmed.lock().contains_key(&shard) {
+                return Err(ReadError::NoQuorum);
+            }
             *self.world.barriers.lock() += 1;
             Ok(())
         }
@@ -272,8 +279,27 @@ impl Groups for Node {
             .unwrap_or_default()
     }
 
+    fn confirmed(&self, shard: ShardId) -> Option<Confirmed> {
+        let since = self.world.unconfirmed.lock().get(&shard).copied();
+        self.is_leader(shard).then(|| Confirmed {
+            age: since.map_or(Duration::ZERO, |since| since.elapsed()),
+            index: self.commit_index(shard),
+        })
+    }
+
+    fn reaches(&self, shard: ShardId, index: u64, deadline: Instant) -> BoxFuture<'_, bool> {
+        async move {
+            if self.commit_index(shard) < index {
+                tokio::time::sleep_until(deadline.into()).await;
+            }
+            self.commit_index(shard) >= index
+        }
+        .boxed()
+    }
+
     fn shards(&self) -> Vec<ShardId> {
-        (0..=SHARDS).map(ShardId).collect()
+        let all = (0..=SHARDS).map(ShardId);
+        all.filter(|shard| self.holds(*shard)).collect()
     }
 
     fn initialize<'a>(
@@ -497,6 +523,7 @@ impl TestCluster {
             // Leaders are where the test puts them.
             tokio::spawn(jobs.fence.run(stop.clone()));
             tokio::spawn(jobs.bootstrap.run(stop.clone()));
+            tokio::spawn(jobs.evidence.run(stop.clone()));
         }
         TestCluster {
             world,

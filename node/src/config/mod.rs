@@ -106,6 +106,16 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// Raft proposals waiting for their outcome at once.
     pub proposals_in_flight_max: usize,
+    /// Bytes of all proposals of this node that wait for their outcome at once.
+    pub proposal_bytes_in_flight_max: usize,
+    /// Bytes of request bodies held at once.
+    pub request_bytes_in_flight_max: usize,
+    /// Scans and streamed lists open at once.
+    pub scans_open_max: usize,
+    /// Client connections open at once; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// How long ago the metadata must have been confirmed for rights to be judged by it, in milliseconds.
+    pub metadata_age_max_ms: u64,
     /// How long a request may take, retries and forwards included, in milliseconds.
     pub deadline_ms: u64,
 }
@@ -122,6 +132,8 @@ pub struct Storage {
     pub log_memtable_bytes: usize,
     /// Newest entries of all groups' logs kept in memory, in bytes.
     pub log_tail_bytes: usize,
+    /// A log write under way for longer is a stalled disk: the node gives its leaders away. In milliseconds.
+    pub log_stall_ms: u64,
 }
 
 /// `[raft]`.
@@ -199,6 +211,11 @@ impl Default for Limits {
             depth_max: 100,
             requests_in_flight_max: 4096,
             proposals_in_flight_max: 1024,
+            proposal_bytes_in_flight_max: 64 * MIB,
+            request_bytes_in_flight_max: 64 * MIB,
+            scans_open_max: 128,
+            connections_max: 16 * 1024,
+            metadata_age_max_ms: 3_000,
             deadline_ms: 5_000,
         }
     }
@@ -211,6 +228,7 @@ impl Default for Storage {
             block_cache_bytes: 32 * MIB,
             log_memtable_bytes: 16 * MIB,
             log_tail_bytes: 4 * MIB,
+            log_stall_ms: 500,
         }
     }
 }

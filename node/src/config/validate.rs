@@ -8,10 +8,18 @@ use super::{Config, Limits, Raft, Storage};
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
 /// A key is part of every row that concerns the document.
 const KEY_BYTES_CEILING: usize = 4096;
+/// More than any machine holds; counted in permits, which have an end.
+const BYTES_CEILING: usize = 1 << 40;
 /// JSON is walked recursively; deeper nesting would need more than a worker's stack.
 const DEPTH_CEILING: usize = 120;
 /// Smaller logs would be purged all the time, and every pause of a follower would cost it a snapshot.
 const LOG_BYTES_FLOOR: u64 = 1 << 20;
+/// One batch of documents must fit, with what surrounds it.
+const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
+/// A metadata group without a leader for less is an ordinary failover.
+const METADATA_AGE_FLOOR_MS: usize = 1_000;
+/// Busy disks sync in tens of milliseconds.
+const LOG_STALL_FLOOR_MS: usize = 100;
 /// Smaller memtables would be flushed all the time.
 const MEMTABLE_BYTES_FLOOR: usize = 1024 * 1024;
 
@@ -203,6 +211,32 @@ impl Limits {
             self.proposals_in_flight_max,
             1,
             usize::MAX,
+        )?;
+        within(
+            "limits.proposal_bytes_in_flight_max",
+            self.proposal_bytes_in_flight_max,
+            PROPOSAL_BYTES_FLOOR,
+            BYTES_CEILING,
+        )?;
+        // Or a body of the permitted length could never be sent.
+        within(
+            "limits.request_bytes_in_flight_max",
+            self.request_bytes_in_flight_max,
+            self.body_bytes_max,
+            BYTES_CEILING,
+        )?;
+        within("limits.scans_open_max", self.scans_open_max, 1, usize::MAX)?;
+        within(
+            "limits.connections_max",
+            self.connections_max,
+            1,
+            usize::MAX,
+        )?;
+        within(
+            "limits.metadata_age_max_ms",
+            usize::try_from(self.metadata_age_max_ms).unwrap_or(usize::MAX),
+            METADATA_AGE_FLOOR_MS,
+            usize::MAX,
         )
     }
 }
@@ -219,6 +253,12 @@ impl Storage {
             "storage.log_memtable_bytes",
             self.log_memtable_bytes,
             MEMTABLE_BYTES_FLOOR,
+            usize::MAX,
+        )?;
+        within(
+            "storage.log_stall_ms",
+            usize::try_from(self.log_stall_ms).unwrap_or(usize::MAX),
+            LOG_STALL_FLOOR_MS,
             usize::MAX,
         )
     }

@@ -3,15 +3,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use prost::Message;
 use proto::ErrorCode;
 use proto::v1::precondition::Condition as WireCondition;
 use proto::v1::{self, batch_write, documents_server};
 use service::{
-    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, Error, ScanPage,
-    ScanRange,
+    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, Error, Freshness,
+    Position, ScanPage, ScanRange, Served,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
@@ -33,6 +34,8 @@ struct Call {
     ctx: Context,
     /// Held until the call, or the stream it answers with, is over.
     permit: OwnedSemaphorePermit,
+    /// Room for the message.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Documents {
@@ -40,7 +43,7 @@ impl Documents {
         Self { shared }
     }
 
-    fn call<T>(
+    fn call<T: Message>(
         &self,
         request: &Request<T>,
         request_id: &str,
@@ -61,6 +64,7 @@ impl Documents {
         Ok(Call {
             ctx: build_context(headers, request_id, database, wait)?,
             permit: self.shared.permit()?,
+            _room: self.shared.room(request.get_ref().encoded_len())?,
         })
     }
 
@@ -102,16 +106,14 @@ impl Documents {
     ) -> Result<v1::GetResponse, Error> {
         let call = self.call(&request, &id, &request.get_ref().database)?;
         let request = request.into_inner();
-        let level = match request.consistency() {
-            v1::Consistency::Linearizable => Consistency::Linearizable,
-            v1::Consistency::Local => Consistency::Local,
-        };
+        let freshness = freshness(request.consistency(), request.bound_ms, &request.at_least)?;
         let document = self
             .shared
             .service
-            .get(&call.ctx, &request.bucket, &request.key, level)
+            .get(&call.ctx, &request.bucket, &request.key, freshness)
             .await?;
         Ok(v1::GetResponse {
+            served: document.served.as_ref().map(served),
             document: Some(to_wire(document)),
         })
     }
@@ -131,6 +133,7 @@ impl Documents {
             .put(&call.ctx, &request.bucket, key, request.json, condition)
             .await?;
         Ok(v1::PutResponse {
+            position: position(written.document.served.as_ref()),
             document: Some(to_wire(written.document)),
         })
     }
@@ -143,12 +146,15 @@ impl Documents {
         let call = self.call(&request, &id, &request.get_ref().database)?;
         let request = request.into_inner();
         let condition = condition(request.precondition)?;
-        let existed = self
+        let deleted = self
             .shared
             .service
             .delete(&call.ctx, &request.bucket, &request.key, condition)
             .await?;
-        Ok(v1::DeleteResponse { existed })
+        Ok(v1::DeleteResponse {
+            existed: deleted.existed,
+            position: position(deleted.served.as_ref()),
+        })
     }
 
     async fn write_batch(
@@ -164,7 +170,9 @@ impl Documents {
             .map(batch_write)
             .collect::<Result<Vec<_>, _>>()?;
         let documents = self.shared.service.batch(&call.ctx, writes).await?;
+        let first = documents.first();
         Ok(v1::BatchResponse {
+            position: position(first.and_then(|document| document.served.as_ref())),
             documents: documents.into_iter().map(to_wire).collect(),
         })
     }
@@ -179,7 +187,10 @@ impl Documents {
         let end = timeout(request.metadata().as_ref())
             .and_then(|asked| Instant::now().checked_add(asked));
         let request = request.into_inner();
+        let scan = self.shared.scan_permit()?;
+        let freshness = freshness(request.consistency(), request.bound_ms, &request.at_least)?;
         let range = ScanRange {
+            freshness,
             limit: request.limit,
             continuation: Some(request.continuation).filter(|bytes| !bytes.is_empty()),
             start_key: Some(request.start_key).filter(|key| !key.is_empty()),
@@ -195,7 +206,7 @@ impl Documents {
         );
         // The first page decides the status of the call.
         let first = pages.next().await?;
-        Ok(stream_of(first, pages, call.permit, id))
+        Ok(stream_of(first, pages, [call.permit, scan], id))
     }
 }
 
@@ -206,11 +217,11 @@ type ScanStream = Pin<Box<dyn Stream<Item = Result<v1::ScanResponse, Status>> + 
 fn stream_of(
     first: Option<ScanPage>,
     pages: Pages,
-    permit: OwnedSemaphorePermit,
+    permits: [OwnedSemaphorePermit; 2],
     id: String,
 ) -> ScanStream {
-    let rest = stream::try_unfold((pages, permit), |(mut pages, permit)| async move {
-        Ok::<_, Error>(pages.next().await?.map(|page| (page, (pages, permit))))
+    let rest = stream::try_unfold((pages, permits), |(mut pages, permits)| async move {
+        Ok::<_, Error>(pages.next().await?.map(|page| (page, (pages, permits))))
     });
     let all = stream::iter(first.map(Ok)).chain(rest);
     all.map_ok(page_to_wire)
@@ -220,6 +231,7 @@ fn stream_of(
 
 fn page_to_wire(page: ScanPage) -> v1::ScanResponse {
     v1::ScanResponse {
+        served: page.served.iter().map(served).collect(),
         documents: page.documents.into_iter().map(to_wire).collect(),
         continuation: page.continuation.unwrap_or_default(),
     }
@@ -232,6 +244,57 @@ fn to_wire(document: Document) -> v1::Document {
         version: document.version,
         json: document.body,
     }
+}
+
+/// # Errors
+/// `bad_request` for a bound without its level or the other way round, and for a position that no answer gave.
+fn freshness(
+    consistency: v1::Consistency,
+    bound_ms: u32,
+    at_least: &[String],
+) -> Result<Freshness, Error> {
+    let consistency = match (consistency, bound_ms) {
+        (v1::Consistency::Linearizable, 0) => Consistency::Linearizable,
+        (v1::Consistency::Local, 0) => Consistency::Local,
+        (v1::Consistency::Bounded, ms) if ms > 0 => {
+            Consistency::Bounded(Duration::from_millis(ms.into()))
+        }
+        _ => {
+            return Err(refuse(
+                ErrorCode::BadRequest,
+                "bound_ms goes with CONSISTENCY_BOUNDED, and is above 0 there",
+            ));
+        }
+    };
+    let positions = at_least.iter().map(|text| Position::parse(text));
+    let at_least = positions.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        refuse(
+            ErrorCode::BadRequest,
+            "at_least takes positions as answers gave them",
+        )
+    })?;
+    Ok(Freshness {
+        consistency,
+        at_least,
+    })
+}
+
+fn served(served: &Served) -> v1::Served {
+    let consistency = match served.consistency {
+        Consistency::Linearizable => v1::Consistency::Linearizable,
+        Consistency::Bounded(_) => v1::Consistency::Bounded,
+        Consistency::Local => v1::Consistency::Local,
+    };
+    let age_ms = |age: Duration| u64::try_from(age.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+    v1::Served {
+        position: served.position.to_string(),
+        consistency: consistency.into(),
+        age_ms: served.age.map(age_ms),
+    }
+}
+
+fn position(served: Option<&Served>) -> String {
+    served.map_or_else(String::new, |served| served.position.to_string())
 }
 
 /// # Errors

@@ -53,6 +53,14 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Re
     }
 }
 
+/// The most bytes that [`read`] will hold of a body.
+pub(crate) fn most_bytes(headers: &HeaderMap, limits: &Limits) -> usize {
+    announced_length(headers)
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .unwrap_or(usize::MAX)
+        .min(limits.body_bytes_max)
+}
+
 async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, Error> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();

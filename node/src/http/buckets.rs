@@ -11,6 +11,7 @@ use serde_json::Value;
 use service::{Error, ScanPage, ScanRange};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::context;
 use super::edge::Call;
 use super::error::refuse;
 use super::respond;
@@ -45,8 +46,10 @@ pub(crate) async fn ids(call: Call<'_>, bucket: &str) -> Result<Response, Error>
     let ctx = call.context()?;
     let window = Window::parse(call.head.uri.query().unwrap_or_default())?;
     let limits = &call.shared.limits;
+    let scan = call.shared.scan_permit()?;
     let range = ScanRange {
         limit: window.documents_to_visit(),
+        freshness: context::freshness(call.headers())?,
         ..ScanRange::default()
     };
     let mut pages = Pages::new(
@@ -64,7 +67,7 @@ pub(crate) async fn ids(call: Call<'_>, bucket: &str) -> Result<Response, Error>
         first,
         window,
         array: Array::default(),
-        _permit: call.permit,
+        _permits: [call.permit, scan],
     };
     Ok(respond::json(
         StatusCode::OK,
@@ -139,7 +142,7 @@ struct Walk {
     first: Option<ScanPage>,
     window: Window,
     array: Array,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Walk {

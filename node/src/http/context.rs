@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderMap};
 use proto::ErrorCode;
-use service::{Caller, Consistency, Context, Error};
+use service::{Caller, Consistency, Context, Error, Freshness, Position};
 
 use super::error::refuse;
 
@@ -17,6 +17,9 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How fresh a read must be.
 pub(crate) const LARDER_CONSISTENCY: &str = "larder-consistency";
+
+/// What a read must have seen: positions of earlier answers.
+pub(crate) const LARDER_AT_LEAST: &str = "larder-at-least";
 
 /// The scheme of our tokens in `authorization`.
 const TOKEN_SCHEME: &str = "BAT";
@@ -101,21 +104,40 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
     }
 }
 
-/// How fresh the client wants its read.
+/// How fresh the client wants its read, and what it has seen.
 ///
 /// # Errors
-/// `bad_request` for a level that does not exist, or is not offered yet.
-pub(crate) fn consistency(headers: &HeaderMap) -> Result<Consistency, Error> {
+/// `bad_request` for a level that does not exist, or a position that no answer gave.
+pub(crate) fn freshness(headers: &HeaderMap) -> Result<Freshness, Error> {
+    let mut at_least = Vec::new();
+    for line in headers.get_all(LARDER_AT_LEAST) {
+        for text in line.to_str().unwrap_or_default().split(',') {
+            let position = Position::parse(text.trim()).ok_or_else(not_a_position)?;
+            at_least.push(position);
+        }
+    }
+    Ok(Freshness {
+        consistency: consistency(headers)?,
+        at_least,
+    })
+}
+
+fn not_a_position() -> Error {
+    refuse(
+        ErrorCode::BadRequest,
+        "larder-at-least takes values of larder-position as answers gave them, separated by commas",
+    )
+}
+
+fn consistency(headers: &HeaderMap) -> Result<Consistency, Error> {
     let Some(value) = headers.get(LARDER_CONSISTENCY) else {
         return Ok(Consistency::Linearizable);
     };
-    match value.to_str().unwrap_or_default().trim() {
-        "linearizable" => Ok(Consistency::Linearizable),
-        "local" => Ok(Consistency::Local),
-        text if is_bounded(text) => Err(refuse(
-            ErrorCode::BadRequest,
-            "bounded reads are not offered by this version: use linearizable or local",
-        )),
+    let text = value.to_str().unwrap_or_default().trim();
+    match (text, bound(text)) {
+        ("linearizable", _) => Ok(Consistency::Linearizable),
+        ("local", _) => Ok(Consistency::Local),
+        (_, Some(bound)) => Ok(Consistency::Bounded(bound)),
         _ => Err(refuse(
             ErrorCode::BadRequest,
             "larder-consistency must be linearizable, bounded=MS or local",
@@ -123,9 +145,14 @@ pub(crate) fn consistency(headers: &HeaderMap) -> Result<Consistency, Error> {
     }
 }
 
-fn is_bounded(text: &str) -> bool {
-    text.strip_prefix("bounded=")
-        .is_some_and(|ms| ms.parse::<u32>().is_ok())
+fn bound(text: &str) -> Option<Duration> {
+    let digits = text.strip_prefix("bounded=")?;
+    // The parser of numbers would take a sign.
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let ms: u32 = digits.parse().ok()?;
+    Some(Duration::from_millis(ms.into()))
 }
 
 /// The text of a header that is 1 to `bytes_max` characters of visible ASCII.
@@ -213,15 +240,42 @@ mod tests {
         );
         assert_eq!(level("linearizable"), Ok(Consistency::Linearizable));
         assert_eq!(level("local"), Ok(Consistency::Local));
-        assert!(
-            level("bounded=500")
-                .expect_err("later")
-                .contains("not offered")
+        assert_eq!(
+            level("bounded=500"),
+            Ok(Consistency::Bounded(Duration::from_millis(500)))
         );
-        for unknown in ["bounded", "bounded=", "bounded=x", "strong", ""] {
+        for unknown in [
+            "bounded",
+            "bounded=",
+            "bounded=x",
+            "bounded=-1",
+            "bounded=+1",
+            "bounded=99999999999",
+            "strong",
+            "",
+        ] {
             assert!(
                 level(unknown).expect_err("unknown").contains("must be"),
                 "{unknown}"
+            );
+        }
+    }
+
+    #[test]
+    fn positions_are_taken_in_lists_and_others_refused() {
+        let [one, two] = [1, 2].map(|shard| Position {
+            shard: proto::ShardId(shard),
+            index: 7,
+        });
+        let list = format!("{one}, {two}");
+        let read = freshness(&headers(LARDER_AT_LEAST, &list)).expect("positions");
+        assert_eq!(read.at_least, [one, two]);
+        for bad in ["", "7", "x", &format!("{one},")] {
+            let refused = freshness(&headers(LARDER_AT_LEAST, bad));
+            assert_eq!(
+                refused.map_err(|error| error.code),
+                Err(ErrorCode::BadRequest),
+                "{bad}"
             );
         }
     }

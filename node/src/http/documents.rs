@@ -14,14 +14,15 @@ use super::respond;
 /// `GET /db/:bucket/:oid`.
 pub(crate) async fn get(call: Call<'_>, bucket: &str, key: &str) -> Result<Response, Error> {
     let ctx = call.context()?;
-    let consistency = context::consistency(call.headers())?;
+    let freshness = context::freshness(call.headers())?;
     let conditions = OfRead::from_headers(call.headers())?;
     let document = call
         .shared
         .service
-        .get(&ctx, bucket, key, consistency)
+        .get(&ctx, bucket, key, freshness)
         .await?;
-    match conditions.judge(document.version) {
+    let served = document.served;
+    let response = match conditions.judge(document.version) {
         Verdict::Full => Ok(respond::document(
             StatusCode::OK,
             document.version,
@@ -32,7 +33,8 @@ pub(crate) async fn get(call: Call<'_>, bucket: &str, key: &str) -> Result<Respo
             ErrorCode::ObjectOutOfDate,
             format!("the stored version is {}", document.version),
         )),
-    }
+    };
+    response.map(|response| respond::served(response, served.as_ref()))
 }
 
 /// `POST /db/:bucket`: the id is in the body, or made here.
@@ -50,11 +52,13 @@ pub(crate) async fn insert(mut call: Call<'_>, bucket: &str) -> Result<Response,
         .service
         .put(&ctx, bucket, None, body, Condition::Absent)
         .await?;
-    Ok(respond::document(
+    let served = written.document.served;
+    let response = respond::document(
         StatusCode::CREATED,
         written.document.version,
         written.document.body,
-    ))
+    );
+    Ok(respond::served(response, served.as_ref()))
 }
 
 /// `PUT /db/:bucket/:oid`: replaces, or inserts where no condition forbids it; 200 in both cases, as the contract has it.
@@ -68,11 +72,13 @@ pub(crate) async fn put(mut call: Call<'_>, bucket: &str, key: &str) -> Result<R
         .put(&ctx, bucket, Some(key), body, condition)
         .await
         .map_err(|error| precondition(error, condition))?;
-    Ok(respond::document(
+    let served = written.document.served;
+    let response = respond::document(
         StatusCode::OK,
         written.document.version,
         written.document.body,
-    ))
+    );
+    Ok(respond::served(response, served.as_ref()))
 }
 
 /// A failed `If-None-Match: *` is 412 (RFC 9110, 13.1.2); 409 is the answer to an insert.
@@ -93,9 +99,11 @@ pub(crate) async fn delete(call: Call<'_>, bucket: &str, key: &str) -> Result<Re
             "a delete takes no if-none-match",
         ));
     }
-    call.shared
+    let deleted = call
+        .shared
         .service
         .delete(&ctx, bucket, key, condition)
         .await?;
-    Ok(respond::empty(StatusCode::NO_CONTENT))
+    let response = respond::empty(StatusCode::NO_CONTENT);
+    Ok(respond::served(response, deleted.served.as_ref()))
 }

@@ -4,7 +4,7 @@
 //! the same end: error body, request id, CORS, HEAD, compression, metrics, log. Nothing here knows a rule of the product.
 //!
 //! Requests that reach the service hold a permit, `requests_in_flight_max` at a time; more are refused at once with effect none. Probes
-//! need none: a full node is still alive.
+//! need none: a full node is still alive. Bodies and open scans have limits of their own.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -16,9 +16,9 @@ use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{ALLOW, HeaderMap};
+use http::header::{ALLOW, CONNECTION, HeaderMap};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use proto::ErrorCode;
 use service::{Error, Service};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,11 +40,15 @@ pub(crate) struct Shared {
     pub(crate) grpc_meter: GrpcMeter,
     http_meter: HttpMeter,
     permits: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
 }
 
 impl Shared {
     pub(crate) fn new(service: Service, limits: Limits) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(limits.requests_in_flight_max));
+        let bytes = Arc::new(Semaphore::new(limits.request_bytes_in_flight_max));
+        let scans = Arc::new(Semaphore::new(limits.scans_open_max));
         let (grpc_meter, http_meter) = (GrpcMeter::default(), HttpMeter::default());
         Arc::new(Self {
             service,
@@ -52,6 +56,8 @@ impl Shared {
             grpc_meter,
             http_meter,
             permits,
+            bytes,
+            scans,
         })
     }
 
@@ -64,6 +70,29 @@ impl Shared {
             .try_acquire_owned()
             .map_err(|_| Error::unavailable("too many requests in flight"))
     }
+
+    /// Room for a request body, until dropped.
+    ///
+    /// # Errors
+    /// `unavailable` if too much is held already.
+    pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        // What is longer than the whole room takes all of it, and is refused for its length where that is judged.
+        let bytes = bytes.min(self.limits.request_bytes_in_flight_max);
+        u32::try_from(bytes)
+            .ok()
+            .and_then(|bytes| Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok())
+            .ok_or_else(|| Error::unavailable("too many bytes of requests in flight"))
+    }
+
+    /// The right to an open scan, until dropped.
+    ///
+    /// # Errors
+    /// `unavailable` if too many are open.
+    pub(crate) fn scan_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.scans)
+            .try_acquire_owned()
+            .map_err(|_| Error::unavailable("too many scans are open"))
+    }
 }
 
 /// A request on its way to a handler.
@@ -74,6 +103,8 @@ pub(crate) struct Call<'a> {
     request_id: &'a str,
     database: &'a str,
     body: Body,
+    /// Of the body, once it is read.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Call<'_> {
@@ -103,6 +134,8 @@ impl Call<'_> {
 
     /// The whole body.
     pub(crate) async fn read_body(&mut self) -> Result<bytes::Bytes, Error> {
+        let bytes = body::most_bytes(&self.head.headers, &self.shared.limits);
+        self.room = Some(self.shared.room(bytes)?);
         body::read(
             &self.head.headers,
             std::mem::take(&mut self.body),
@@ -161,6 +194,12 @@ async fn serve(shared: &Arc<Shared>, request: Request<Body>) -> Response {
     cors::apply(&head.headers, response.headers_mut());
     if let Ok(id) = HeaderValue::try_from(request_id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    if shared.service.declines() && head.version <= Version::HTTP_11 {
+        // The node stops, or is slow: clients should go elsewhere, and know it before the connection ends under a request.
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let response = match head.method {
         Method::HEAD => respond::without_body(response),
@@ -252,6 +291,7 @@ async fn dispatch(
         request_id,
         database: target.database,
         body,
+        room: None,
     };
     with_permit(call, &target.route).await
 }

@@ -48,8 +48,7 @@ use service::Service;
 pub use admin::{NodeInfo, admin_app};
 pub use server::serve;
 
-pub(crate) use context::build as build_context;
-pub(crate) use context::request_id;
+pub(crate) use context::{build as build_context, request_id};
 pub(crate) use edge::Shared;
 pub(crate) use error::{refuse, retry_after_seconds};
 pub(crate) use route::database_name;
@@ -66,6 +65,10 @@ pub struct Limits {
     pub grpc_message_bytes_max: usize,
     /// Requests that are with the service at the same time; more are refused with effect none.
     pub requests_in_flight_max: usize,
+    /// Bytes of request bodies that are held at the same time; past it requests are refused with effect none.
+    pub request_bytes_in_flight_max: usize,
+    /// Scans and streamed lists that are open at the same time, each with a page in memory; more are refused with effect none.
+    pub scans_open_max: usize,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
     pub request_time: Duration,
 }
@@ -77,6 +80,8 @@ impl Default for Limits {
             body_read_time: Duration::from_secs(30),
             grpc_message_bytes_max: 4 * 1024 * 1024,
             requests_in_flight_max: 4096,
+            request_bytes_in_flight_max: 64 * 1024 * 1024,
+            scans_open_max: 128,
             request_time: Duration::from_secs(5),
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap};
 use http::{HeaderValue, Request, StatusCode};
 use serde::Serialize;
+use service::{Consistency, Served};
 use tower::{Service, ServiceExt};
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::SizeAbove;
@@ -22,6 +23,15 @@ pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// For answers with a token: no cache may keep them.
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// How far the shard was that answered: opaque, for `larder-at-least`.
+pub(crate) const LARDER_POSITION: &str = "larder-position";
+
+/// How fresh an answer is: `linearizable;age-ms=0`, `bounded;age-ms=N`, `local;age-ms=N`, or `local` where nothing is known.
+pub(crate) const LARDER_AS_OF: &str = "larder-as-of";
+
+/// The value for answers that asked the leader.
+const LINEARIZABLE: HeaderValue = HeaderValue::from_static("linearizable;age-ms=0");
 
 /// Bodies up to this size are sent as they are: a packet is a packet, and compressing costs more than it saves.
 const COMPRESS_BYTES_MIN: u64 = 1024;
@@ -56,6 +66,36 @@ pub(crate) fn document(status: StatusCode, version: u64, body: Bytes) -> Respons
     let mut response = json(status, body);
     response.headers_mut().insert(ETAG, entity_tag(version));
     response
+}
+
+/// Adds how fresh an answer is, and the position to ask later reads for.
+pub(crate) fn served(mut response: Response, served: Option<&Served>) -> Response {
+    let Some(served) = served else {
+        return response;
+    };
+    let headers = response.headers_mut();
+    if let Ok(position) = HeaderValue::try_from(served.position.to_string()) {
+        headers.insert(LARDER_POSITION, position);
+    }
+    if let Some(as_of) = as_of(served) {
+        headers.insert(LARDER_AS_OF, as_of);
+    }
+    response
+}
+
+/// The level that the answer has, and how old the state may be at most.
+fn as_of(served: &Served) -> Option<HeaderValue> {
+    let level = match served.consistency {
+        // Most answers: nothing to put together.
+        Consistency::Linearizable => return Some(LINEARIZABLE),
+        Consistency::Bounded(_) => "bounded",
+        Consistency::Local => "local",
+    };
+    let text = match served.age {
+        Some(age) => format!("{level};age-ms={}", age.as_micros().div_ceil(1000)),
+        None => level.to_owned(),
+    };
+    HeaderValue::try_from(text).ok()
 }
 
 /// 304: the client has this version.
@@ -159,6 +199,8 @@ impl<T: Default> Service<Request<Body>> for Answer<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::header::CONTENT_ENCODING;
     use http_body_util::BodyExt;
 
@@ -182,6 +224,42 @@ mod tests {
         ] {
             assert_eq!(accepted_coding(&accepting(header)), expected, "{header}");
         }
+    }
+
+    #[test]
+    fn answers_say_how_fresh_they_are() {
+        let as_of_text = |consistency, age| {
+            let served = Served {
+                position: service::Position {
+                    shard: proto::ShardId(1),
+                    index: 7,
+                },
+                consistency,
+                age,
+            };
+            let response = served_empty(&served);
+            assert_eq!(
+                response.headers()[LARDER_POSITION],
+                served.position.to_string()
+            );
+            response.headers()[LARDER_AS_OF]
+                .to_str()
+                .expect("ascii")
+                .to_owned()
+        };
+        let bounded = Consistency::Bounded(Duration::from_secs(1));
+        let age = Some(Duration::from_micros(1_001));
+        assert_eq!(
+            as_of_text(Consistency::Linearizable, Some(Duration::ZERO)),
+            "linearizable;age-ms=0"
+        );
+        assert_eq!(as_of_text(bounded, age), "bounded;age-ms=2");
+        assert_eq!(as_of_text(Consistency::Local, age), "local;age-ms=2");
+        assert_eq!(as_of_text(Consistency::Local, None), "local");
+    }
+
+    fn served_empty(served: &Served) -> Response {
+        super::served(empty(StatusCode::NO_CONTENT), Some(served))
     }
 
     #[tokio::test]

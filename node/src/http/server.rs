@@ -10,7 +10,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -62,28 +62,65 @@ pub async fn serve(
                 continue;
             }
         };
-        let (builder, app, watcher) = (Arc::clone(&builder), app.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let connection = builder
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
-                .into_owned();
-            if let Err(cause) = watcher.watch(connection).await {
-                tracing::debug!(%cause, "connection ended");
-            }
-            drop(permit);
-        });
+        talk(&builder, &app, &graceful, stream, permit);
     }
-    drop(listener);
+    for (stream, permit) in connected(listener, &permits) {
+        talk(&builder, &app, &graceful, stream, permit);
+    }
     if timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were cut off: the time to drain is over");
     }
+}
+
+/// Closes the listener, and gives the connections that the kernel had completed but nobody had taken: their clients may have sent a
+/// request, and would be left without an answer.
+///
+/// The system is asked itself: the runtime knows of new connections only when it has looked for events.
+fn connected(
+    listener: TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Vec<(TcpStream, OwnedSemaphorePermit)> {
+    let Ok(listener) = listener.into_std() else {
+        return Vec::new();
+    };
+    let mut connected = Vec::new();
+    while let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+        && let Ok((stream, _)) = listener.accept()
+    {
+        let taken = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true))
+            .and_then(|()| TcpStream::from_std(stream));
+        connected.extend(taken.ok().map(|stream| (stream, permit)));
+    }
+    connected
+}
+
+/// Serves one connection on a task of its own.
+fn talk(
+    builder: &Arc<Builder<TokioExecutor>>,
+    app: &Router,
+    graceful: &GracefulShutdown,
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+) {
+    let (builder, app, watcher) = (Arc::clone(builder), app.clone(), graceful.watcher());
+    tokio::spawn(async move {
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+            .into_owned();
+        if let Err(cause) = watcher.watch(connection).await {
+            tracing::debug!(%cause, "connection ended");
+        }
+        drop(permit);
+    });
 }
 
 /// The next connection, with its place among the open ones.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits)
         .acquire_owned()
         .await

@@ -4,12 +4,14 @@
 //! ports → jobs. A node that belongs to no cluster yet does all of this too, without replicas: `/healthz` answers, and
 //! `cluster init` finds it.
 //!
-//! Stop: refuse new connections and let requests end → hand leaders away → stop the groups → flush → close the log.
+//! Stop: not ready → hand leaders away, while clients are told to go elsewhere → refuse new connections and let requests end → stop the
+//! groups → flush → close the log. A second signal ends the process at once.
 
 mod join;
 mod ports;
 mod replicas;
 mod stop;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,9 +52,6 @@ fn apply_threads() -> usize {
     (cores / 2).clamp(1, 8)
 }
 
-/// Client connections open at once; further ones wait in the kernel's queue.
-const CLIENT_CONNECTIONS_MAX: usize = 16 * 1024;
-
 /// Admin connections open at once.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -71,7 +70,7 @@ const PEER_WINDOW_BYTES: u32 = 8 << 20;
 /// Before anything is served: a port in use, a data directory that is locked, of another cluster or of a newer format.
 /// The message names it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let signals = stop::Signals::catch().context("signal handlers")?;
+    let mut signals = stop::Signals::catch().context("signal handlers")?;
     let format = match config.telemetry.log_format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
@@ -108,15 +107,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let admin_app =
             http::admin::admin_app(node.service.clone(), metrics.clone(), info, control);
         let stop = stop.clone();
+        let connections_max = config.limits.connections_max;
         async move {
             tokio::join!(
-                http::server::serve(
-                    client,
-                    client_app,
-                    CLIENT_CONNECTIONS_MAX,
-                    stop.clone(),
-                    DRAIN
-                ),
+                http::server::serve(client, client_app, connections_max, stop.clone(), DRAIN),
                 http::server::serve(admin, admin_app, ADMIN_CONNECTIONS_MAX, stop, DRAIN),
             );
         }
@@ -131,11 +125,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop.clone(),
     ));
 
+    let watchdog = watchdog::Watchdog {
+        logs: node.storage.logs.clone(),
+        host: node.host.clone(),
+        peers: node.peers.clone(),
+        service: node.service.clone(),
+        stall: Duration::from_millis(config.storage.log_stall_ms),
+    };
+    let watchdog = tokio::spawn(watchdog.run(stop.clone()));
+
     signals.received().await;
     tracing::info!("stopping");
-    stop::hand_over(&node.host, &node.peers).await;
+    tokio::spawn(async move {
+        signals.received().await;
+        tracing::warn!("a second signal: the process ends at once");
+        std::process::exit(i32::from(Status::Error as u8));
+    });
+    stop::withdraw(&node.host, &node.peers, &node.service).await;
     stop.cancel();
-    let _ = tokio::join!(servers, jobs, replicas, purging, upkeep, gauges);
+    let _ = tokio::join!(servers, jobs, replicas, purging, upkeep, gauges, watchdog);
+    // What came back meanwhile.
+    stop::hand_over(&node.host, &node.peers, &node.service, false).await;
     node.host.shutdown().await;
     node.stop_peers.cancel();
     let _ = peer_server.await;
@@ -201,6 +211,7 @@ impl Node {
                 body_bytes_max: config.limits.body_bytes_max,
                 key_bytes_max: config.limits.key_bytes_max,
                 depth_max: config.limits.depth_max,
+                metadata_age_max: Duration::from_millis(config.limits.metadata_age_max_ms),
                 ..service::Limits::default()
             },
         };
@@ -361,6 +372,7 @@ fn raft_options(config: &Config) -> raft::Options {
         proposals_in_flight_max: config.limits.proposals_in_flight_max,
         log_bytes_max: config.raft.log_bytes_max,
         log_entries_max: config.raft.log_entries_max,
+        proposal_bytes_in_flight_max: config.limits.proposal_bytes_in_flight_max,
     }
 }
 
@@ -368,6 +380,8 @@ fn http_limits(config: &Config) -> http::Limits {
     http::Limits {
         body_bytes_max: config.limits.body_bytes_max,
         requests_in_flight_max: config.limits.requests_in_flight_max,
+        request_bytes_in_flight_max: config.limits.request_bytes_in_flight_max,
+        scans_open_max: config.limits.scans_open_max,
         request_time: config.limits.deadline(),
         ..http::Limits::default()
     }

@@ -13,7 +13,8 @@ use raft::Host;
 use raft::transport::CallError;
 use raft::transport::client::{Peers, connect};
 use service::ports::{
-    Description, Forward, ForwardError, Groups, Leader, Members, PortError, ProposeError, ReadError,
+    Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
+    ProposeError, ReadError,
 };
 use storage::machine::Replica;
 use tokio::time::timeout_at;
@@ -87,6 +88,17 @@ impl Groups for RaftGroups {
 
     fn commit_index(&self, shard: ShardId) -> u64 {
         self.0.commit_index(shard)
+    }
+
+    fn confirmed(&self, shard: ShardId) -> Option<Confirmed> {
+        self.0.confirmed(shard).map(|confirmed| Confirmed {
+            age: confirmed.age,
+            index: confirmed.index,
+        })
+    }
+
+    fn reaches(&self, shard: ShardId, index: u64, deadline: Instant) -> BoxFuture<'_, bool> {
+        Box::pin(async move { self.0.reaches(shard, index, deadline.into()).await })
     }
 
     fn shards(&self) -> Vec<ShardId> {

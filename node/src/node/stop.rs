@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use raft::transport::client::Peers;
-use raft::{Host, Role};
+use raft::{Host, Leader, Role};
+use service::Service;
 use storage::Storage;
 use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 use tokio::time::Instant;
@@ -11,6 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Time to hand all leaders away. Short: when the whole cluster stops, nobody is left to take them.
 const HAND_OVER: Duration = Duration::from_millis(1500);
+
+/// How long the others may take to hear that this node does not want to lead any more.
+const TELL: Duration = Duration::from_millis(300);
+
+/// How long clients that keep their connections open are still served, each answer telling them to close it. A connection that is
+/// closed under a request leaves its client without an answer.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Between two looks at the gauges.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
@@ -32,7 +40,7 @@ impl Signals {
     }
 
     /// Returns once either has come.
-    pub(super) async fn received(mut self) {
+    pub(super) async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -40,9 +48,19 @@ impl Signals {
     }
 }
 
+/// The first half of a planned stop: not ready, leads nothing, and clients go elsewhere. Everything is still served.
+pub(super) async fn withdraw(host: &Host, peers: &Peers, service: &Service) {
+    host.set_electable(false);
+    service
+        .set_declines(true, std::time::Instant::now() + TELL)
+        .await;
+    hand_over(host, peers, service, false).await;
+    tokio::time::sleep(LINGER).await;
+}
+
 /// Hands every shard that this node leads to a voter that is up and has (nearly) the whole log, so that writes do not
-/// wait for an election.
-pub(super) async fn hand_over(host: &Host, peers: &Peers) {
+/// wait for an election. With `believe`, requests go there from now on, whatever the groups here can still take note of.
+pub(super) async fn hand_over(host: &Host, peers: &Peers, service: &Service, believe: bool) {
     let deadline = Instant::now() + HAND_OVER;
     let mut led = Vec::new();
     for shard in host.shards() {
@@ -53,13 +71,23 @@ pub(super) async fn hand_over(host: &Host, peers: &Peers) {
             continue;
         };
         let others = status.members.iter().filter(|(replica, member)| {
-            **replica != status.replica && member.voter && peers.is_up(member.node)
+            let is_fit = peers.is_up(member.node) && !service.is_declining(member.node);
+            **replica != status.replica && member.voter && is_fit
         });
-        let Some((target, _)) = others.max_by_key(|(_, member)| member.matched) else {
+        let Some((target, member)) = others.max_by_key(|(_, member)| member.matched) else {
             continue;
         };
         if let Err(error) = host.transfer_leader(shard, *target).await {
             tracing::debug!(%shard, %error, "leader not handed over");
+            continue;
+        }
+        if believe {
+            let leader = Leader {
+                replica: *target,
+                node: member.node,
+                term: status.term + 1,
+            };
+            host.believe_leader(shard, leader);
             continue;
         }
         led.push((shard, status.leader));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::metrics::RaftServerMetrics;
 use openraft::{Raft, ServerState};
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::machine::Replica;
@@ -93,7 +94,7 @@ pub(crate) struct Group {
     permits: Semaphore,
     /// Held while a position is recorded.
     recording: Mutex<()>,
-    leader: watch::Receiver<Option<Leader>>,
+    leader: Arc<watch::Sender<Option<Leader>>>,
 }
 
 impl Group {
@@ -130,8 +131,8 @@ impl Group {
             shard,
             cause: fatal.to_string(),
         })?;
-        let (leaders, leader) = watch::channel(None);
-        tokio::spawn(follow_leader(shard, raft.clone(), leaders));
+        let leader = Arc::new(watch::Sender::new(None));
+        tokio::spawn(follow_leader(shard, raft.clone(), Arc::clone(&leader)));
         let permits = Semaphore::new(host.options.proposals_in_flight_max);
         Ok(Arc::new(Self {
             shard,
@@ -178,7 +179,20 @@ impl Group {
     }
 
     pub(super) fn watch_leader(&self) -> watch::Receiver<Option<Leader>> {
-        self.leader.clone()
+        self.leader.subscribe()
+    }
+
+    pub(super) fn believe_leader(&self, leader: Leader) {
+        self.leader.send_replace(Some(leader));
+    }
+
+    pub(super) fn recall_leader(&self) {
+        let leader = leader_in(&self.raft.server_metrics().borrow_watched());
+        self.leader.send_if_modified(|known| {
+            let changed = *known != leader;
+            *known = leader;
+            changed
+        });
     }
 
     pub(super) fn commit_index(&self) -> u64 {
@@ -231,26 +245,31 @@ impl Group {
     }
 }
 
+/// Who leads, as openraft's metrics tell it.
+fn leader_in(metrics: &RaftServerMetrics<TypeConfig>) -> Option<Leader> {
+    let replica = metrics.current_leader?;
+    let node = metrics
+        .membership_config
+        .membership()
+        .get_node(&replica)?
+        .node;
+    Some(Leader {
+        replica: ReplicaId(replica),
+        node,
+        term: metrics.vote.leader_id.term,
+    })
+}
+
 /// Publishes who leads, as openraft's metrics tell it, until the group stops.
-async fn follow_leader(shard: ShardId, raft: RaftHandle, leaders: watch::Sender<Option<Leader>>) {
+async fn follow_leader(
+    shard: ShardId,
+    raft: RaftHandle,
+    leaders: Arc<watch::Sender<Option<Leader>>>,
+) {
     let mut metrics = raft.server_metrics();
     drop(raft);
     loop {
-        let leader = {
-            let metrics = metrics.borrow_and_update();
-            metrics.current_leader.and_then(|replica| {
-                let node = metrics
-                    .membership_config
-                    .membership()
-                    .get_node(&replica)?
-                    .node;
-                Some(Leader {
-                    replica: ReplicaId(replica),
-                    node,
-                    term: metrics.vote.leader_id.term,
-                })
-            })
-        };
+        let leader = leader_in(&metrics.borrow_and_update());
         let changed = leaders.send_if_modified(|known| {
             let changed = *known != leader;
             *known = leader;

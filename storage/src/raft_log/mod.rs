@@ -161,6 +161,11 @@ impl Logs {
         self.inner.writer.stats()
     }
 
+    /// How long the disk has been busy with the write under way; `None`: it is idle. What exceeds a sync by far is a stall.
+    pub fn writing_for(&self) -> Option<std::time::Duration> {
+        self.inner.writer.writing_for()
+    }
+
     /// Registers what is called, once and on the writer thread, when a write or sync has failed; at once if it has already. The process
     /// should end: nothing is accepted any more.
     pub fn on_failure(&self, callback: impl FnOnce(&Error) + Send + 'static) {

@@ -115,6 +115,8 @@ pub(super) struct Writer {
     batches: AtomicU64,
     syncs: AtomicU64,
     entries: AtomicU64,
+    /// When the write under way began; `None`: none is.
+    writing: Mutex<Option<Instant>>,
     #[cfg(test)]
     fail_next: std::sync::atomic::AtomicBool,
 }
@@ -134,6 +136,7 @@ impl Writer {
             batches: AtomicU64::default(),
             syncs: AtomicU64::default(),
             entries: AtomicU64::default(),
+            writing: Mutex::default(),
             #[cfg(test)]
             fail_next: Default::default(),
         });
@@ -143,6 +146,11 @@ impl Writer {
             .spawn(move || running.run())?;
         *writer.thread.lock() = Some(thread);
         Ok(writer)
+    }
+
+    /// How long the write under way has taken so far; `None`: none is. A failed one stays under way: nothing follows it.
+    pub(super) fn writing_for(&self) -> Option<std::time::Duration> {
+        self.writing.lock().map(|since| since.elapsed())
     }
 
     pub(super) fn db(&self) -> &DB {
@@ -326,7 +334,9 @@ impl Writer {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         let started = Instant::now();
+        *self.writing.lock() = Some(started);
         self.db.write_opt(batch, &options)?;
+        *self.writing.lock() = None;
         if sync {
             metrics::histogram!("larder_log_sync_seconds").record(started.elapsed().as_secs_f64());
         }

@@ -7,7 +7,7 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{Effect, ErrorCode, NodeId, ShardId};
 
-use super::{Answer, Failure, Operation, Request};
+use super::{Answer, Failure, Near, Operation, Request};
 use crate::error::Error;
 
 #[derive(Clone, PartialEq, Message)]
@@ -25,9 +25,11 @@ struct WireRequest {
     /// Left of the deadline when it was sent.
     #[prost(uint64, tag = "6")]
     timeout_us: u64,
+    #[prost(message, optional, tag = "7")]
+    near: Option<Near>,
     #[prost(
         oneof = "Operation",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 26"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26"
     )]
     operation: Option<Operation>,
 }
@@ -36,7 +38,7 @@ struct WireRequest {
 struct WireReply {
     #[prost(message, optional, tag = "1")]
     failure: Option<WireFailure>,
-    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15, 16")]
     answer: Option<Answer>,
 }
 
@@ -80,6 +82,7 @@ impl Request {
             idempotency_key: self.idempotency_key.clone(),
             metadata_version: self.metadata_version,
             timeout_us: u64::try_from(left.as_micros()).unwrap_or(u64::MAX),
+            near: self.near,
             operation: Some(self.operation.clone()),
         };
         wire.encode_to_vec().into()
@@ -97,6 +100,7 @@ impl Request {
             },
             idempotency_key: wire.idempotency_key,
             metadata_version: wire.metadata_version,
+            near: wire.near,
             operation: wire.operation?,
         };
         Some((request, deadline))
@@ -197,6 +201,10 @@ mod tests {
             },
             idempotency_key: Some("k".to_owned()),
             metadata_version: 12,
+            near: Some(Near {
+                age_us_max: Some(5),
+                at_least: 9,
+            }),
             operation,
         }
     }

@@ -104,6 +104,7 @@ impl Bootstrap {
             principal: Principal::root(),
             idempotency_key: None,
             metadata_version: state.version,
+            near: None,
             operation: Operation::Write(writes),
         };
         match self

@@ -83,6 +83,7 @@ impl Fence {
             principal: Principal::root(),
             idempotency_key: None,
             metadata_version: 0,
+            near: None,
             operation: operation.clone(),
         });
         stream::iter(requests)

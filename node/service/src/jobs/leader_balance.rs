@@ -41,6 +41,10 @@ impl LeaderBalance {
 
     /// Hands one shard over, if there is one to hand over.
     pub(crate) async fn hand_over_one(&self, offered: &mut HashMap<ShardId, Duration>) {
+        if self.core.evidence.declines() {
+            // Whoever gives all shards away chooses by who is ready, not by preference.
+            return;
+        }
         let now = self.core.clock.elapsed();
         offered.retain(|_, since| now.saturating_sub(*since) < RETRY_AFTER);
         let shards = self.core.groups.shards();
@@ -65,6 +69,7 @@ impl LeaderBalance {
         let preferred = state.assignments(shard).first()?;
         let fit = preferred.node != self.core.options.node
             && self.core.is_alive(preferred.node)
+            && !self.core.evidence.is_declining(preferred.node)
             && self.core.groups.caught_up(shard, preferred.replica);
         fit.then_some((shard, preferred.replica))
     }

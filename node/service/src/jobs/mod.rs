@@ -4,6 +4,7 @@
 //! The caller spawns `run(self, stop)` of each; it returns soon after `stop` is cancelled.
 
 mod bootstrap;
+mod evidence;
 mod fence;
 mod leader_balance;
 mod replace;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
+pub use self::evidence::Evidence;
 pub use self::fence::Fence;
 pub use self::leader_balance::LeaderBalance;
 pub use self::replace::Replace;
@@ -37,6 +39,8 @@ pub struct Jobs {
     pub ticker: Ticker,
     /// Replaces replicas.
     pub replace: Replace,
+    /// Learns how old this node's replicas are.
+    pub evidence: Evidence,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
 }
@@ -48,6 +52,7 @@ impl Jobs {
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
+            evidence: Evidence::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
     }
@@ -59,6 +64,7 @@ impl Jobs {
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
             self.replace.run(stop.clone()),
+            self.evidence.run(stop.clone()),
             self.leader_balance.run(stop),
         );
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use storage::machine::Replica;
 use storage::tables::documents::{self, CachedRecord};
 
+use super::near::see;
 use super::{Shards, find_bucket, find_database};
 use crate::auth::policy::{ROLES, USERS};
 use crate::error::{Error, Result};
@@ -31,7 +32,9 @@ impl Shards {
     ) -> Result<Answer, Failure> {
         let replica = self.replica(request.shard)?;
         self.barrier(request.shard, deadline).await?;
-        Ok(self.get_applied(&replica, request, get, deadline).await?)
+        let mut answer = self.get_applied(&replica, request, get, deadline).await?;
+        see(&mut answer, &replica, Some(0));
+        Ok(answer)
     }
 
     /// Reads one document as it is applied in the local replica, however old.
@@ -90,6 +93,20 @@ impl Shards {
         scan: &Scan,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let replica = self.replica(request.shard)?;
+        let mut answer = self.page(request, scan, true, deadline).await?;
+        see(&mut answer, &replica, Some(0));
+        Ok(answer)
+    }
+
+    /// One page, behind a barrier or of the replica as it is.
+    pub(super) async fn page(
+        &self,
+        request: &Request,
+        scan: &Scan,
+        barrier: bool,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let (scan, principal) = (scan.clone(), request.principal.clone());
         let visits_max = self.limits.scan_page_visits;
         let documents_max = usize::try_from(scan.documents_max)
@@ -124,6 +141,7 @@ impl Shards {
                 &scan.database,
                 &scan.bucket,
                 from,
+                barrier,
                 deadline,
                 page,
                 take,
@@ -152,6 +170,7 @@ impl Shards {
                 &find.database,
                 USERS,
                 Bound::Unbounded,
+                true,
                 deadline,
                 None,
                 take,
@@ -180,6 +199,7 @@ impl Shards {
                 &find.database,
                 ROLES,
                 Bound::Unbounded,
+                true,
                 deadline,
                 Vec::new(),
                 take,
@@ -188,7 +208,7 @@ impl Shards {
         Ok(Answer::Roles(Roles { ids }))
     }
 
-    /// Takes a barrier and walks a bucket's part in this shard on a reading thread, until `take` says that it has enough.
+    /// Takes a barrier, if told to, and walks a bucket's part in this shard on a reading thread, until `take` says that it has enough.
     #[expect(
         clippy::too_many_arguments,
         reason = "a walk is a place, a start, a bound and a fold"
@@ -199,6 +219,7 @@ impl Shards {
         database: &str,
         bucket: &str,
         from: Bound<String>,
+        barrier: bool,
         deadline: Instant,
         mut found: T,
         mut take: F,
@@ -211,7 +232,9 @@ impl Shards {
         let database = find_database(&state, database)?;
         let (database_id, bucket_id) = (database.id, find_bucket(database, bucket)?.id);
         let replica = self.replica(shard)?;
-        self.barrier(shard, deadline).await?;
+        if barrier {
+            self.barrier(shard, deadline).await?;
+        }
         let walk = move || {
             let view = replica.view();
             let from = from.as_ref().map(String::as_str);
@@ -235,7 +258,7 @@ fn served(key: String, record: documents::Record) -> Record {
         key,
         version: record.version,
         body: record.body,
-        hidden: bytes::Bytes::new(),
+        ..Record::default()
     }
 }
 
@@ -245,6 +268,7 @@ fn internal(key: String, record: documents::Record) -> Record {
         version: record.version,
         body: record.body,
         hidden: record.hidden.unwrap_or_default(),
+        seen: None,
     }
 }
 

@@ -17,6 +17,7 @@ use storage::machine::outcome::{Outcome, Rejection, Written};
 use storage::tables::documents::{self, CachedRecord};
 use storage::tables::idempotency::{self, Fingerprint, Target};
 
+use super::near;
 use super::prepare::{Prepared, fingerprint, located};
 use super::refusal::{is_condition, refusal, rejected};
 use super::{Shards, find_database};
@@ -259,6 +260,7 @@ impl Shards {
                 }
                 Ok(Round::Over(Answer::Written(WrittenAll {
                     written: answers,
+                    index: near::index(replica),
                 })))
             }
             Outcome::Rejected {

@@ -27,6 +27,7 @@ async fn delete_code(
         .service
         .delete(&anonymous(), "Demo", key, condition)
         .await
+        .map(|deleted| deleted.existed)
         .map_err(|error| error.code)
 }
 

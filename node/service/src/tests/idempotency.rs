@@ -108,6 +108,7 @@ async fn a_deleted_missing_document_stays_the_answer() {
             .delete(&ctx, "Demo", "k", Condition::None)
             .await
             .expect("nothing there")
+            .existed
     );
     put(&cluster, &anonymous(), "k", "{}", Condition::Absent)
         .await
@@ -118,6 +119,7 @@ async fn a_deleted_missing_document_stays_the_answer() {
             .delete(&ctx, "Demo", "k", Condition::None)
             .await
             .expect("repeated")
+            .existed
     );
     cluster
         .service

@@ -1,6 +1,7 @@
 //! The rules of the product, driven through the facade over an in-memory cluster.
 
 mod contract;
+mod freshness;
 mod idempotency;
 mod replicas;
 mod rights;

@@ -218,6 +218,7 @@ async fn a_forwarded_request_is_never_forwarded_again() {
         principal: document::acl::Principal::anonymous(),
         idempotency_key: None,
         metadata_version: 0,
+        near: None,
         operation: crate::forward::Operation::MetadataVersion(true),
     };
     let reply = cluster

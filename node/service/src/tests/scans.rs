@@ -16,6 +16,7 @@ async fn keys(cluster: &TestCluster, ctx: &Context, limit: u64) -> (Vec<String>,
             limit,
             continuation,
             start_key: None,
+            ..ScanRange::default()
         };
         let page = cluster
             .service
@@ -105,6 +106,7 @@ async fn a_start_key_stays_in_its_shard() {
         limit: 2,
         continuation: None,
         start_key: Some("{t}2".to_owned()),
+        ..ScanRange::default()
     };
     let page = cluster
         .service
@@ -121,6 +123,7 @@ async fn a_start_key_stays_in_its_shard() {
         limit: 0,
         continuation: page.continuation,
         start_key: None,
+        ..ScanRange::default()
     };
     let rest = cluster
         .service

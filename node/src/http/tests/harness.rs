@@ -17,7 +17,8 @@ use proto::{NodeId, ReplicaId, ShardId};
 use serde_json::Value;
 use service::clock::SystemClock;
 use service::ports::{
-    Description, Forward, ForwardError, Groups, Leader, Members, PortError, ProposeError, ReadError,
+    Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
+    ProposeError, ReadError,
 };
 use service::{InitRequest, Options, Ports, Service};
 use storage::engine::memory::Memory;
@@ -128,6 +129,23 @@ impl Groups for OneNode {
 
     fn commit_index(&self, shard: ShardId) -> u64 {
         self.index(shard)
+    }
+
+    fn confirmed(&self, shard: ShardId) -> Option<Confirmed> {
+        Some(Confirmed {
+            age: Duration::ZERO,
+            index: self.index(shard),
+        })
+    }
+
+    fn reaches(&self, shard: ShardId, index: u64, deadline: Instant) -> BoxFuture<'_, bool> {
+        async move {
+            if self.index(shard) < index {
+                tokio::time::sleep_until(deadline.into()).await;
+            }
+            self.index(shard) >= index
+        }
+        .boxed()
     }
 
     fn shards(&self) -> Vec<ShardId> {

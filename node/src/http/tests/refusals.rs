@@ -26,7 +26,7 @@ PUT /db/Demo/1          |                                 | {              | 471
 PUT /db/Demo/1          | if-match: "7                    | {}             | 400 bad_request
 POST /db/Demo           | if-match: "7"                   | {}             | 400 bad_request
 PUT /db/Demo/1          | idempotency-key: a b            | {}             | 400 bad_request
-GET /db/Demo/1          | larder-consistency: bounded=100 |                | 400 bad_request
+GET /db/Demo/1          | larder-consistency: bounded=x   |                | 400 bad_request
 GET /db/Demo/1          | authorization: Bearer x         |                | 460 bad_credentials
 GET /db/Demo/1          | authorization: BAT 00           |                | 460 bad_credentials
 POST /db/User/login     |                                 | {"username":1} | 471 syntax_error

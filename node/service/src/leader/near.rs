@@ -1,0 +1,92 @@
+//! Reads of the local replica without its leader, if it is far and fresh enough.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use storage::machine::Replica;
+
+use super::{Shards, not_leader};
+use crate::error::Error;
+use crate::forward::{Answer, Failure, Near, Operation, Request, Seen};
+
+/// How long a replica may need to reach a position before somebody else is asked. A follower hears of a commit with the next append or
+/// heartbeat, so most positions are reached within it.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+impl Shards {
+    /// Answers a read from the replica here.
+    ///
+    /// # Errors
+    /// `Busy` if it is too far behind; `NotLeader` without a replica.
+    pub(crate) async fn near(
+        &self,
+        request: &Request,
+        near: Near,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let shard = request.shard;
+        let Some(replica) = self.groups.replica(shard) else {
+            return Err(not_leader(
+                self.groups.leader(shard).map(|leader| leader.node),
+            ));
+        };
+        let until = deadline.min(Instant::now() + CATCH_UP);
+        self.catch_up(request.metadata_version, until).await?;
+        if index(&replica) < near.at_least
+            && !self.groups.reaches(shard, near.at_least, until).await
+        {
+            return Err(behind("the replica here has not reached the position yet"));
+        }
+        let age = self.evidence.age(shard, &replica);
+        let age_us = age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        if near
+            .age_us_max
+            .is_some_and(|max| age_us.is_none_or(|age| age > max))
+        {
+            return Err(behind("the replica here cannot prove that it is so fresh"));
+        }
+        let mut answer = match &request.operation {
+            Operation::Get(get) => self.get_applied(&replica, request, get, deadline).await?,
+            Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
+            Operation::Write(_)
+            | Operation::FindUser(_)
+            | Operation::FindRoles(_)
+            | Operation::SetBuckets(_)
+            | Operation::ChangeSchema(_)
+            | Operation::MetadataVersion(_)
+            | Operation::InitCluster(_)
+            | Operation::AnnounceNode(_)
+            | Operation::Probe(_) => {
+                return Err(Error::bad_request("only reads have a level").into());
+            }
+        };
+        see(&mut answer, &replica, age_us);
+        Ok(answer)
+    }
+}
+
+/// Adds to an answer how far the replica is that it was read from. After the read: what was read lies at or below it.
+pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u64>) {
+    let seen = Some(Seen {
+        index: index(replica),
+        age_us,
+    });
+    match answer {
+        Answer::Record(record) => record.seen = seen,
+        Answer::Page(page) => page.seen = seen,
+        Answer::Written(_)
+        | Answer::Roles(_)
+        | Answer::Version(_)
+        | Answer::Done(_)
+        | Answer::Proofs(_) => {}
+    }
+}
+
+/// How far a replica is.
+pub(super) fn index(replica: &Replica) -> u64 {
+    replica.applied().id.map_or(0, |id| id.index)
+}
+
+fn behind(message: &str) -> Failure {
+    Failure::Busy(Error::unavailable(message))
+}
