@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ReadOptions};
+use rocksdb::{DB, DBCompressionType, DBRawIterator, ReadOptions};
 
 use super::layout::{self, Kind};
-use super::{LogEntry, LogOptions, LogState};
+use super::{LogEntry, LogOptions, LogState, watermark};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
+use crate::memory::Memory;
 use crate::open::open_error;
 
 /// A memtable in use and two being flushed: past that writes wait for the disk.
@@ -17,17 +18,27 @@ const INFO_LOGS: usize = 4;
 const INFO_LOG_BYTES: usize = 4 << 20;
 
 /// Opens the database in `dir`, or makes it.
-pub(super) fn open(dir: &Path, options: &LogOptions) -> Result<DB> {
+///
+/// # Errors
+/// [`Error::Locked`]. [`Error::Corrupt`]: RocksDB does not read its files, or they hold less than was synced.
+pub(super) fn open(dir: &Path, options: &LogOptions, memory: &Memory) -> Result<DB> {
     std::fs::create_dir_all(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // The name of the database must be as durable as what is in it.
         File::open(parent)?.sync_all()?;
     }
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    let db =
+        DB::open(&self::options(options, memory), dir).map_err(|error| open_error(error, dir))?;
+    watermark::check(&db, dir)?;
+    Ok(db)
+}
+
+/// The database as it is opened, for writing or only to look at it.
+pub(super) fn options(options: &LogOptions, memory: &Memory) -> rocksdb::Options {
     let mut database = rocksdb::Options::default();
     database.create_if_missing(true);
-    database.set_block_based_table_factory(&table);
+    database.set_block_based_table_factory(&memory.tables());
+    database.set_write_buffer_manager(memory.memtables());
     database.set_write_buffer_size(options.memtable_bytes);
     database.set_max_write_buffer_number(MEMTABLES_MAX);
     database.set_compression_type(DBCompressionType::Lz4);
@@ -37,7 +48,7 @@ pub(super) fn open(dir: &Path, options: &LogOptions) -> Result<DB> {
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_keep_log_file_num(INFO_LOGS);
     database.set_max_log_file_size(INFO_LOG_BYTES);
-    DB::open(&database, dir).map_err(|error| open_error(error, dir))
+    database
 }
 
 /// A group's state on disk, and the index of its first entry.

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rocksdb::DB;
 
 use super::layout::{self, Kind};
-use super::tail::Tail;
+use super::tail::{Budget, Tail};
 use super::writer::{Request, Write, Writer};
 use super::{Done, Inner, LogEntry, LogState, database};
 use crate::error::{Error, Result};
@@ -30,11 +30,11 @@ struct State {
 }
 
 impl Group {
-    pub(super) fn new(store: StoreId, log: LogState, first: u64, tail_bytes: usize) -> Self {
+    pub(super) fn new(store: StoreId, log: LogState, first: u64, tails: Arc<Budget>) -> Self {
         let state = State {
             log,
             first,
-            tail: Tail::new(tail_bytes),
+            tail: Tail::new(tails),
             appends: 0,
             removals: 0,
         };
@@ -222,6 +222,11 @@ impl GroupLog {
     /// The store that this log lies under.
     pub fn store(&self) -> StoreId {
         self.group.store
+    }
+
+    /// Index of the first entry that is held, or of the next one if none is.
+    pub fn first(&self) -> u64 {
+        self.group.state.lock().first
     }
 
     /// Where the log stands, from memory.
