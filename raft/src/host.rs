@@ -3,6 +3,7 @@
 //! Invariants: a group is opened once per replica id; what is refused with `NotLeader`, `NoGroup`, `Overloaded` or
 //! `Stopping` was never appended. Lacks: placement and who should lead, which are the metadata's and the jobs'.
 
+mod chains;
 mod group;
 mod serve;
 mod snapshots;
@@ -23,6 +24,7 @@ use storage::raft_log::{GroupLog, Logs};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::chains::Quarantine;
 use self::group::Group;
 use crate::error::{Error, ProposeError, ReadError, Result};
 use crate::options::Options;
@@ -30,6 +32,7 @@ use crate::pool::Pool;
 use crate::transport::Transport;
 use crate::type_config::{Command, Member};
 
+pub use self::chains::Divergence;
 pub use self::group::{GroupStatus, Leader, MemberStatus, Role};
 
 /// How long a stopping group may take to finish what it holds.
@@ -66,6 +69,7 @@ pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     send_dir: PathBuf,
     groups: RwLock<HashMap<ShardId, Arc<Group>>>,
+    quarantine: Quarantine,
     /// Bumped when a group opens or closes.
     opened: watch::Sender<u64>,
 }
@@ -84,6 +88,7 @@ impl Host {
             transport: parts.transport,
             send_dir: parts.send_dir,
             groups: RwLock::default(),
+            quarantine: Quarantine::default(),
             opened: watch::Sender::new(0),
         };
         Ok(Self {
@@ -158,7 +163,7 @@ impl Host {
         command: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ProposeError> {
-        let group = self.group(shard).ok_or(ProposeError::NoGroup)?;
+        let group = self.sound(shard).ok_or(ProposeError::NoGroup)?;
         let Ok(_permit) = group.permits().try_acquire() else {
             return Err(ProposeError::Overloaded);
         };
@@ -181,7 +186,7 @@ impl Host {
     /// # Errors
     /// Any: nothing was proven.
     pub async fn read_barrier(&self, shard: ShardId, deadline: Instant) -> Result<(), ReadError> {
-        let group = self.group(shard).ok_or(ReadError::NoGroup)?;
+        let group = self.sound(shard).ok_or(ReadError::NoGroup)?;
         let left = deadline.saturating_duration_since(Instant::now());
         // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);
@@ -200,15 +205,16 @@ impl Host {
         }
     }
 
-    /// The applied state of this node's replica of a shard.
+    /// The applied state of this node's replica of a shard; none of one that is quarantined.
     pub fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
-        self.group(shard).map(|group| Arc::clone(group.machine()))
+        self.sound(shard).map(|group| Arc::clone(group.machine()))
     }
 
     /// Whether this node leads the shard, as far as it knows.
     pub fn is_leader(&self, shard: ShardId) -> bool {
         self.leader(shard)
             .is_some_and(|leader| leader.node == self.inner.node)
+            && self.sound(shard).is_some()
     }
 
     /// Who leads the shard, as far as this node knows; `None` without a replica here, or during an election.

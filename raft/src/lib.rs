@@ -15,7 +15,7 @@ pub mod transport;
 mod type_config;
 
 pub use error::{Error, ProposeError, ReadError, Result};
-pub use host::{GroupStatus, Host, HostParts, Leader, MemberStatus, Role};
+pub use host::{Divergence, GroupStatus, Host, HostParts, Leader, MemberStatus, Role};
 pub use options::Options;
 pub use pool::Pool;
 

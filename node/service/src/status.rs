@@ -40,7 +40,7 @@ pub struct ClusterStatus {
 pub enum Health {
     /// Everything is there.
     Healthy,
-    /// It serves, but a node is missing.
+    /// It serves, but a node is missing or a replica is quarantined.
     Degraded,
     /// Some shard has no quorum or no leader.
     NoQuorum,
@@ -89,6 +89,8 @@ pub struct ReplicaStatus {
     pub role: Role,
     /// Whether its node is alive.
     pub alive: bool,
+    /// Whether it was found damaged: it serves nothing and does not lead.
+    pub quarantined: bool,
 }
 
 /// What a replica does in its group.
@@ -181,6 +183,7 @@ impl Core {
     fn shard_status(&self, state: &ClusterState, shard: ShardId) -> ShardStatus {
         let leader = self.router.leader(shard);
         let voters = state.voters(shard);
+        let quarantined = self.groups.quarantined(shard);
         let replicas = state
             .assignments(shard)
             .iter()
@@ -193,6 +196,7 @@ impl Core {
                     () => Role::Learner,
                 },
                 alive: self.is_alive(assignment.node),
+                quarantined: quarantined.contains(&assignment.node),
             });
         ShardStatus {
             shard: shard.0,
@@ -221,7 +225,9 @@ impl Core {
         if !state.placement.keys().all(serves) {
             return Health::NoQuorum;
         }
-        if state.nodes.keys().all(|node| self.is_alive(*node)) {
+        let sound = |shard: &ShardId| self.groups.quarantined(*shard).is_empty();
+        if state.nodes.keys().all(|node| self.is_alive(*node)) && state.placement.keys().all(sound)
+        {
             Health::Healthy
         } else {
             Health::Degraded

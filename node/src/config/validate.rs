@@ -10,8 +10,8 @@ const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
 const KEY_BYTES_CEILING: usize = 4096;
 /// JSON is walked recursively; deeper nesting would need more than a worker's stack.
 const DEPTH_CEILING: usize = 120;
-/// Smaller memtables would be flushed all the time.
-const MEMTABLE_BYTES_FLOOR: usize = 1024 * 1024;
+/// A TiB: more is a slip.
+const MEMORY_MIB_CEILING: usize = 1024 * 1024;
 
 /// A rule that a configuration breaks, with the values that break it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -208,17 +208,12 @@ impl Limits {
 impl Storage {
     fn validate(&self) -> Result<(), Rule> {
         within(
-            "storage.memtable_bytes",
-            self.memtable_bytes,
-            MEMTABLE_BYTES_FLOOR,
-            usize::MAX,
+            "storage.memory_mib",
+            self.memory_mib,
+            storage::memory::BUDGET_BYTES_MIN >> 20,
+            MEMORY_MIB_CEILING,
         )?;
-        within(
-            "storage.log_memtable_bytes",
-            self.log_memtable_bytes,
-            MEMTABLE_BYTES_FLOOR,
-            usize::MAX,
-        )
+        within("storage.reserve_mib", self.reserve_mib, 1, usize::MAX)
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Stop: refuse new connections and let requests end → hand leaders away → stop the groups → flush → close the log.
 
+mod disk;
+mod integrity;
 mod join;
 mod ports;
 mod replicas;
@@ -28,8 +30,6 @@ use service::clock::SystemClock;
 use service::ports::Members as _;
 use service::{Ports, Service};
 use storage::Storage;
-use storage::engine::rocks::DataOptions;
-use storage::raft_log::LogOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -38,6 +38,8 @@ use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat};
 use crate::{http, telemetry};
 
+use self::disk::Disk;
+use self::integrity::Integrity;
 use self::join::Joining;
 use self::replicas::Replicas;
 
@@ -117,6 +119,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     let jobs = tokio::spawn(node.service.jobs().run(stop.clone()));
     let replicas = tokio::spawn(Arc::clone(&node.replicas).run(stop.clone()));
+    let disk = tokio::spawn(Arc::clone(&node.disk).watch(node.storage.clone(), stop.clone()));
+    let integrity = tokio::spawn(
+        Arc::clone(&node.integrity).run(config.storage.scrub_bytes_per_s(), stop.clone()),
+    );
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -128,7 +134,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     stop::hand_over(&node.host, &node.peers).await;
     stop.cancel();
-    let _ = tokio::join!(servers, jobs, replicas, upkeep, gauges);
+    let _ = tokio::join!(servers, jobs, replicas, disk, integrity, upkeep, gauges);
     node.host.shutdown().await;
     node.stop_peers.cancel();
     let _ = peer_server.await;
@@ -145,6 +151,8 @@ struct Node {
     service: Service,
     replicas: Arc<Replicas>,
     joining: Arc<Joining>,
+    disk: Arc<Disk>,
+    integrity: Arc<Integrity>,
     /// Ends the outgoing connections; after the groups, which still talk while they stop.
     stop_peers: CancellationToken,
 }
@@ -178,7 +186,10 @@ impl Node {
             machine,
             own_node(config, id.0),
         ));
+        let started = Instant::now();
         replicas.open_stored().await?;
+        let integrity = Integrity::load(host.clone(), config.node.data_dir.join("quarantine"))?;
+        replicas.report_start(started.elapsed());
         let joining = Arc::new(Joining::new(
             own_node(config, id.0),
             storage.clone(),
@@ -196,8 +207,9 @@ impl Node {
                 ..service::Limits::default()
             },
         };
+        let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
-            groups: Arc::new(ports::RaftGroups(host.clone())),
+            groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers),
             metadata,
@@ -212,6 +224,8 @@ impl Node {
             service,
             replicas,
             joining,
+            disk,
+            integrity,
             stop_peers,
         })
     }
@@ -245,18 +259,7 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     for left in ["sending", "receiving"] {
         let _ = std::fs::remove_dir_all(dir.join(left));
     }
-    let options = storage::Options {
-        log: LogOptions {
-            tail_bytes: config.storage.log_tail_bytes,
-            memtable_bytes: config.storage.log_memtable_bytes,
-            ..LogOptions::default()
-        },
-        data: DataOptions {
-            memtable_bytes: config.storage.memtable_bytes,
-            block_cache_bytes: config.storage.block_cache_bytes,
-            ..DataOptions::default()
-        },
-    };
+    let options = storage::Options::within(config.storage.memory_bytes());
     let storage = storage::open(dir, &options)
         .with_context(|| format!("data directory {}", dir.display()))?;
     storage.logs.on_failure(|error| {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use rocksdb::{DB, DBCompressionType, DBRawIterator, ReadOptions};
+use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ReadOptions};
 
 use super::layout::{self, Kind};
 use super::{LogEntry, LogOptions, LogState, watermark};
@@ -15,6 +15,8 @@ use crate::open::open_error;
 /// A memtable in use and two being flushed: past that writes wait for the disk.
 const MEMTABLES_MAX: i32 = 3;
 const INFO_LOGS: usize = 4;
+/// RocksDB's name for the column family that there always is.
+pub(super) const COLUMN: &str = "default";
 const INFO_LOG_BYTES: usize = 4 << 20;
 
 /// Opens the database in `dir`, or makes it.
@@ -27,10 +29,16 @@ pub(super) fn open(dir: &Path, options: &LogOptions, memory: &Memory) -> Result<
         // The name of the database must be as durable as what is in it.
         File::open(parent)?.sync_all()?;
     }
-    let db =
-        DB::open(&self::options(options, memory), dir).map_err(|error| open_error(error, dir))?;
+    let options = self::options(options, memory);
+    let db = DB::open_cf_descriptors(&options, dir, [column(&options)])
+        .map_err(|error| open_error(error, dir))?;
     watermark::check(&db, dir)?;
     Ok(db)
+}
+
+/// The only column family, under its name: one that is not named cannot be asked about.
+pub(super) fn column(options: &rocksdb::Options) -> ColumnFamilyDescriptor {
+    ColumnFamilyDescriptor::new(COLUMN, options.clone())
 }
 
 /// The database as it is opened, for writing or only to look at it.

@@ -6,6 +6,7 @@ use std::path::Path;
 use proto::{ReplicaId, ShardId};
 use rocksdb::DB;
 
+use super::database::COLUMN;
 use super::directory::ReplicaRow;
 use super::layout::{self, Kind};
 use super::{LogOptions, directory, watermark};
@@ -67,7 +68,12 @@ pub(crate) fn check(dir: &Path, budget: usize, report: &mut Report) -> Result<Fo
     let memory = Memory::new(budget / 2, budget / 2);
     let options = super::database::options(&LogOptions::default(), &memory);
     let mut found = Found::default();
-    let db = match DB::open_for_read_only(&options, dir, false) {
+    let db = match DB::open_cf_descriptors_read_only(
+        &options,
+        dir,
+        [super::database::column(&options)],
+        false,
+    ) {
         Ok(db) => db,
         Err(error) => {
             report.findings.push(finding(dir, &error.into()));
@@ -94,10 +100,10 @@ pub(crate) fn check(dir: &Path, budget: usize, report: &mut Report) -> Result<Fo
             dir.display()
         ))),
         Err(error @ Error::Format { .. }) => return Err(error),
-        Err(error) => report.findings.push(describe(&db, "log", "default", &error)),
+        Err(error) => report.findings.push(describe(&db, "log", COLUMN, &error)),
     }
     let mut findings = Vec::new();
-    walk(&db, "log", "default", &mut findings, |key, value| {
+    walk(&db, "log", COLUMN, &mut findings, |key, value| {
         report.bytes += (key.len() + value.len()) as u64;
         row(key, value, &mut found.logs, &mut report.entries)
     });

@@ -249,7 +249,7 @@ impl Writer {
             entries: self.entries.load(Ordering::Relaxed),
             queue_length: self.queue.lock().requests.len() as u64,
             tail_bytes: self.tails.held() as u64,
-            database: health::stats(&self.db, &["default"]),
+            database: health::stats(&self.db, &[database::COLUMN]),
         }
     }
 

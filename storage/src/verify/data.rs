@@ -40,10 +40,11 @@ pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Repor
     }
     for row in &found.replicas {
         let key = applied::full_key(row.data);
-        let state = db
-            .get(&key)
-            .map_err(Error::from)
-            .and_then(|value| value.map(|value| applied::decode(&value.into())).transpose());
+        let state = db.get(&key).map_err(Error::from).and_then(|value| {
+            value
+                .map(|value| applied::decode(&value.into()))
+                .transpose()
+        });
         let state = state.unwrap_or_else(|error| {
             let finding = describe(&db, "data", name(Column::State), &error);
             if !findings.contains(&finding) {
@@ -92,7 +93,7 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
     }
     match decoded {
         Key::Applied(_) => applied::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
-        Key::Document(_) => documents::check(&Bytes::copy_from_slice(value)),
+        Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::Bucket(_)
         | Key::Idempotency(_)
         | Key::IdempotencyAge(_)
