@@ -98,6 +98,7 @@ pub fn verify(dir: &Path) -> Result<Report> {
             is_blank.then(|| "has applied entries but no chain hash".to_owned())
         });
         report.findings.extend(gap.map(|what| Finding {
+            file: Some(dir.join("data")),
             what: format!(
                 "replica {} of shard {} {what}",
                 replica.replica, replica.shard

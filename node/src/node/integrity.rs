@@ -144,7 +144,6 @@ impl Integrity {
             return;
         }
         loop {
-            sleep(SCRUB_PAUSE).await;
             let started = Instant::now();
             for shard in self.host.shards() {
                 for column in Column::ALL {
@@ -153,6 +152,7 @@ impl Integrity {
             }
             metrics::counter!("larder_scrub_passes_total").increment(1);
             metrics::gauge!("larder_scrub_pass_seconds").set(started.elapsed().as_secs_f64());
+            sleep(SCRUB_PAUSE).await;
         }
     }
 
