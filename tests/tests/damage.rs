@@ -34,7 +34,22 @@ async fn rot_is_named_and_never_served() {
     };
     let mut cluster = Cluster::start(options).await;
     let nodes: Vec<Api> = cluster.all().map(|node| cluster.api(node)).collect();
-    let body = |n: usize| json!({ "n": n, "text": format!("{n:x}-").repeat(200) });
+    // Hard to compress, so that documents and not the schema fill the largest table.
+    let noise = |n: usize| -> String {
+        let steps = std::iter::successors(Some(n as u64 + 1), |state| {
+            Some(
+                state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1),
+            )
+        });
+        steps
+            .skip(4)
+            .take(60)
+            .map(|state| format!("{state:016x}"))
+            .collect()
+    };
+    let body = |n: usize| json!({ "n": n, "text": noise(n) });
     for n in 0..DOCUMENTS {
         let path = format!("/db/Demo/d{n}");
         nodes[0].put(&path).json(&body(n)).send().await.expect(200);
