@@ -7,9 +7,12 @@ use std::hash::Hash;
 use std::io;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::RwLock;
+use storage::engine::Stall;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -58,6 +61,35 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
         "Time to answer over gRPC"
     );
     Ok(handle)
+}
+
+/// Publishes the state of both databases: `larder_data_*` and `larder_log_*`, alike where both have it.
+pub fn databases(storage: &storage::Storage) {
+    let (data, log) = (storage.engine.stats(), storage.logs.stats());
+    gauge!("larder_block_cache_bytes").set(data.block_cache_bytes as f64);
+    gauge!("larder_log_tail_bytes").set(log.tail_bytes as f64);
+    if log.syncs > 0 {
+        gauge!("larder_log_entries_per_sync").set(log.entries as f64 / log.syncs as f64);
+    }
+    for (database, stats) in [("data", data), ("log", log.database)] {
+        let (stalled, stopped, rate) = match stats.stall {
+            Stall::None => (0, 0, 0),
+            Stall::Delayed(rate) => (1, 0, rate),
+            Stall::Stopped => (1, 1, 0),
+        };
+        let set =
+            |name: &str, value: u64| gauge!(format!("larder_{database}_{name}")).set(value as f64);
+        set("memtable_bytes", stats.memtable_bytes);
+        set("sst_bytes", stats.sst_bytes);
+        set("level0_files", stats.level0_files);
+        set("pending_compaction_bytes", stats.pending_compaction_bytes);
+        set("running_flushes", stats.running_flushes);
+        set("running_compactions", stats.running_compactions);
+        set("background_errors", stats.background_errors);
+        set("write_stalled", stalled);
+        set("write_stopped", stopped);
+        set("write_delayed_bytes_per_second", rate);
+    }
 }
 
 /// Keeps the recorder's memory bounded until `stop`.

@@ -3,6 +3,7 @@
 //! Invariants: a group is opened once per replica id; what is refused with `NotLeader`, `NoGroup`, `Overloaded` or
 //! `Stopping` was never appended. Lacks: placement and who should lead, which are the metadata's and the jobs'.
 
+mod chains;
 mod evidence;
 mod group;
 mod purge;
@@ -26,6 +27,7 @@ use storage::raft_log::{GroupLog, Logs};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use self::chains::Quarantine;
 use self::group::Group;
 use crate::applier::Applier;
 use crate::error::{Error, ProposeError, ReadError, Result};
@@ -34,6 +36,7 @@ use crate::pool::Pool;
 use crate::transport::Transport;
 use crate::type_config::{Command, Member};
 
+pub use self::chains::Divergence;
 pub use self::evidence::Confirmed;
 pub use self::group::{GroupStatus, Leader, MemberStatus, Role};
 
@@ -78,6 +81,7 @@ pub(crate) struct Inner {
     electable: AtomicBool,
     /// Bytes of proposals that may still be taken, of all groups.
     bytes: Semaphore,
+    quarantine: Quarantine,
     /// Bumped when a group opens or closes.
     opened: watch::Sender<u64>,
 }
@@ -99,6 +103,7 @@ impl Host {
             transport: parts.transport,
             send_dir: parts.send_dir,
             groups: RwLock::default(),
+            quarantine: Quarantine::default(),
             opened: watch::Sender::new(0),
         };
         Ok(Self {
@@ -178,7 +183,7 @@ impl Host {
         command: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ProposeError> {
-        let group = self.group(shard).ok_or(ProposeError::NoGroup)?;
+        let group = self.sound(shard).ok_or(ProposeError::NoGroup)?;
         let Ok(_permit) = group.permits().try_acquire() else {
             return Err(ProposeError::Overloaded);
         };
@@ -208,7 +213,7 @@ impl Host {
     /// # Errors
     /// Any: nothing was proven.
     pub async fn read_barrier(&self, shard: ShardId, deadline: Instant) -> Result<(), ReadError> {
-        let group = self.group(shard).ok_or(ReadError::NoGroup)?;
+        let group = self.sound(shard).ok_or(ReadError::NoGroup)?;
         let left = deadline.saturating_duration_since(Instant::now());
         // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);
@@ -227,15 +232,16 @@ impl Host {
         }
     }
 
-    /// The applied state of this node's replica of a shard.
+    /// The applied state of this node's replica of a shard; none of one that is quarantined.
     pub fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
-        self.group(shard).map(|group| Arc::clone(group.machine()))
+        self.sound(shard).map(|group| Arc::clone(group.machine()))
     }
 
     /// Whether this node leads the shard, as far as it knows.
     pub fn is_leader(&self, shard: ShardId) -> bool {
         self.leader(shard)
             .is_some_and(|leader| leader.node == self.inner.node)
+            && self.sound(shard).is_some()
     }
 
     /// Who leads the shard, as far as this node knows; `None` without a replica here, or during an election.

@@ -12,7 +12,9 @@
 //! | [`keys`] | the catalogue of keys in the data database |
 //! | [`tables`] | typed reads and writes over those keys |
 //! | [`machine`] | entry → one batch and a reply |
+//! | [`memory`] | one budget, shared out |
 //! | [`snapshot`] | one replica as files: written, verified, installed |
+//! | [`mod@verify`] | an offline check of all of it |
 //! | [`format`](mod@format) | the version of all of this |
 //!
 //! Deliberately absent: openraft's types (crate `raft`), anything asynchronous, wall clocks. Calls block; whoever calls from an async
@@ -27,10 +29,12 @@ pub mod format;
 pub mod ids;
 pub mod keys;
 pub mod machine;
+pub mod memory;
 mod open;
 pub mod raft_log;
 pub mod snapshot;
 pub mod tables;
+pub mod verify;
 
 pub use error::{Error, Result};
 pub use ids::{LogId, StoreId, Vote};

@@ -11,7 +11,10 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::engine::rocks::{DataOptions, Rocks};
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
+use crate::ids::LogId;
+use crate::memory::{self, Memory};
 use crate::raft_log::{LogOptions, Logs};
+use crate::tables::applied;
 
 /// Settings of a data directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,28 @@ pub struct Options {
     pub log: LogOptions,
     /// The data database.
     pub data: DataOptions,
+}
+
+impl Options {
+    /// Everything shared out of one budget of memory, as [`memory`] says.
+    pub fn within(budget: usize) -> Self {
+        Self {
+            log: LogOptions {
+                tail_bytes: memory::tail_bytes(budget),
+                // A log that is full to a quarter of the common budget is flushed, so that a start has little to read back.
+                memtable_bytes: memory::memtable_bytes(budget) / 4,
+            },
+            data: DataOptions {
+                memtable_bytes: memory::memtable_bytes(budget),
+                block_cache_bytes: memory::cache_bytes(budget),
+                ..DataOptions::default()
+            },
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::new(self.data.block_cache_bytes, self.data.memtable_bytes)
+    }
 }
 
 /// An open data directory.
@@ -36,12 +61,15 @@ pub struct Storage {
 /// A snapshot that was being received is forgotten: its sender starts again.
 ///
 /// # Errors
-/// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: a database does not open, or `data/` is not of this
-/// `log/`.
+/// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: a database does not open, holds less than was synced,
+/// or `data/` is not of this `log/`.
 pub fn open(dir: &Path, options: &Options) -> Result<Storage> {
-    let logs = Logs::open(&dir.join("log"), &options.log)?;
-    let engine: Arc<dyn Engine> = Arc::new(Rocks::open(&dir.join("data"), &options.data)?);
+    let memory = options.memory();
+    let logs = Logs::open_in(&dir.join("log"), &options.log, &memory)?;
+    let data = Rocks::open_in(&dir.join("data"), &options.data, &memory)?;
+    let engine: Arc<dyn Engine> = Arc::new(data);
     check_pair(&logs, engine.as_ref(), dir)?;
+    check_covered(&logs, engine.as_ref(), dir)?;
     for row in logs.directory().replicas() {
         if row.receiving.is_some() {
             logs.directory().abort_receive(row.shard)?;
@@ -72,6 +100,33 @@ fn check_pair(logs: &Logs, engine: &dyn Engine, dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses applied data that ends before its log begins: the entries between are gone. A data database that lost its newest tables (a
+/// MANIFEST cut short, an older copy put back) opens without complaint, and would answer with old documents.
+fn check_covered(logs: &Logs, engine: &dyn Engine, dir: &Path) -> Result<()> {
+    for row in logs.directory().replicas() {
+        let log = logs.group(row.log)?;
+        let applied = applied::get_persisted(engine, row.data)?.id;
+        if let Some(gap) = gap(applied, log.state().purged, log.first()) {
+            return Err(Error::corrupt(format!(
+                "{}/data: replica {} of shard {} {gap}; this node must not serve it: remove the node from the cluster and start \
+                 it anew with an empty data directory",
+                dir.display(),
+                row.replica,
+                row.shard
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is missing between the applied state and the log, if anything is.
+pub(crate) fn gap(applied: Option<LogId>, purged: Option<LogId>, first: u64) -> Option<String> {
+    let next = applied.map_or(0, |id| id.index.saturating_add(1));
+    let missing = purged.map(|id| id.index) > applied.map(|id| id.index) || first > next;
+    let end = applied.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+    missing.then(|| format!("holds {end}, but its log begins at {first}: entries are missing"))
 }
 
 /// Removes the data of all stores that the directory lists as dropping, durably, and then their rows. Returns how many.

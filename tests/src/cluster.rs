@@ -37,6 +37,8 @@ pub struct Options {
     pub replicas: u32,
     /// Variables for every node.
     pub env: Vec<(String, String)>,
+    /// Data directories, one for each node, for nodes that are started one by one; empty: below the temporary folder.
+    pub data: Vec<PathBuf>,
     /// `None`: `larder dev`. Otherwise nodes are started one by one and made a cluster with this password of root.
     pub root_password: Option<String>,
 }
@@ -49,6 +51,7 @@ impl Default for Options {
             shards: 4,
             replicas: 3,
             env: Vec::new(),
+            data: Vec::new(),
             root_password: None,
         }
     }
@@ -192,7 +195,8 @@ impl Cluster {
         for node in 0..options.nodes {
             let name = format!("n{}", node + 1);
             let config = cluster.dir.path().join(format!("{name}.toml"));
-            let data = cluster.dir.path().join("data").join(&name);
+            let own = options.data.get(usize::from(node)).cloned();
+            let data = own.unwrap_or_else(|| cluster.dir.path().join("data").join(&name));
             let text = format!(
                 "[node]\nname = \"{name}\"\ndata_dir = {data:?}\n\n\
                  [listen]\nclient = {:?}\npeer = {:?}\nadmin = {:?}\n\n\
@@ -438,6 +442,14 @@ impl Cluster {
     /// SIGCONT.
     pub fn resume(&mut self, node: usize) {
         self.signal(node, Signal::SIGCONT);
+    }
+
+    /// Waits until a node has ended by itself; gives its exit status (`None` for a child of `larder dev`).
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn ended(&mut self, node: usize) -> Option<i32> {
+        self.end(node, READY).await
     }
 
     /// Waits without holding up the load that runs beside the test.

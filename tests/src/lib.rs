@@ -5,11 +5,12 @@
 //! ([`wait::eventually`]); processes are ended and reaped whatever happens ([`cluster::Cluster`] and
 //! [`process::Running`] do it when dropped); the end of their logs is printed when a test fails.
 //!
-//! Lacks: partitions, clocks and disks as faults. Those are `jepsen`'s.
+//! Lacks: partitions and clocks as faults. Those are `jepsen`'s.
 
 pub mod binary;
 pub mod checks;
 pub mod cluster;
+pub mod disk;
 pub mod grpc;
 pub mod http;
 pub mod load;

@@ -389,6 +389,11 @@ impl Service {
         self.core.evidence.declines()
     }
 
+    /// Why this node takes no writes for the shards that it leads, if it does not: its disk is nearly full. It is ready all the same.
+    pub fn refuses_writes(&self) -> Option<String> {
+        self.core.groups.no_room()
+    }
+
     /// What this node knows of the cluster.
     pub fn cluster_status(&self) -> ClusterStatus {
         self.core.cluster_status()

@@ -154,6 +154,16 @@ pub trait Groups: Send + Sync + 'static {
         members: &'a BTreeMap<ReplicaId, NodeId>,
     ) -> BoxFuture<'a, Result<(), PortError>>;
 
+    /// Why this node takes no writes now, for lack of room on its disk. Cheap: called for every write.
+    fn no_room(&self) -> Option<String> {
+        None
+    }
+
+    /// The nodes whose replica of the shard is known to be damaged and serves nothing.
+    fn quarantined(&self, _shard: ShardId) -> Vec<NodeId> {
+        Vec::new()
+    }
+
     /// Whether the replica `to`, as this leader sees it, has (nearly) the whole log and may take over without a pause.
     fn caught_up(&self, shard: ShardId, to: ReplicaId) -> bool;
 

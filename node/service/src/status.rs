@@ -40,7 +40,7 @@ pub struct ClusterStatus {
 pub enum Health {
     /// Everything is there.
     Healthy,
-    /// It serves, but a node is missing.
+    /// It serves, but a node is missing or a replica is quarantined.
     Degraded,
     /// Some shard has no quorum or no leader.
     NoQuorum,
@@ -108,6 +108,8 @@ pub struct ReplicaStatus {
     pub role: Role,
     /// Whether its node is alive.
     pub alive: bool,
+    /// Whether it was found damaged: it serves nothing and does not lead.
+    pub quarantined: bool,
 }
 
 /// What a replica does in its group.
@@ -150,8 +152,11 @@ impl Core {
             return Err("the metadata of this node is not confirmed".to_owned());
         }
         for (shard, _) in state.replicas_on(self.options.node) {
-            // A replica that has just been assigned comes up while the node serves.
-            if state.replacement(shard).is_some() {
+            // A replica that has just been assigned comes up while the node serves; for a damaged one others answer, through this
+            // node too.
+            if state.replacement(shard).is_some()
+                || self.groups.quarantined(shard).contains(&self.options.node)
+            {
                 continue;
             }
             if self.groups.replica(shard).is_none() {
@@ -235,6 +240,7 @@ impl Core {
                     .as_ref()
                     .map(|members| replacement.progress(members).as_str()),
             });
+        let quarantined = self.groups.quarantined(shard);
         let replicas = state
             .assignments(shard)
             .iter()
@@ -248,6 +254,7 @@ impl Core {
                     () => Role::Learner,
                 },
                 alive: self.is_alive(assignment.node),
+                quarantined: quarantined.contains(&assignment.node),
             });
         ShardStatus {
             shard: shard.0,
@@ -277,7 +284,9 @@ impl Core {
         if !state.placement.keys().all(serves) {
             return Health::NoQuorum;
         }
-        if state.nodes.keys().all(|node| self.is_alive(*node)) {
+        let sound = |shard: &ShardId| self.groups.quarantined(*shard).is_empty();
+        if state.nodes.keys().all(|node| self.is_alive(*node)) && state.placement.keys().all(sound)
+        {
             Health::Healthy
         } else {
             Health::Degraded

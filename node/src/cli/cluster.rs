@@ -448,6 +448,9 @@ fn describe_replica(replica: &Value, name_of: impl Fn(&str) -> String) -> String
     let role = text_member(replica, "role").unwrap_or_default();
     match replica.get("alive").and_then(Value::as_bool) {
         Some(false) => format!("{name} (DEAD)"),
+        _ if replica.get("quarantined").and_then(Value::as_bool) == Some(true) => {
+            format!("{name} (quarantined)")
+        }
         _ if role == "learner" => format!("{name} (learner)"),
         _ => name,
     }

@@ -18,8 +18,12 @@ pub enum Status {
     Degraded = 4,
     /// `cluster status`: some shard has no quorum.
     NoQuorum = 5,
-    /// `start`: the disk of the Raft logs failed.
+    /// `data verify`: something is damaged.
+    Damaged = 6,
+    /// `start`: the disk of the Raft logs failed or is full.
     LogFailed = 70,
+    /// `start`: the disk of the data failed or is full.
+    DataFailed = 71,
     /// `start`: the configuration cannot be used.
     Config = 78,
 }

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod client;
 pub mod cluster;
+pub mod data;
 pub mod dev;
 pub mod doc;
 pub mod exit;
@@ -27,7 +28,7 @@ use crate::config::Config;
 #[command(name = "larder", version, about, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
-    70 log disk failed, 78 configuration.\n\nTo begin:\n  larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'"
+    6 damaged data, 70 log disk failed, 71 data disk failed, 78 configuration.\n\nTo begin:\n  larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -43,6 +44,7 @@ enum Command {
     Doc(doc::Doc),
     Import(import::Import),
     Export(export::Export),
+    Data(data::Data),
     Bench(Box<bench::Bench>),
     /// Prints a completion script
     #[command(
@@ -101,6 +103,7 @@ where
                 .block_on(node(config))
         }
         Command::Bench(bench) => bench::run(&bench),
+        Command::Data(data) => data::run(&data),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "larder", &mut std::io::stdout());
             Ok(())
@@ -205,6 +208,7 @@ mod tests {
             "larder bench --clients 1,64,256 --workload a",
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",
+            "larder data verify /var/lib/larder -o json",
             "larder completions bash",
         ] {
             if let Err(error) = parse(line) {

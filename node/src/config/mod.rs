@@ -32,7 +32,7 @@ pub struct Config {
     pub security: Security,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
-    /// `[storage]`: memory budgets of the two databases.
+    /// `[storage]`: memory and disk of the two databases.
     pub storage: Storage,
     /// `[raft]`: timings, the same on every node.
     pub raft: Raft,
@@ -124,14 +124,12 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// Memtables of the data database, all together, in bytes.
-    pub memtable_bytes: usize,
-    /// Block cache of the data database, in bytes.
-    pub block_cache_bytes: usize,
-    /// Memtables of the log database, in bytes.
-    pub log_memtable_bytes: usize,
-    /// Newest entries of all groups' logs kept in memory, in bytes.
-    pub log_tail_bytes: usize,
+    /// Memory of both databases and of the log tails together, in MiB; shared out as `storage::memory` says.
+    pub memory_mib: usize,
+    /// Free space of the data directory's disk below which writes are refused, in MiB.
+    pub reserve_mib: usize,
+    /// How fast stored data is read again to find rot, in MiB a second; 0: never.
+    pub scrub_mib_per_s: usize,
     /// A log write under way for longer is a stalled disk: the node gives its leaders away. In milliseconds.
     pub log_stall_ms: u64,
 }
@@ -224,10 +222,9 @@ impl Default for Limits {
 impl Default for Storage {
     fn default() -> Self {
         Self {
-            memtable_bytes: 64 * MIB,
-            block_cache_bytes: 32 * MIB,
-            log_memtable_bytes: 16 * MIB,
-            log_tail_bytes: 4 * MIB,
+            memory_mib: 192,
+            reserve_mib: 256,
+            scrub_mib_per_s: 4,
             log_stall_ms: 500,
         }
     }
@@ -260,6 +257,23 @@ impl Limits {
     /// How long a request may take.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl Storage {
+    /// The memory budget in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_mib.saturating_mul(MIB)
+    }
+
+    /// The reserve in bytes.
+    pub fn reserve_bytes(&self) -> u64 {
+        (self.reserve_mib as u64).saturating_mul(MIB as u64)
+    }
+
+    /// The scrub's rate in bytes a second.
+    pub fn scrub_bytes_per_s(&self) -> usize {
+        self.scrub_mib_per_s.saturating_mul(MIB)
     }
 }
 

@@ -20,8 +20,8 @@ const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
 const METADATA_AGE_FLOOR_MS: usize = 1_000;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
-/// Smaller memtables would be flushed all the time.
-const MEMTABLE_BYTES_FLOOR: usize = 1024 * 1024;
+/// A TiB: more is a slip.
+const MEMORY_MIB_CEILING: usize = 1024 * 1024;
 
 /// A rule that a configuration breaks, with the values that break it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -244,17 +244,12 @@ impl Limits {
 impl Storage {
     fn validate(&self) -> Result<(), Rule> {
         within(
-            "storage.memtable_bytes",
-            self.memtable_bytes,
-            MEMTABLE_BYTES_FLOOR,
-            usize::MAX,
+            "storage.memory_mib",
+            self.memory_mib,
+            storage::memory::BUDGET_BYTES_MIN >> 20,
+            MEMORY_MIB_CEILING,
         )?;
-        within(
-            "storage.log_memtable_bytes",
-            self.log_memtable_bytes,
-            MEMTABLE_BYTES_FLOOR,
-            usize::MAX,
-        )?;
+        within("storage.reserve_mib", self.reserve_mib, 1, usize::MAX)?;
         within(
             "storage.log_stall_ms",
             usize::try_from(self.log_stall_ms).unwrap_or(usize::MAX),

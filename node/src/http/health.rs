@@ -25,11 +25,16 @@ pub(crate) fn live() -> Response {
     respond::value(&json!({ "status": "ok" }))
 }
 
-/// Whether the node can serve.
+/// Whether the node can serve. A full disk does not make it unready: reads and deletes go on, and the answer says so.
 ///
 /// # Errors
 /// `unavailable` with the reason.
 pub(crate) fn ready(service: &Service) -> Result<Response, Error> {
     service.ready().map_err(Error::unavailable)?;
-    Ok(live())
+    let Some(why) = service.refuses_writes() else {
+        return Ok(live());
+    };
+    Ok(respond::value(
+        &json!({ "status": "ok", "writes": "refused", "reason": why }),
+    ))
 }

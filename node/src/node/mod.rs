@@ -7,6 +7,8 @@
 //! Stop: not ready → hand leaders away, while clients are told to go elsewhere → refuse new connections and let requests end → stop the
 //! groups → flush → close the log. A second signal ends the process at once.
 
+mod disk;
+mod integrity;
 mod join;
 mod ports;
 mod replicas;
@@ -30,8 +32,6 @@ use service::clock::SystemClock;
 use service::ports::Members as _;
 use service::{Ports, Service};
 use storage::Storage;
-use storage::engine::rocks::DataOptions;
-use storage::raft_log::LogOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -40,6 +40,8 @@ use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat};
 use crate::{http, telemetry};
 
+use self::disk::Disk;
+use self::integrity::Integrity;
 use self::join::Joining;
 use self::replicas::Replicas;
 
@@ -118,6 +120,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let jobs = tokio::spawn(node.service.jobs().run(stop.clone()));
     let replicas = tokio::spawn(Arc::clone(&node.replicas).run(node.service.clone(), stop.clone()));
     let purging = tokio::spawn(node.host.clone().purge_by_size(stop.clone()));
+    let disk = tokio::spawn(Arc::clone(&node.disk).watch(node.storage.clone(), stop.clone()));
+    let integrity = tokio::spawn(
+        Arc::clone(&node.integrity).run(config.storage.scrub_bytes_per_s(), stop.clone()),
+    );
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -143,7 +149,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     stop::withdraw(&node.host, &node.peers, &node.service).await;
     stop.cancel();
-    let _ = tokio::join!(servers, jobs, replicas, purging, upkeep, gauges, watchdog);
+    let _ = tokio::join!(
+        servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog
+    );
     // What came back meanwhile.
     stop::hand_over(&node.host, &node.peers, &node.service, false).await;
     node.host.shutdown().await;
@@ -162,6 +170,8 @@ struct Node {
     service: Service,
     replicas: Arc<Replicas>,
     joining: Arc<Joining>,
+    disk: Arc<Disk>,
+    integrity: Arc<Integrity>,
     /// Ends the outgoing connections; after the groups, which still talk while they stop.
     stop_peers: CancellationToken,
 }
@@ -196,7 +206,10 @@ impl Node {
             machine,
             own_node(config, id.0),
         ));
+        let started = Instant::now();
         replicas.open_stored().await?;
+        let integrity = Integrity::load(host.clone(), config.node.data_dir.join("quarantine"))?;
+        replicas.report_start(started.elapsed());
         let joining = Arc::new(Joining::new(
             own_node(config, id.0),
             storage.clone(),
@@ -215,8 +228,9 @@ impl Node {
                 ..service::Limits::default()
             },
         };
+        let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
-            groups: Arc::new(ports::RaftGroups(host.clone())),
+            groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers),
             metadata,
@@ -231,6 +245,8 @@ impl Node {
             service,
             replicas,
             joining,
+            disk,
+            integrity,
             stop_peers,
         })
     }
@@ -264,18 +280,7 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     for left in ["sending", "receiving"] {
         let _ = std::fs::remove_dir_all(dir.join(left));
     }
-    let options = storage::Options {
-        log: LogOptions {
-            tail_bytes: config.storage.log_tail_bytes,
-            memtable_bytes: config.storage.log_memtable_bytes,
-            ..LogOptions::default()
-        },
-        data: DataOptions {
-            memtable_bytes: config.storage.memtable_bytes,
-            block_cache_bytes: config.storage.block_cache_bytes,
-            ..DataOptions::default()
-        },
-    };
+    let options = storage::Options::within(config.storage.memory_bytes());
     let storage = storage::open(dir, &options)
         .with_context(|| format!("data directory {}", dir.display()))?;
     storage.logs.on_failure(|error| {

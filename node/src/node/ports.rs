@@ -19,13 +19,14 @@ use service::ports::{
 use storage::machine::Replica;
 use tokio::time::timeout_at;
 
+use super::disk::Disk;
 use crate::http::admin::ShardControl;
 
 /// A replica this many entries behind the leader takes over without a noticeable pause.
 const CAUGHT_UP_ENTRIES: u64 = 100;
 
 /// This node's groups.
-pub(super) struct RaftGroups(pub(super) Host);
+pub(super) struct RaftGroups(pub(super) Host, pub(super) Arc<Disk>);
 
 impl Groups for RaftGroups {
     fn propose(
@@ -111,6 +112,14 @@ impl Groups for RaftGroups {
         members: &'a BTreeMap<ReplicaId, NodeId>,
     ) -> BoxFuture<'a, Result<(), PortError>> {
         Box::pin(async move { self.0.initialize(shard, members).await.map_err(port_error) })
+    }
+
+    fn no_room(&self) -> Option<String> {
+        self.1.shortage()
+    }
+
+    fn quarantined(&self, shard: ShardId) -> Vec<NodeId> {
+        self.0.quarantined_nodes(shard)
     }
 
     fn caught_up(&self, shard: ShardId, to: ReplicaId) -> bool {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -42,6 +43,8 @@ pub(super) struct Replicas {
     peers: Peers,
     machine: Arc<ClusterMachine>,
     own: proto::log::Node,
+    /// Entries that were applied again while groups opened: the tail that was not flushed.
+    replayed: AtomicU64,
     /// One opening at a time: a join and the metadata may ask for the same replica.
     opening: Mutex<()>,
 }
@@ -60,6 +63,7 @@ impl Replicas {
             peers,
             machine,
             own,
+            replayed: AtomicU64::new(0),
             opening: Mutex::new(()),
         }
     }
@@ -86,6 +90,14 @@ impl Replicas {
             }
         }
         Ok(())
+    }
+
+    /// Publishes how long the stored replicas took to open, and how many entries were applied again for it.
+    pub(super) fn report_start(&self, took: Duration) {
+        let entries = self.replayed.load(Ordering::Relaxed);
+        metrics::gauge!("larder_start_replay_seconds").set(took.as_secs_f64());
+        metrics::gauge!("larder_start_replayed_entries").set(entries as f64);
+        tracing::info!(entries, ms = took.as_millis(), "replayed the log");
     }
 
     /// Starts one replica, made on disk first if it is new. A no-op if it runs.
@@ -118,7 +130,13 @@ impl Replicas {
         let (applied, log) = opened
             .await?
             .with_context(|| format!("replica {replica} of shard {shard}"))?;
-        self.host.open_group(shard, replica, applied, log).await?;
+        let before = applied.applied().id.map_or(0, |id| id.index);
+        self.host
+            .open_group(shard, replica, Arc::clone(&applied), log)
+            .await?;
+        let after = applied.applied().id.map_or(0, |id| id.index);
+        self.replayed
+            .fetch_add(after.saturating_sub(before), Ordering::Relaxed);
         tracing::info!(%shard, %replica, "replica open");
         Ok(())
     }

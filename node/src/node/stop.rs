@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::telemetry;
 use raft::transport::client::Peers;
 use raft::{Host, Leader, Role};
 use service::Service;
@@ -113,10 +114,7 @@ pub(super) async fn close(storage: Storage) {
 /// Publishes sizes and queue lengths until `stop`.
 pub(super) async fn gauges(storage: Storage, host: Host, stop: CancellationToken) {
     loop {
-        let data = storage.engine.stats();
-        metrics::gauge!("larder_data_memtable_bytes").set(data.memtable_bytes as f64);
-        metrics::gauge!("larder_data_block_cache_bytes").set(data.block_cache_bytes as f64);
-        metrics::gauge!("larder_data_sst_bytes").set(data.sst_bytes as f64);
+        telemetry::databases(&storage);
         let shards = host.shards();
         let led = shards
             .iter()

@@ -31,6 +31,12 @@ impl Host {
         let Some(request) = request.request else {
             return refused(Reason::Unspecified, "an empty request".to_owned());
         };
+        if matches!(request, Request::Transfer(_)) && self.sound(shard).is_none() {
+            return refused(
+                Reason::Stopped,
+                format!("the replica of shard {shard} is quarantined"),
+            );
+        }
         let raft = group.raft();
         let response = match request {
             Request::Append(request) => append(raft, request).await,

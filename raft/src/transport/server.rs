@@ -214,6 +214,11 @@ impl Session {
                                 raft.push(async move { Envelope { id, body: Some(host.handle(request).await) } });
                             }
                             Some(Body::ForwardRequest(body)) => self.forward(envelope.id, body),
+                            Some(Body::ChainsRequest(_)) => {
+                                let body = Some(Body::ChainsResponse(self.host.chains()));
+                                // A full queue: the asking side asks again.
+                                let _ = self.answers.try_send(Envelope { id: envelope.id, body });
+                            }
                             _ => self.refuse(envelope.id, Reason::Unspecified, "not a request"),
                         }
                     }

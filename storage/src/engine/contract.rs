@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::memory::Memory;
 use super::rocks::{DataOptions, Rocks};
-use super::{Batch, Cached, Column, Engine, View};
+use super::{Batch, Cached, Column, Engine, Scrubbed, View};
 use crate::ids::StoreId;
 
 const ONE: StoreId = StoreId(1);
@@ -303,4 +303,31 @@ fn rocks_outlives_its_handle_while_a_view_is_out() {
     let view = engine.view();
     drop(engine);
     assert_eq!(names(&*view, Column::Documents, ONE, false), ["a"]);
+}
+
+#[test]
+fn a_scrub_reads_a_range_in_pieces_and_ends() {
+    on_both(|engine, _| {
+        put(engine, Column::Documents, ONE, &["a", "b", "c"]);
+        engine.flush().unwrap();
+        put(engine, Column::Documents, ONE, &["d"]);
+        put(engine, Column::Documents, TWO, &["x"]);
+        let (mut from, end) = (Bytes::copy_from_slice(&ONE.prefix()), ONE.end());
+        let (mut pieces, mut bytes) = (0, 0);
+        loop {
+            let scrubbed = engine.scrub(Column::Documents, &from, &end, 12).unwrap();
+            pieces += 1;
+            bytes += scrubbed.bytes;
+            match scrubbed.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        // Two pairs of ten bytes are past the bound of twelve.
+        assert_eq!((pieces, bytes), (2, 4 * (StoreId::LEN + 2)));
+        assert_eq!(
+            engine.scrub(Column::State, &from, &end, 12).unwrap(),
+            Scrubbed::default()
+        );
+    });
 }

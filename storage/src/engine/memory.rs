@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Cached, Column, Engine, EngineStats, Op, Pairs, SstInfo, View};
+use super::{Batch, Cached, Column, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View};
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 
@@ -148,6 +148,20 @@ impl Engine for Memory {
             bytes: bytes.len() as u64,
             checksum: xxhash_rust::xxh3::xxh3_64(&bytes),
         }))
+    }
+
+    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+        let view = self.view();
+        let mut scrubbed = Scrubbed::default();
+        for pair in view.scan(column, Bound::Included(from), Bound::Excluded(to)) {
+            let (key, value) = pair?;
+            if scrubbed.bytes >= bytes_max {
+                scrubbed.next = Some(key);
+                break;
+            }
+            scrubbed.bytes += key.len() + value.len();
+        }
+        Ok(scrubbed)
     }
 
     fn stats(&self) -> EngineStats {

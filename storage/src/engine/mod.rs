@@ -21,6 +21,7 @@ use crate::ids::StoreId;
 mod batch;
 #[cfg(test)]
 mod contract;
+pub(crate) mod health;
 pub mod memory;
 pub mod rocks;
 
@@ -73,16 +74,31 @@ pub struct SstInfo {
 pub struct EngineStats {
     /// Held by memtables, those being flushed included.
     pub memtable_bytes: u64,
-    /// Held by the block cache.
+    /// Held by the block cache, and charged to it for memtables. One cache serves both databases.
     pub block_cache_bytes: u64,
     /// Table files on disk.
     pub sst_bytes: u64,
+    /// Table files that no compaction has merged yet: each is one more place to look.
+    pub level0_files: u64,
+    /// What compactions have before them.
+    pub pending_compaction_bytes: u64,
+    /// Flushes running now.
+    pub running_flushes: u64,
     /// Compactions running now.
     pub running_compactions: u64,
     /// Background flushes and compactions that failed since the start. Above zero: stop purging logs and raise an alarm.
     pub background_errors: u64,
     /// Whether writes are slowed down or stopped, since compaction lags.
     pub stall: Stall,
+}
+
+/// What a call of [`Engine::scrub`] has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Bytes of keys and values.
+    pub bytes: usize,
+    /// Where to go on; `None` at the end of the range.
+    pub next: Option<Bytes>,
 }
 
 /// How much writes are held back.
@@ -143,6 +159,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Where the engine stands. Cheap enough for each scrape; does not wait for a disk.
     fn stats(&self) -> EngineStats;
+
+    /// Reads `from..to` from where it is stored, checking what can be checked, without filling caches; stops after about `bytes_max`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: a block fails its checksum; names the file where the engine knows it.
+    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed>;
 }
 
 /// A consistent read handle, see [`Engine::view`].

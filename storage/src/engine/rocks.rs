@@ -15,24 +15,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
-    DBCompressionType, DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions,
-    IngestExternalFileOptions, ReadOptions, ReadTier, SliceTransform, Snapshot, SstFileWriter,
-    WriteBatch, WriteBufferManager, WriteOptions, properties,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions, ReadOptions,
+    ReadTier, SliceTransform, Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
-use super::{Batch, Cached, Column, Engine, EngineStats, Op, Pair, Pairs, SstInfo, Stall, View};
+use super::{
+    Batch, Cached, Column, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo, View, health,
+};
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
+use crate::memory::{self, Memory};
 use crate::open::{checksum_file, open_error};
 
 /// Files of the upper levels aim at this size; larger ones make compactions of one shard rewrite others.
 const FILE_BYTES: u64 = 32 << 20;
-/// Blocks are read and cached whole: large enough to compress JSON well, small enough to read one document.
-const BLOCK_BYTES: usize = 16 << 10;
-/// 1 % false positives.
-const FILTER_BITS_PER_KEY: f64 = 10.0;
 /// Share of a memtable for a filter that answers "not here" without walking the skip list: most idempotency keys are new.
 const MEMTABLE_FILTER_RATIO: f64 = 0.02;
 /// Compression from level 0 on; the second is that of the level that level 0 merges into, wherever it lies. What is
@@ -51,15 +49,22 @@ const RUNS_MERGED: i32 = 8;
 /// RocksDB's own log files that are kept.
 const INFO_LOGS: usize = 4;
 const INFO_LOG_BYTES: usize = 4 << 20;
+/// Share of memory where nobody says otherwise.
+const BUDGET_BYTES: usize = 192 << 20;
+/// More threads than this compact faster than a disk takes it.
+const JOBS_MAX: i32 = 8;
+/// Of walks over everything: fewer and larger reads.
+const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// Settings of the data database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataOptions {
-    /// Budget of all memtables together. Past it they are flushed; during that flush new ones may take half as much again.
+    /// Budget of the memtables of both databases together. Past it they are flushed; during that flush new ones may take half as
+    /// much again.
     pub memtable_bytes: usize,
-    /// Budget of cached blocks: data, indexes and filters.
+    /// Budget of cached blocks (data, indexes and filters) of both databases, memtables included.
     pub block_cache_bytes: usize,
-    /// Threads for flushes and compactions together.
+    /// Threads for flushes and compactions together, of both databases.
     pub background_jobs: i32,
     /// Open files at most; each costs a descriptor and its reader's memory.
     pub open_files_max: i32,
@@ -68,20 +73,26 @@ pub struct DataOptions {
 impl Default for DataOptions {
     fn default() -> Self {
         Self {
-            memtable_bytes: 64 << 20,
-            block_cache_bytes: 32 << 20,
-            background_jobs: 2,
+            memtable_bytes: memory::memtable_bytes(BUDGET_BYTES),
+            block_cache_bytes: memory::cache_bytes(BUDGET_BYTES),
+            background_jobs: background_jobs(),
             open_files_max: 4_096,
         }
     }
 }
 
+/// Two, since a flush must not wait behind a compaction; on larger machines a quarter of the cores, as the rest serves requests.
+fn background_jobs() -> i32 {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    i32::try_from(cores / 4)
+        .unwrap_or(JOBS_MAX)
+        .clamp(2, JOBS_MAX)
+}
+
 /// The data database on disk, see the module.
 pub struct Rocks {
     db: Arc<DB>,
-    /// Alive as long as the database that charges it.
-    memtables: WriteBufferManager,
-    cache: Cache,
+    memory: Memory,
     columns: [rocksdb::Options; Column::ALL.len()],
     reads: Reads,
     unlogged: WriteOptions,
@@ -115,22 +126,28 @@ impl Rocks {
     /// # Errors
     /// [`Error::Locked`]: another process has it. [`Error::Corrupt`]: RocksDB does not read its own files.
     pub fn open(dir: &Path, options: &DataOptions) -> Result<Self> {
+        let memory = Memory::new(options.block_cache_bytes, options.memtable_bytes);
+        Self::open_in(dir, options, &memory)
+    }
+
+    /// As [`Self::open`], in memory that is shared with another database.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(dir: &Path, options: &DataOptions, memory: &Memory) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
-        let memtables = WriteBufferManager::new_write_buffer_manager(options.memtable_bytes, false);
-        let columns = Column::ALL.map(|column| column_options(column, &cache, options));
+        let columns = Column::ALL.map(|column| column_options(column, options, memory));
         let descriptors = Column::ALL.map(|column| {
             ColumnFamilyDescriptor::new(name(column), columns[column as usize].clone())
         });
-        let database = database_options(options, &memtables);
+        let database = database_options(options, memory);
         let db = DB::open_cf_descriptors(&database, dir, descriptors)
             .map_err(|error| open_error(error, dir))?;
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         Ok(Self {
             db: Arc::new(db),
-            memtables,
-            cache,
+            memory: memory.clone(),
             columns,
             reads: Reads::new(),
             unlogged,
@@ -142,33 +159,6 @@ impl Rocks {
             .db
             .get_pinned_cf_opt(handle(&self.db, column)?, key, options)?
             .map(copy))
-    }
-
-    fn sum(&self, property: &properties::PropName) -> u64 {
-        let of = |column| {
-            handle(&self.db, column)
-                .ok()
-                .and_then(|cf| self.db.property_int_value_cf(cf, property).ok().flatten())
-        };
-        Column::ALL.into_iter().filter_map(of).sum()
-    }
-
-    fn database_wide(&self, property: &properties::PropName) -> u64 {
-        self.db
-            .property_int_value(property)
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-    }
-
-    fn stall(&self) -> Stall {
-        if self.database_wide(properties::IS_WRITE_STOPPED) != 0 {
-            return Stall::Stopped;
-        }
-        match self.database_wide(properties::ACTUAL_DELAYED_WRITE_RATE) {
-            0 => Stall::None,
-            rate => Stall::Delayed(rate),
-        }
     }
 }
 
@@ -274,14 +264,41 @@ impl Engine for Rocks {
 
     fn stats(&self) -> EngineStats {
         EngineStats {
-            memtable_bytes: self.memtables.get_usage() as u64,
-            block_cache_bytes: self.cache.get_usage() as u64,
-            sst_bytes: self.sum(properties::TOTAL_SST_FILES_SIZE),
-            running_compactions: self.database_wide(properties::NUM_RUNNING_COMPACTIONS),
-            background_errors: self.database_wide(properties::BACKGROUND_ERRORS),
-            stall: self.stall(),
+            block_cache_bytes: self.memory.cache_bytes(),
+            ..health::stats(&self.db, &Column::ALL.map(name))
         }
     }
+
+    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+        let mut options = unbuffered();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut iterator = self
+            .db
+            .raw_iterator_cf_opt(handle(&self.db, column)?, options);
+        iterator.seek_to_first();
+        let mut scrubbed = Scrubbed::default();
+        while let Some((key, value)) = iterator.item() {
+            if scrubbed.bytes >= bytes_max {
+                scrubbed.next = Some(Bytes::copy_from_slice(key));
+                return Ok(scrubbed);
+            }
+            scrubbed.bytes += key.len() + value.len();
+            iterator.next();
+        }
+        iterator.status()?;
+        Ok(scrubbed)
+    }
+}
+
+/// Reads of everything once: they check every block that they pass and keep none.
+fn unbuffered() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_total_order_seek(true);
+    options.set_verify_checksums(true);
+    options.fill_cache(false);
+    options.set_readahead_size(READ_AHEAD_BYTES);
+    options
 }
 
 self_cell!(
@@ -388,12 +405,12 @@ impl Iterator for Walk<'_> {
     }
 }
 
-fn database_options(options: &DataOptions, memtables: &WriteBufferManager) -> rocksdb::Options {
+fn database_options(options: &DataOptions, memory: &Memory) -> rocksdb::Options {
     let mut database = rocksdb::Options::default();
     database.create_if_missing(true);
     database.create_missing_column_families(true);
     database.set_atomic_flush(true);
-    database.set_write_buffer_manager(memtables);
+    database.set_write_buffer_manager(memory.memtables());
     database.set_max_background_jobs(options.background_jobs);
     database.set_max_open_files(options.open_files_max);
     // A recycled log breaks writes that use none.
@@ -404,16 +421,13 @@ fn database_options(options: &DataOptions, memtables: &WriteBufferManager) -> ro
     database
 }
 
-fn column_options(column: Column, cache: &Cache, options: &DataOptions) -> rocksdb::Options {
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
-    table.set_block_size(BLOCK_BYTES);
-    table.set_bloom_filter(FILTER_BITS_PER_KEY, false);
-    // Indexes and filters live in the cache, so that its size bounds them too; those of the newest files stay there.
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+pub(crate) fn column_options(
+    column: Column,
+    options: &DataOptions,
+    memory: &Memory,
+) -> rocksdb::Options {
     let mut family = rocksdb::Options::default();
-    family.set_block_based_table_factory(&table);
+    family.set_block_based_table_factory(&memory.tables());
     family.set_prefix_extractor(SliceTransform::create_fixed_prefix(StoreId::LEN));
     family.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
     family.set_memtable_whole_key_filtering(true);
@@ -437,7 +451,7 @@ fn column_options(column: Column, cache: &Cache, options: &DataOptions) -> rocks
 }
 
 /// The name of a column family. RocksDB wants one called `default`; it holds the state, so that no empty fourth one is flushed along.
-fn name(column: Column) -> &'static str {
+pub(crate) fn name(column: Column) -> &'static str {
     match column {
         Column::State => "default",
         Column::Documents => "documents",

@@ -34,7 +34,7 @@ use crate::error::Result;
 use crate::ids::LogId;
 
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
-pub use replica::{Replica, apply_together};
+pub use replica::{ChainPoint, Replica, apply_together};
 pub use transaction::{Savepoint, Transaction};
 pub use view::ReplicaView;
 

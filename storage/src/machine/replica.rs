@@ -1,5 +1,6 @@
 //! One replica's applied state: which store holds it, how far it is, and the machine that moves it on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +26,22 @@ pub struct Replica {
     current: RwLock<Current>,
     /// Held while the state moves.
     moving: Mutex<()>,
+    /// Chain hashes at the last multiples of [`POINT_EVERY`], oldest first.
+    points: Mutex<VecDeque<ChainPoint>>,
+}
+
+/// A chain hash is remembered at every index that this divides: the same ones on all replicas, however they batch.
+const POINT_EVERY: u64 = 64;
+/// Points that are remembered: replicas up to 4,096 entries apart can be compared.
+const POINTS_MAX: usize = 64;
+
+/// The chain hash of a replica at one index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainPoint {
+    /// The entry.
+    pub index: u64,
+    /// The hash up to it, see [`super::Applied::chain`].
+    pub chain: u128,
 }
 
 #[derive(Clone)]
@@ -53,6 +70,7 @@ impl Replica {
             shard,
             current,
             moving: Mutex::new(()),
+            points: Mutex::default(),
         }))
     }
 
@@ -100,8 +118,14 @@ impl Replica {
         let Current { store, applied } = self.current.read().clone();
         let mut tx = Transaction::new(&*self.engine, store, applied);
         let mut replies = Vec::with_capacity(entries.len());
+        let mut points = Vec::new();
         for entry in entries {
+            let index = entry.id.index;
             replies.push(tx.apply(&*self.machine, entry)?);
+            if index.is_multiple_of(POINT_EVERY) {
+                let chain = tx.chain();
+                points.push(ChainPoint { index, chain });
+            }
         }
         let (effects, applied) = tx.into_batch()?;
         batch.append(effects);
@@ -110,6 +134,7 @@ impl Replica {
             _moving: moving,
             store,
             applied,
+            points,
             replies,
         })
     }
@@ -122,8 +147,31 @@ impl Replica {
         let _moving = self.moving.lock();
         let applied = applied::get(&*self.engine, store)?;
         *self.current.write() = Current { store, applied };
+        self.points.lock().clear();
         self.machine
             .applied(&ReplicaView::lazy(&*self.engine, store))
+    }
+
+    /// Chain hashes at recent indexes, to be compared with those of other replicas: at common ones they are equal.
+    pub fn chain_points(&self) -> Vec<ChainPoint> {
+        let mut points: Vec<_> = self.points.lock().iter().copied().collect();
+        let applied = self.applied();
+        let now = applied.id.map(|id| ChainPoint {
+            index: id.index,
+            chain: applied.chain,
+        });
+        points.extend(now.filter(|now| points.last().is_none_or(|last| last.index < now.index)));
+        points
+    }
+
+    fn remember(&self, new: Vec<ChainPoint>) {
+        if new.is_empty() {
+            return;
+        }
+        let mut points = self.points.lock();
+        points.extend(new);
+        let excess = points.len().saturating_sub(POINTS_MAX);
+        points.drain(..excess);
     }
 
     /// The newest value of a key without store id; `None`: absent. May wait for a disk.
@@ -171,6 +219,7 @@ struct Staged<'r> {
     _moving: MutexGuard<'r, ()>,
     store: StoreId,
     applied: Applied,
+    points: Vec<ChainPoint>,
     replies: Vec<Bytes>,
 }
 
@@ -178,6 +227,7 @@ impl Staged<'_> {
     /// Lets readers see how far the replica is, now that it is written; gives the replies.
     fn publish(self) -> Result<Vec<Bytes>> {
         self.replica.current.write().applied = self.applied;
+        self.replica.remember(self.points);
         self.replica
             .machine
             .applied(&ReplicaView::lazy(&*self.replica.engine, self.store))?;

@@ -130,6 +130,11 @@ impl<'a> Transaction<'a> {
             .collect()
     }
 
+    /// The chain hash up to the entry applied last.
+    pub(super) fn chain(&self) -> u128 {
+        self.applied.chain
+    }
+
     /// T, the shard's time for lifetimes and ages, microseconds.
     pub fn time_us(&self) -> u64 {
         self.applied.time_us

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::path::Path;
 
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, ReadOptions};
+use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ReadOptions};
 
 use super::layout::{self, Kind};
 use super::sizes::Sizes;
-use super::{LogEntry, LogOptions, LogState};
+use super::{LogEntry, LogOptions, LogState, watermark};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
+use crate::memory::Memory;
 use crate::open::open_error;
 
 /// A memtable in use and two being flushed: past that writes wait for the disk.
@@ -17,20 +18,38 @@ const MEMTABLES_MAX: i32 = 3;
 /// Write-ahead log files that wait to be written again: one for each memtable that is being flushed.
 const LOG_FILES_KEPT: usize = 2;
 const INFO_LOGS: usize = 4;
+/// RocksDB's name for the column family that there always is.
+pub(super) const COLUMN: &str = "default";
 const INFO_LOG_BYTES: usize = 4 << 20;
 
 /// Opens the database in `dir`, or makes it.
-pub(super) fn open(dir: &Path, options: &LogOptions) -> Result<DB> {
+///
+/// # Errors
+/// [`Error::Locked`]. [`Error::Corrupt`]: RocksDB does not read its files, or they hold less than was synced.
+pub(super) fn open(dir: &Path, options: &LogOptions, memory: &Memory) -> Result<DB> {
     std::fs::create_dir_all(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // The name of the database must be as durable as what is in it.
         File::open(parent)?.sync_all()?;
     }
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    let options = self::options(options, memory);
+    let db = DB::open_cf_descriptors(&options, dir, [column(&options)])
+        .map_err(|error| open_error(error, dir))?;
+    watermark::check(&db, dir)?;
+    Ok(db)
+}
+
+/// The only column family, under its name: one that is not named cannot be asked about.
+pub(super) fn column(options: &rocksdb::Options) -> ColumnFamilyDescriptor {
+    ColumnFamilyDescriptor::new(COLUMN, options.clone())
+}
+
+/// The database as it is opened, for writing or only to look at it.
+pub(super) fn options(options: &LogOptions, memory: &Memory) -> rocksdb::Options {
     let mut database = rocksdb::Options::default();
     database.create_if_missing(true);
-    database.set_block_based_table_factory(&table);
+    database.set_block_based_table_factory(&memory.tables());
+    database.set_write_buffer_manager(memory.memtables());
     database.set_write_buffer_size(options.memtable_bytes);
     database.set_max_write_buffer_number(MEMTABLES_MAX);
     database.set_compression_type(DBCompressionType::Lz4);
@@ -42,7 +61,7 @@ pub(super) fn open(dir: &Path, options: &LogOptions) -> Result<DB> {
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_keep_log_file_num(INFO_LOGS);
     database.set_max_log_file_size(INFO_LOG_BYTES);
-    DB::open(&database, dir).map_err(|error| open_error(error, dir))
+    database
 }
 
 /// A group's state on disk, and the index of its first entry.

@@ -59,11 +59,11 @@ impl ReplicaRow {
 /// The rows in memory.
 #[derive(Clone, Debug)]
 pub(super) struct Rows {
-    node: NodeId,
-    cluster: Option<String>,
+    pub(super) node: NodeId,
+    pub(super) cluster: Option<String>,
     next_store: u64,
-    replicas: BTreeMap<(ShardId, ReplicaId), ReplicaRow>,
-    dropping: BTreeSet<StoreId>,
+    pub(super) replicas: BTreeMap<(ShardId, ReplicaId), ReplicaRow>,
+    pub(super) dropping: BTreeSet<StoreId>,
 }
 
 impl Rows {
@@ -75,6 +75,18 @@ impl Rows {
             .next_back()
             .map(|(_, row)| *row)
             .ok_or(Error::NoReplica { shard })
+    }
+
+    /// Stores that were never given out, or belong to two owners.
+    pub(super) fn contradictions(&self) -> Vec<String> {
+        let of = |row: &ReplicaRow| [Some(row.log), Some(row.data), row.receiving];
+        let owned = self.replicas.values().flat_map(of).flatten();
+        let mut seen = BTreeSet::new();
+        owned
+            .chain(self.dropping.iter().copied())
+            .filter(|store| store.0 >= self.next_store || !seen.insert(*store))
+            .map(|store| format!("directory: store {store} was never given out, or twice"))
+            .collect()
     }
 
     fn put(&mut self, row: ReplicaRow) -> Write {
@@ -296,10 +308,23 @@ impl Directory {
 /// # Errors
 /// [`Error::Format`]: a newer release wrote it. [`Error::Corrupt`]: a row does not read.
 pub(super) fn load(db: &DB, path: &Path) -> Result<Rows> {
-    match field(db, Row::Format, |fields| fields.u32())? {
-        Some(version) => format::check(version, path)?,
-        None => create(db, path)?,
+    if let Some((_, rows)) = read(db, path)? {
+        return Ok(rows);
     }
+    create(db, path)?;
+    let made = read(db, path)?.map(|(_, rows)| rows);
+    made.ok_or_else(|| Error::corrupt(format!("{}: the directory was not made", path.display())))
+}
+
+/// Reads the directory of `db` with its format version; `None` without one.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn read(db: &DB, path: &Path) -> Result<Option<(u32, Rows)>> {
+    let Some(version) = field(db, Row::Format, |fields| fields.u32())? else {
+        return Ok(None);
+    };
+    format::check(version, path)?;
     let missing =
         |what: &str| Error::corrupt(format!("{}: the directory has no {what}", path.display()));
     let mut rows = Rows {
@@ -327,7 +352,7 @@ pub(super) fn load(db: &DB, path: &Path) -> Result<Rows> {
         rows.dropping.insert(StoreId(store));
         Ok(())
     })?;
-    Ok(rows)
+    Ok(Some((version, rows)))
 }
 
 /// The rows of a new database, one synced batch.

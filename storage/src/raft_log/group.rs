@@ -7,7 +7,7 @@ use rocksdb::DB;
 
 use super::layout::{self, Kind};
 use super::sizes::Sizes;
-use super::tail::Tail;
+use super::tail::{Budget, Tail};
 use super::writer::{Request, Write, Writer};
 use super::{Done, Inner, LogEntry, LogSize, LogState, database};
 use crate::error::{Error, Result};
@@ -37,12 +37,12 @@ impl Group {
         log: LogState,
         first: u64,
         sizes: Sizes,
-        tail_bytes: usize,
+        tails: Arc<Budget>,
     ) -> Self {
         let state = State {
             log,
             first,
-            tail: Tail::new(tail_bytes),
+            tail: Tail::new(tails),
             sizes,
             appends: 0,
             removals: 0,
@@ -236,6 +236,11 @@ impl GroupLog {
     /// The store that this log lies under.
     pub fn store(&self) -> StoreId {
         self.group.store
+    }
+
+    /// Index of the first entry that is held, or of the next one if none is.
+    pub fn first(&self) -> u64 {
+        self.group.state.lock().first
     }
 
     /// Where the log stands, from memory.

@@ -21,8 +21,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::engine::EngineStats;
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId, Vote};
+use crate::memory::Memory;
 
 mod database;
 mod directory;
@@ -32,6 +34,8 @@ mod sizes;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
+mod watermark;
 mod writer;
 
 pub use directory::{Directory, ReplicaRow};
@@ -77,20 +81,17 @@ pub struct LogSize {
 /// Settings of the log database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Newest entries that each group keeps in memory. Entries not written yet are kept beyond it.
+    /// Newest entries that all groups together keep in memory. Entries not written yet are kept beyond it.
     pub tail_bytes: usize,
-    /// Size of a memtable; there are at most three.
+    /// Size of a memtable; there are at most three. They count in the budget that both databases share.
     pub memtable_bytes: usize,
-    /// Budget of cached blocks. Small: what is read twice is in the tails.
-    pub block_cache_bytes: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            tail_bytes: 4 << 20,
+            tail_bytes: 32 << 20,
             memtable_bytes: 16 << 20,
-            block_cache_bytes: 4 << 20,
         }
     }
 }
@@ -106,6 +107,10 @@ pub struct LogStats {
     pub entries: u64,
     /// Requests that wait now.
     pub queue_length: u64,
+    /// Held by the tails of all groups.
+    pub tail_bytes: u64,
+    /// The database below.
+    pub database: EngineStats,
 }
 
 /// All logs of a node. Cheap to clone; the database closes when the last clone and the last [`GroupLog`] are gone.
@@ -131,9 +136,18 @@ impl Logs {
     /// # Errors
     /// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: RocksDB or the directory does not read.
     pub fn open(dir: &Path, options: &LogOptions) -> Result<Self> {
-        let database = database::open(dir, options)?;
+        let memtables = options.memtable_bytes * 2;
+        Self::open_in(dir, options, &Memory::new(memtables * 2, memtables))
+    }
+
+    /// As [`Self::open`], in memory that is shared with another database.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(dir: &Path, options: &LogOptions, memory: &Memory) -> Result<Self> {
+        let database = database::open(dir, options, memory)?;
         let rows = directory::load(&database, dir)?;
-        let writer = Writer::start(database, options)?;
+        let writer = Writer::start(database, dir, options)?;
         let directory = Directory::new(Arc::clone(&writer), rows);
         Ok(Self {
             inner: Arc::new(Inner { writer, directory }),

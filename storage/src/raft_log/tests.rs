@@ -19,7 +19,6 @@ mod scripts;
 const SMALL: LogOptions = LogOptions {
     tail_bytes: 400,
     memtable_bytes: 1 << 20,
-    block_cache_bytes: 1 << 20,
 };
 
 fn id(term: u64, index: u64) -> LogId {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -16,7 +17,10 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use super::group::Group;
 use super::layout::{self, Kind};
+use super::tail::Budget;
+use super::watermark::Watermark;
 use super::{Done, LogEntry, LogOptions, LogStats, database};
+use crate::engine::health;
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
 
@@ -103,7 +107,9 @@ type OnFailure = Box<dyn FnOnce(&Error) + Send>;
 /// The writer and what it shares with its callers, see the module.
 pub(super) struct Writer {
     db: DB,
-    tail_bytes: usize,
+    tails: Arc<Budget>,
+    /// What was synced, for the next start.
+    watermark: Watermark,
     queue: Mutex<Queue>,
     /// Something waits, or the queue was closed.
     work: Condvar,
@@ -123,10 +129,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread on `db`.
-    pub(super) fn start(db: DB, options: &LogOptions) -> Result<Arc<Self>> {
+    pub(super) fn start(db: DB, dir: &Path, options: &LogOptions) -> Result<Arc<Self>> {
         let writer = Arc::new(Self {
             db,
-            tail_bytes: options.tail_bytes,
+            tails: Budget::new(options.tail_bytes),
+            watermark: Watermark::open(dir)?,
             queue: Mutex::default(),
             work: Condvar::new(),
             space: Condvar::new(),
@@ -165,7 +172,8 @@ impl Writer {
         }
         let (state, first) = database::load(&self.db, store)?;
         let sizes = database::measure(&self.db, store, first)?;
-        let group = Arc::new(Group::new(store, state, first, sizes, self.tail_bytes));
+        let tails = Arc::clone(&self.tails);
+        let group = Arc::new(Group::new(store, state, first, sizes, tails));
         groups.insert(store, Arc::clone(&group));
         Ok(group)
     }
@@ -250,6 +258,8 @@ impl Writer {
             syncs: self.syncs.load(Ordering::Relaxed),
             entries: self.entries.load(Ordering::Relaxed),
             queue_length: self.queue.lock().requests.len() as u64,
+            tail_bytes: self.tails.held() as u64,
+            database: health::stats(&self.db, &[database::COLUMN]),
         }
     }
 
@@ -338,6 +348,8 @@ impl Writer {
         self.db.write_opt(batch, &options)?;
         *self.writing.lock() = None;
         if sync {
+            // Only this thread writes: nothing later can be in that number.
+            self.watermark.note(self.db.latest_sequence_number())?;
             metrics::histogram!("larder_log_sync_seconds").record(started.elapsed().as_secs_f64());
         }
         Ok(())

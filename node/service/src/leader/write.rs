@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cluster::state::Database;
 use document::acl::Principal;
 use document::body::render;
+use proto::ErrorCode;
 use proto::log::command;
 use proto::log::mutation::Operation;
 use storage::machine::Replica;
@@ -23,6 +24,7 @@ use super::refusal::{is_condition, refusal, rejected};
 use super::{Shards, find_database};
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Request, Write, Writes, WrittenAll, WrittenOne};
+use crate::limits::RETRY_AFTER;
 
 /// First pause while a shard has not heard of a schema change that is on its way.
 const FENCE_PAUSE: Duration = Duration::from_millis(5);
@@ -125,6 +127,7 @@ impl Shards {
                     .await;
             }
         }
+        self.check_room(writes)?;
         let command = self.command(
             shard,
             &replica,
@@ -136,6 +139,17 @@ impl Shards {
         }
         self.conclude(outcome, request, writes, &prepared, &replica, deadline)
             .await
+    }
+
+    /// Refuses on a disk that is nearly full, before anything is proposed. Deletes alone are what makes room, and go on.
+    fn check_room(&self, writes: &Writes) -> Result<()> {
+        let Some(why) = self.groups.no_room() else {
+            return Ok(());
+        };
+        if writes.writes.iter().all(|write| write.delete) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::DiskFull, why).with_retry_after(RETRY_AFTER))
     }
 
     /// Whether apply would refuse the write, as far as memory knows. Without an answer there, apply is asked.

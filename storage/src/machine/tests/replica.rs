@@ -274,3 +274,34 @@ fn scans_see_the_overlay_in_order() {
     // On opening, and after each batch.
     assert_eq!(*probe.told.lock(), [None, Some(0), Some(1), Some(2)]);
 }
+
+/// However entries fall into batches, replicas remember their chains at the same indexes, and differ from where their effects do.
+#[test]
+fn chain_points_are_comparable_between_replicas() {
+    let run = |store: u64, batch: usize, odd: Option<u64>| {
+        let node = Node::new(store);
+        let entries: Vec<Entry> = (1..=5_000)
+            .map(|index| Entry {
+                id: log_id(index),
+                payload: if odd == Some(index) {
+                    Payload::Membership(Bytes::from_static(b"other"))
+                } else {
+                    Payload::Blank
+                },
+            })
+            .collect();
+        for batch in entries.chunks(batch) {
+            node.replica.apply(batch.to_vec()).expect("applies");
+        }
+        node.replica.chain_points()
+    };
+    let points = run(1, 7, None);
+    assert_eq!(points.len(), 65, "the last 64 multiples and the present");
+    assert_eq!(points.last().map(|point| point.index), Some(5_000));
+    assert_eq!(run(2, 1_000, None), points);
+    let other = run(3, 64, Some(3_000));
+    for (one, two) in points.iter().zip(&other) {
+        assert_eq!(one.index, two.index);
+        assert_eq!(one.chain == two.chain, one.index < 3_000, "{}", one.index);
+    }
+}

@@ -1,0 +1,104 @@
+//! The data database: every row decodes, and belongs to a replica that the directory knows.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use rocksdb::{ColumnFamilyDescriptor, DB};
+
+use super::{Finding, ReplicaReport, Report, describe, walk};
+use crate::engine::Column;
+use crate::engine::rocks::{DataOptions, column_options, name};
+use crate::error::{Error, Result};
+use crate::keys::{self, Key};
+use crate::memory::Memory;
+use crate::raft_log::verify::Found;
+use crate::tables::{applied, documents};
+
+/// Checks the database in `dir`, and adds what its replicas have applied to the report.
+pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Report) {
+    let memory = Memory::new(budget / 2, budget / 2);
+    let db = match open(dir, &memory) {
+        Ok(db) => db,
+        Err(error) => {
+            let what = error.to_string();
+            report.findings.push(Finding {
+                database: "data",
+                file: super::file_of(&what).or_else(|| Some(dir.to_owned())),
+                keys: None,
+                what,
+            });
+            return;
+        }
+    };
+    let mut findings = Vec::new();
+    for column in Column::ALL {
+        walk(&db, "data", name(column), &mut findings, |key, value| {
+            report.rows += 1;
+            report.bytes += (key.len() + value.len()) as u64;
+            row(column, found, key, value)
+        });
+    }
+    for row in &found.replicas {
+        let key = applied::full_key(row.data);
+        let state = db.get(&key).map_err(Error::from).and_then(|value| {
+            value
+                .map(|value| applied::decode(&value.into()))
+                .transpose()
+        });
+        let state = state.unwrap_or_else(|error| {
+            let finding = describe(&db, "data", name(Column::State), &error);
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+            None
+        });
+        let state = state.unwrap_or_default();
+        let log = found.logs.get(&row.log).copied().unwrap_or_default();
+        report.replicas.push(ReplicaReport {
+            shard: row.shard,
+            replica: row.replica,
+            purged: log.purged,
+            last: log.last,
+            applied: state.id,
+            chain: state.chain,
+        });
+    }
+    report.findings.extend(findings);
+}
+
+fn open(dir: &Path, memory: &Memory) -> Result<DB> {
+    let options = DataOptions::default();
+    let column = column_options(&options, memory);
+    let columns = Column::ALL.map(|each| ColumnFamilyDescriptor::new(name(each), column.clone()));
+    let database = rocksdb::Options::default();
+    Ok(DB::open_cf_descriptors_read_only(
+        &database, dir, columns, false,
+    )?)
+}
+
+/// One row: a store that was given out, a key of its column, and a value that decodes where it can be told.
+fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
+    let (store, rest) = keys::split_store(key)?;
+    if !found.knows(store) {
+        return Err(Error::corrupt(format!(
+            "row of store {store}, which the log's directory does not list"
+        )));
+    }
+    let decoded = Key::decode(rest)?;
+    let kind = keys::KeyKind::of(rest);
+    if kind.map(keys::KeyKind::column) != Some(column) {
+        return Err(Error::corrupt(format!(
+            "{decoded} of store {store} in column {column:?}"
+        )));
+    }
+    match decoded {
+        Key::Applied(_) => applied::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
+        Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
+        Key::Bucket(_)
+        | Key::Idempotency(_)
+        | Key::IdempotencyAge(_)
+        | Key::IdempotencyUsage(_)
+        | Key::Metadata(_)
+        | Key::Change(_) => Ok(()),
+    }
+}
