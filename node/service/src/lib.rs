@@ -244,6 +244,18 @@ impl Service {
             .await
     }
 
+    /// Like [`Service::scan`] for admins: every document whatever its ACL, with the members that are never served otherwise (`_password`
+    /// of a user).
+    ///
+    /// # Errors
+    /// `PermissionDenied` for everybody else.
+    pub async fn export(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
+        self.core
+            .metrics
+            .observe(Operation::Scan, self.core.export(ctx, bucket, range))
+            .await
+    }
+
     /// All class descriptors, as an array.
     pub async fn schema(&self, ctx: &Context) -> Result<Value> {
         self.core

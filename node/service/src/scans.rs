@@ -6,10 +6,11 @@ use prost::Message;
 use proto::ShardId;
 
 use crate::Core;
+use crate::auth::policy;
 use crate::context::{Context, ScanPage, ScanRange};
-use crate::documents::{document, unexpected};
+use crate::documents::{Session, document, unexpected};
 use crate::error::{Error, Result};
-use crate::forward::{self, Answer, Operation};
+use crate::forward::{self, Answer, Operation, Record};
 
 impl Core {
     pub(crate) async fn scan(
@@ -19,6 +20,29 @@ impl Core {
         range: ScanRange,
     ) -> Result<ScanPage> {
         let session = self.begin(ctx, &[bucket]).await?;
+        self.page(ctx, &session, bucket, range, false).await
+    }
+
+    /// A page for an administrator, with the hidden members of each document.
+    pub(crate) async fn export(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        range: ScanRange,
+    ) -> Result<ScanPage> {
+        let session = self.begin(ctx, &[bucket]).await?;
+        policy::require_admin(&session.principal)?;
+        self.page(ctx, &session, bucket, range, true).await
+    }
+
+    async fn page(
+        &self,
+        ctx: &Context,
+        session: &Session,
+        bucket: &str,
+        range: ScanRange,
+        hidden: bool,
+    ) -> Result<ScanPage> {
         let (database, info) = session.find(ctx, bucket)?;
         let mut place = match &range.continuation {
             Some(continuation) => Place::decode(continuation.clone(), session.state.shards)?,
@@ -40,6 +64,7 @@ impl Core {
                 after: place.after,
                 documents_max: (documents_max - page.documents.len()) as u64,
                 bytes_max: bytes_left as u64,
+                hidden,
             };
             let request = session.request(ShardId(place.shard), None, Operation::Scan(scan));
             let Answer::Page(part) = self.route(&session.state, &request, ctx.deadline).await?
@@ -48,7 +73,7 @@ impl Core {
             };
             for record in part.records {
                 bytes_left = bytes_left.saturating_sub(record.body.len());
-                page.documents.push(document(bucket, record));
+                page.documents.push(document(bucket, with_hidden(record)));
             }
             let full = bytes_left == 0 || page.documents.len() >= documents_max;
             let more = place.advance(part.last, session.state.shards);
@@ -58,6 +83,25 @@ impl Core {
                 return Ok(page);
             }
         }
+    }
+}
+
+/// The record with its hidden members, if it came with any, at the end of its body. Both are JSON objects without blanks around them.
+fn with_hidden(record: Record) -> Record {
+    let (Some(body), Some(hidden)) = (
+        record.body.strip_suffix(b"}"),
+        record.hidden.strip_prefix(b"{"),
+    ) else {
+        return record;
+    };
+    let comma: &[u8] = match (body, hidden) {
+        (b"{", _) | (_, b"}") => b"",
+        _ => b",",
+    };
+    Record {
+        body: [body, comma, hidden].concat().into(),
+        hidden: Bytes::new(),
+        ..record
     }
 }
 
@@ -154,6 +198,22 @@ mod tests {
             (2, "", false)
         );
         assert!(!place.advance(None, 2));
+    }
+
+    #[test]
+    fn hidden_members_come_behind_the_others() {
+        let merged = |body: &'static str, hidden: &'static str| {
+            let record = Record {
+                body: Bytes::from_static(body.as_bytes()),
+                hidden: Bytes::from_static(hidden.as_bytes()),
+                ..Record::default()
+            };
+            String::from_utf8(with_hidden(record).body.to_vec()).expect("text")
+        };
+        assert_eq!(merged(r#"{"a":1}"#, ""), r#"{"a":1}"#);
+        assert_eq!(merged(r#"{"a":1}"#, "{}"), r#"{"a":1}"#);
+        assert_eq!(merged("{}", r#"{"_b":2}"#), r#"{"_b":2}"#);
+        assert_eq!(merged(r#"{"a":1}"#, r#"{"_b":2}"#), r#"{"a":1,"_b":2}"#);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod doc;
 pub mod exit;
 pub mod export;
 pub mod import;
+pub mod man;
 pub mod records;
 pub mod start;
 
@@ -26,7 +27,11 @@ use crate::config::Config;
 #[command(name = "larder", version, about, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
-    70 log disk failed, 78 configuration.\n\nTo begin:\n  larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'"
+    70 log disk failed, 78 configuration.\n\nTo begin:\n  \
+    larder dev                                       # a cluster, until Ctrl-C\n  \
+    larder doc put Demo hello '{\"text\":\"hi\"}'      # in a second terminal\n  \
+    larder doc get Demo hello\n  \
+    larder help import                               # all about one command"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -42,14 +47,16 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Bench(Box<bench::Bench>),
-    /// Prints a completion script
-    #[command(
-        after_help = "Example:\n  larder completions bash > ~/.local/share/bash-completion/completions/larder"
-    )]
+    /// Prints a completion script for a shell
+    #[command(after_help = "Examples:\n  \
+        larder completions bash > ~/.local/share/bash-completion/completions/larder\n  \
+        larder completions zsh > ~/.zfunc/_larder   # with ~/.zfunc in fpath\n  \
+        larder completions fish > ~/.config/fish/completions/larder.fish")]
     Completions {
-        /// The shell
+        /// The shell to complete in
         shell: clap_complete::Shell,
     },
+    Man(man::Man),
 }
 
 /// Parses the command line and runs it; `node` runs a node until it was told to stop.
@@ -103,6 +110,7 @@ where
             clap_complete::generate(shell, &mut Cli::command(), "larder", &mut std::io::stdout());
             Ok(())
         }
+        Command::Man(man) => man::run(&man, Cli::command()),
         Command::Dev(dev) => on_this_thread(dev::run(dev)),
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
@@ -201,6 +209,7 @@ mod tests {
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",
             "larder completions bash",
+            "larder man --dir /tmp/man1",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
