@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -20,17 +19,6 @@ const TOKEN_HEADER: &str = "baqend-authorization-token";
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// A node that is there takes a connection at once, even while it cannot serve.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// What JavaScript's `encodeURIComponent` leaves bare.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'!')
-    .remove(b'~')
-    .remove(b'*')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')');
 
 /// The user and password that exist in a cluster made by `larder dev`, and nowhere else.
 pub(crate) const DEV_ROOT: &str = "root";
@@ -335,7 +323,7 @@ pub(crate) fn origin_url(address: &str) -> anyhow::Result<String> {
 
 /// One path segment, encoded as the contract wants it.
 pub(crate) fn segment(text: &str) -> String {
-    utf8_percent_encode(text, COMPONENT).to_string()
+    document::id::encode_key(text).into_owned()
 }
 
 /// The first line of a file, without the line's end.

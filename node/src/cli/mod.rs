@@ -27,11 +27,9 @@ use crate::config::Config;
 #[command(name = "larder", version, about, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
-    70 log disk failed, 78 configuration.\n\nTo begin:\n  \
-    larder dev                                       # a cluster, until Ctrl-C\n  \
-    larder doc put Demo hello '{\"text\":\"hi\"}'      # in a second terminal\n  \
-    larder doc get Demo hello\n  \
-    larder help import                               # all about one command"
+    70 log disk failed, 78 configuration.\n\nEnvironment: LARDER_URL and LARDER_ADMIN_URL stand for --url and --admin.\n\n\
+    To begin, with a cluster in one terminal and documents in another:\n  \
+    larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'\n  larder doc get Demo hello"
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use cluster::shard_map::shard_of;
 use parking_lot::RwLock;
 
-use crate::cli::client::origin_url;
+use crate::cli::client::{Output, origin_url};
 use crate::cli::cluster::{AdminClient, ClusterStatus};
 
 /// How often leaders are looked up again.
@@ -155,7 +155,7 @@ async fn first_status(admins: &[AdminClient]) -> anyhow::Result<ClusterStatus> {
     for admin in admins {
         match admin.status().await {
             Ok((status, _)) => return Ok(status),
-            Err(failure) => last = anyhow::anyhow!("{failure}"),
+            Err(failure) => last = failure.report(Output::Text),
         }
     }
     Err(last)
