@@ -17,9 +17,7 @@ mod type_config;
 
 pub use applier::Applier;
 pub use error::{Error, ProposeError, ReadError, Result};
-pub use host::{
-    Confirmed, Divergence, GroupStatus, Host, HostParts, Leader, MemberStatus, Role,
-};
+pub use host::{Confirmed, Divergence, GroupStatus, Host, HostParts, Leader, MemberStatus, Role};
 pub use options::Options;
 pub use pool::Pool;
 

@@ -2,7 +2,7 @@
 //!
 //! Every stored value begins with one byte that says its format. Small rows are [`Record`]s: that byte, then `bincode` 2 with variable-length
 //! integers in little endian. Rows that hold a document body are laid out by hand (`tables::documents`, `tables::change_log`), so that a
-//! reader slices the body out of the row and copies nothing; they use [`Reader`] and the `put_*` functions.
+//! reader slices the body out of the row and copies nothing; they use `Reader` and the `put_*` functions.
 //!
 //! Invariants:
 //! - Decoding never panics and never reserves more than [`RECORD_BYTES_MAX`]: bytes that do not fit are [`Error::Corrupt`].

@@ -171,10 +171,17 @@ fn ingest(replica: &Replica, store: StoreId, manifest: &Manifest) -> Result<()> 
     if found.id == Some(manifest.last) && found.membership.as_ref() == Some(&manifest.membership) {
         return Ok(());
     }
-    let id = found
-        .id
-        .map_or_else(|| "nothing".to_owned(), |id| id.to_string());
-    let what = format!("the files hold {id} for store {store}");
+    let name = |id: Option<LogId>| id.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+    let what = if found.id == Some(manifest.last) {
+        let membership = found.membership.and_then(|(id, _)| id);
+        format!(
+            "the files hold the membership of {}, announced was that of {}",
+            name(membership),
+            name(manifest.membership.0)
+        )
+    } else {
+        format!("the files hold {} for store {store}", name(found.id))
+    };
     Err(Error::Snapshot {
         shard: replica.shard(),
         last: manifest.last,

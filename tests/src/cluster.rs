@@ -426,7 +426,7 @@ impl Cluster {
         self.end(node, READY).await
     }
 
-    /// Waits for the end of a node that was told to stop; gives its exit status as [`Self::stop`] does.
+    /// Waits for the end of a node that was told to stop or ends by itself; gives its exit status as [`Self::stop`] does.
     ///
     /// # Panics
     /// If it does not end.
@@ -442,14 +442,6 @@ impl Cluster {
     /// SIGCONT.
     pub fn resume(&mut self, node: usize) {
         self.signal(node, Signal::SIGCONT);
-    }
-
-    /// Waits until a node has ended by itself; gives its exit status (`None` for a child of `larder dev`).
-    ///
-    /// # Panics
-    /// If it does not end.
-    pub async fn ended(&mut self, node: usize) -> Option<i32> {
-        self.end(node, READY).await
     }
 
     /// Waits without holding up the load that runs beside the test.

@@ -97,6 +97,22 @@ pub fn absent() -> Option<v1::Precondition> {
     })
 }
 
+/// Calls any path with an empty message.
+///
+/// # Errors
+/// The call's.
+///
+/// # Panics
+/// If there is no connection.
+pub async fn call(origin: &str, path: &'static str) -> Result<(), Status> {
+    let mut raw = tonic::client::Grpc::new(channel(origin));
+    raw.ready().await.expect("a connection");
+    let codec = tonic_prost::ProstCodec::<v1::GetRequest, v1::GetResponse>::default();
+    let path = http::uri::PathAndQuery::from_static(path);
+    let answer = raw.unary(Request::new(v1::GetRequest::default()), path, codec);
+    answer.await.map(|_| ())
+}
+
 /// Asserts that a call was refused with this code and the promise of no effect.
 ///
 /// # Panics

@@ -164,6 +164,25 @@ impl Call {
             .unwrap_or_else(|error| panic!("no answer ({error:?}) to {shown}"))
     }
 
+    /// Sends it and asserts the status, see [`Answer::expect`].
+    ///
+    /// # Panics
+    /// If no complete answer comes, or another one.
+    pub async fn expect(self, status: u16) -> Answer {
+        let shown = format!("{:?}", self.request);
+        let answer = self.send().await;
+        assert_eq!(answer.status, status, "{}\nto {shown}", answer.text());
+        answer
+    }
+
+    /// Sends it and asserts that it is refused, see [`Answer::refused`].
+    ///
+    /// # Panics
+    /// If no complete answer comes, or another one.
+    pub async fn refused(self, status: u16, code: &str) -> Answer {
+        self.expect(status).await.refused(status, code)
+    }
+
     /// Sends it.
     ///
     /// # Errors

@@ -66,9 +66,8 @@ async fn protect(root: &Api, key: &str, acl: &Value) -> String {
     let path = object_id("Demo", key);
     root.put(&path)
         .json(&json!({ "secret": key, "acl": acl }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     path
 }
 
@@ -76,16 +75,11 @@ async fn unreadable(cluster: &Cluster, root: &Api) {
     let path = protect(root, "unreadable", &only_admins(&["read"])).await;
     for node in cluster.all() {
         let anonymous = cluster.api(node);
-        let refused = anonymous
-            .get(&path)
-            .send()
-            .await
-            .refused(404, "object_not_found");
+        let refused = anonymous.get(&path).refused(404, "object_not_found").await;
         let missing = anonymous
             .get("/db/Demo/really-missing")
-            .send()
-            .await
-            .refused(404, "object_not_found");
+            .refused(404, "object_not_found")
+            .await;
         let told =
             |answer: &tests::Answer| (answer.json()["className"].clone(), answer.header("etag"));
         assert_eq!(
@@ -97,15 +91,13 @@ async fn unreadable(cluster: &Cluster, root: &Api) {
         anonymous
             .get(&path)
             .header("if-none-match", "\"1\"")
-            .send()
-            .await
-            .refused(404, "object_not_found");
+            .refused(404, "object_not_found")
+            .await;
         anonymous
             .get(&path)
             .local()
-            .send()
-            .await
-            .refused(404, "object_not_found");
+            .refused(404, "object_not_found")
+            .await;
         let mut documents = grpc::documents(&cluster.nodes[node].client);
         let read = documents
             .get(grpc::request(grpc::get("Demo", "unreadable"), None, None))
@@ -121,9 +113,8 @@ async fn unreadable(cluster: &Cluster, root: &Api) {
             .api(node)
             .with_token(token.expect("root"))
             .get(&path)
-            .send()
-            .await
-            .expect(200);
+            .expect(200)
+            .await;
     }
 }
 
@@ -131,46 +122,40 @@ async fn unwritable(cluster: &Cluster, root: &Api) {
     let path = protect(root, "unwritable", &only_admins(&["write"])).await;
     for node in cluster.all() {
         let anonymous = cluster.api(node);
-        anonymous.get(&path).send().await.expect(200);
+        anonymous.get(&path).expect(200).await;
         let same_rules = json!({ "acl": only_admins(&["write"]) });
         anonymous
             .put(&path)
             .json(&same_rules)
-            .send()
-            .await
-            .refused(466, "permission_denied");
+            .refused(466, "permission_denied")
+            .await;
         anonymous
             .put(&path)
             .if_match(1)
             .json(&same_rules)
-            .send()
-            .await
-            .refused(466, "permission_denied");
+            .refused(466, "permission_denied")
+            .await;
         anonymous
             .put(&path)
             .header("if-match", "*")
             .json(&same_rules)
-            .send()
-            .await
-            .refused(466, "permission_denied");
+            .refused(466, "permission_denied")
+            .await;
         // Other rules, or none, in the body are a change of the rules.
         anonymous
             .put(&path)
             .json(&json!({}))
-            .send()
-            .await
-            .refused(462, "invalid_permission_modification");
+            .refused(462, "invalid_permission_modification")
+            .await;
         anonymous
             .delete(&path)
-            .send()
-            .await
-            .refused(466, "permission_denied");
+            .refused(466, "permission_denied")
+            .await;
         anonymous
             .delete(&path)
             .if_match(1)
-            .send()
-            .await
-            .refused(466, "permission_denied");
+            .refused(466, "permission_denied")
+            .await;
         let insert = anonymous
             .post("/db/Demo")
             .json(&json!({ "id": path }))
@@ -208,7 +193,7 @@ async fn unwritable(cluster: &Cluster, root: &Api) {
             .await;
         grpc::refused(delete, Code::PermissionDenied, "permission_denied");
     }
-    let kept = root.get(&path).send().await.expect(200);
+    let kept = root.get(&path).expect(200).await;
     assert_eq!(
         (kept.version(), &kept.json()["secret"]),
         (1, &json!("unwritable"))
@@ -217,9 +202,8 @@ async fn unwritable(cluster: &Cluster, root: &Api) {
         root.put(&path)
             .if_match(1)
             .json(&json!({}))
-            .send()
-            .await
             .expect(200)
+            .await
             .version(),
         2
     );
@@ -231,30 +215,27 @@ async fn denied(cluster: &Cluster, root: &Api) {
     cluster
         .api(1)
         .get(&path)
-        .send()
-        .await
-        .refused(404, "object_not_found");
+        .refused(404, "object_not_found")
+        .await;
     cluster
         .api(1)
         .put(&path)
         .json(&json!({ "acl": everybody }))
-        .send()
-        .await
-        .refused(466, "permission_denied");
+        .refused(466, "permission_denied")
+        .await;
     // An admin passes every check of an object.
-    root.get(&path).send().await.expect(200);
+    root.get(&path).expect(200).await;
     // A deny for someone else is no allow for nobody: the object stays public to all others.
     let other =
         json!({ "read": { "/db/User/other": "deny" }, "write": { "/db/User/other": "deny" } });
     let path = protect(root, "denied-other", &other).await;
-    cluster.api(2).get(&path).send().await.expect(200);
+    cluster.api(2).get(&path).expect(200).await;
     cluster
         .api(2)
         .put(&path)
         .json(&json!({ "acl": other }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
 }
 
 async fn logged_in(cluster: &Cluster, root: &Api) {
@@ -263,25 +244,22 @@ async fn logged_in(cluster: &Cluster, root: &Api) {
     cluster
         .api(0)
         .get(&path)
-        .send()
-        .await
-        .refused(404, "object_not_found");
+        .refused(404, "object_not_found")
+        .await;
     let everyone_with_a_session =
         json!({ "read": { "/db/Role/3": "allow" }, "write": { "/db/Role/3": "allow" } });
     let path = protect(root, "loggedin", &everyone_with_a_session).await;
     cluster
         .api(1)
         .get(&path)
-        .send()
-        .await
-        .refused(404, "object_not_found");
+        .refused(404, "object_not_found")
+        .await;
     cluster
         .api(1)
         .delete(&path)
-        .send()
-        .await
-        .refused(466, "permission_denied");
-    cluster.root(2).await.get(&path).send().await.expect(200);
+        .refused(466, "permission_denied")
+        .await;
+    cluster.root(2).await.get(&path).expect(200).await;
 }
 
 async fn stored_rules(cluster: &Cluster, root: &Api) {
@@ -301,28 +279,20 @@ async fn stored_rules(cluster: &Cluster, root: &Api) {
     );
     // Who may write may change the rules, even to shut itself out.
     let open = object_id("Demo", "opened");
-    cluster
-        .api(0)
-        .put(&open)
-        .json(&json!({}))
-        .send()
-        .await
-        .expect(200);
+    cluster.api(0).put(&open).json(&json!({})).expect(200).await;
     cluster
         .api(0)
         .put(&open)
         .json(&json!({ "acl": only_admins(&["write"]) }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     let again = json!({ "acl": only_admins(&["write"]) });
     cluster
         .api(0)
         .put(&open)
         .json(&again)
-        .send()
-        .await
-        .refused(466, "permission_denied");
+        .refused(466, "permission_denied")
+        .await;
 }
 
 async fn lists(cluster: &Cluster, root: &Api) {
@@ -359,9 +329,8 @@ async fn lists(cluster: &Cluster, root: &Api) {
         let ids = cluster
             .api(node)
             .get("/db/Demo/ids")
-            .send()
-            .await
             .expect(200)
+            .await
             .json();
         let ids: Vec<Value> = ids
             .as_array()
@@ -391,25 +360,23 @@ async fn batches(cluster: &Cluster, root: &Api) {
         cluster
             .api(node)
             .get(&object_id("Demo", "{batch}free"))
-            .send()
-            .await
-            .expect(404);
+            .expect(404)
+            .await;
     }
 }
 
 async fn lifetime(cluster: &Cluster, root: &Api) {
     let path = protect(root, "lifetime", &only_admins(&["read", "write"])).await;
-    root.delete(&path).send().await.expect(204);
+    root.delete(&path).expect(204).await;
     // A deleted document protects nothing, and its version still counts.
     let again = cluster
         .api(1)
         .put(&path)
         .json(&json!({ "mine": true }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     assert_eq!(again.version(), 3);
-    cluster.api(2).get(&path).send().await.expect(200);
+    cluster.api(2).get(&path).expect(200).await;
 }
 
 /// Anonymous writers race with root, who locks the document: what they got acknowledged came before the lock.
@@ -418,9 +385,8 @@ async fn race(cluster: &Cluster, root: &Api) {
         let path = object_id("Demo", &format!("race-{round}"));
         root.put(&path)
             .json(&json!({ "by": "root" }))
-            .send()
-            .await
-            .expect(200);
+            .expect(200)
+            .await;
         let writers = (0..12).map(|writer| {
             let (api, path) = (cluster.api(writer % 3), path.clone());
             async move { api.put(&path).json(&json!({ "by": writer })).send().await }
@@ -445,7 +411,7 @@ async fn race(cluster: &Cluster, root: &Api) {
                 other => panic!("{other}: {}", write.text()),
             }
         }
-        let end = root.get(&path).send().await.expect(200);
+        let end = root.get(&path).expect(200).await;
         assert_eq!(
             (end.version(), &end.json()["by"]),
             (locked_at, &json!("lock"))
@@ -464,13 +430,7 @@ async fn users(cluster: &Cluster, root: &Api) {
         assert!(put.status >= 400, "{path}: {}", put.text());
         let delete = anonymous.delete(path).send().await;
         assert!(delete.status >= 400, "{path}: {}", delete.text());
-        root.get(path).send().await.expect(200);
+        root.get(path).expect(200).await;
     }
-    cluster
-        .root(2)
-        .await
-        .get("/db/User/me")
-        .send()
-        .await
-        .expect(200);
+    cluster.root(2).await.get("/db/User/me").expect(200).await;
 }

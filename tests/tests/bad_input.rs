@@ -12,11 +12,7 @@ async fn bad_requests_are_refused_and_store_nothing() {
     let cluster = Cluster::dev().await;
     let api = cluster.api(0);
     let root = cluster.root(0).await;
-    root.post("/schema")
-        .json(&typed_class())
-        .send()
-        .await
-        .expect(200);
+    root.post("/schema").json(&typed_class()).expect(200).await;
     let mut checks = Checks::new();
     checks
         .check("bodies that are no JSON object", syntax(&api))
@@ -83,7 +79,7 @@ async fn refuse_body(api: &Api, bucket: &str, body: &[u8], status: u16, code: &s
         show(body),
         post.text()
     );
-    api.get(&object_id(bucket, "bad")).send().await.expect(404);
+    api.get(&object_id(bucket, "bad")).expect(404).await;
 }
 
 fn show(body: &[u8]) -> String {
@@ -113,9 +109,8 @@ async fn syntax(api: &Api) {
     let answer = api
         .put(&path("bad"))
         .body("{\"a\": 1,\n \"b\": }")
-        .send()
-        .await
-        .refused(471, "syntax_error");
+        .refused(471, "syntax_error")
+        .await;
     let message = answer.json()["message"]
         .as_str()
         .unwrap_or_default()
@@ -205,9 +200,8 @@ async fn types(api: &Api) {
     let stored = api
         .put(&object_id("Typed", "right"))
         .json(&right)
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     for (name, value) in right.as_object().into_iter().flatten() {
         assert_eq!(&stored.json()[name], value, "{name}");
     }
@@ -216,42 +210,31 @@ async fn types(api: &Api) {
 async fn large_bodies(api: &Api) {
     let body = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     assert_eq!(body(MIB).len(), MIB);
-    api.put(&path("largest"))
-        .body(body(MIB))
-        .send()
-        .await
-        .expect(200);
+    api.put(&path("largest")).body(body(MIB)).expect(200).await;
     api.put(&path("bad"))
         .body(body(MIB + 1))
-        .send()
-        .await
-        .refused(413, "body_too_large");
+        .refused(413, "body_too_large")
+        .await;
     api.post("/db/Demo")
         .body(body(5 * MIB))
-        .send()
-        .await
-        .refused(413, "body_too_large");
+        .refused(413, "body_too_large")
+        .await;
     // Not announced: the server counts for itself.
     let chunks = (0..40).map(|_| Ok::<_, std::io::Error>("x".repeat(64 * 1024)));
     let streamed = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
     api.put(&path("bad"))
         .body(streamed)
-        .send()
-        .await
-        .refused(413, "body_too_large");
-    api.get(&path("bad")).send().await.expect(404);
+        .refused(413, "body_too_large")
+        .await;
+    api.get(&path("bad")).expect(404).await;
 }
 
 async fn long_keys(api: &Api) {
     // Counted in bytes of UTF-8, decoded.
     let (longest, umlauts) = ("k".repeat(1024), "ü".repeat(512));
     for key in [&longest, &umlauts] {
-        api.put(&path(key))
-            .json(&json!({}))
-            .send()
-            .await
-            .expect(200);
-        api.delete(&path(key)).send().await.expect(204);
+        api.put(&path(key)).json(&json!({})).expect(200).await;
+        api.delete(&path(key)).expect(204).await;
     }
     for key in [
         format!("{longest}k"),
@@ -260,14 +243,12 @@ async fn long_keys(api: &Api) {
     ] {
         api.put(&path(&key))
             .json(&json!({}))
-            .send()
-            .await
-            .refused(414, "key_too_long");
+            .refused(414, "key_too_long")
+            .await;
         api.post("/db/Demo")
             .json(&json!({ "id": path(&key) }))
-            .send()
-            .await
-            .refused(414, "key_too_long");
+            .refused(414, "key_too_long")
+            .await;
         let read = api.get(&path(&key)).send().await;
         assert!(matches!(read.status, 404 | 414), "{}", read.status);
         let deleted = api.delete(&path(&key)).send().await;
@@ -285,9 +266,8 @@ async fn deep_bodies(api: &Api) {
     };
     api.put(&path("deepest"))
         .body(nested(100))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     refuse_body(api, "Demo", nested(101).as_bytes(), 400, "bad_request").await;
     // Deep enough to end a recursive reader, in few bytes.
     refuse_body(api, "Demo", nested(300_000).as_bytes(), 400, "bad_request").await;
@@ -306,42 +286,31 @@ async fn unknown_places(cluster: &Cluster) {
     let elsewhere = api.at(&format!("{}/nodatabase", cluster.nodes[0].client));
     for (api, bucket) in [(&api, "NoBucket"), (&elsewhere, "Demo")] {
         let id = object_id(bucket, "k");
-        api.get(&id).send().await.refused(461, "bucket_not_found");
+        api.get(&id).refused(461, "bucket_not_found").await;
         api.put(&id)
             .json(&json!({}))
-            .send()
-            .await
-            .refused(461, "bucket_not_found");
+            .refused(461, "bucket_not_found")
+            .await;
         // Never 404: on an update the SDK takes 404 for success.
         api.put(&id)
             .if_match(1)
             .json(&json!({}))
-            .send()
-            .await
-            .refused(461, "bucket_not_found");
-        api.delete(&id)
-            .send()
-            .await
-            .refused(461, "bucket_not_found");
+            .refused(461, "bucket_not_found")
+            .await;
+        api.delete(&id).refused(461, "bucket_not_found").await;
         api.post(&format!("/db/{bucket}"))
             .json(&json!({}))
-            .send()
-            .await
-            .refused(461, "bucket_not_found");
+            .refused(461, "bucket_not_found")
+            .await;
     }
     for path in ["/schema", "/connect"] {
-        elsewhere
-            .get(path)
-            .send()
-            .await
-            .refused(461, "bucket_not_found");
+        elsewhere.get(path).refused(461, "bucket_not_found").await;
     }
     // Not even documents of a class that has no bucket.
     api.put("/db/String/k")
         .json(&json!({}))
-        .send()
-        .await
-        .refused(461, "bucket_not_found");
+        .refused(461, "bucket_not_found")
+        .await;
     api.put("/db/Object/k").json(&json!({})).send().await;
 }
 
@@ -359,38 +328,33 @@ async fn conditions(api: &Api) {
         api.put(&path("bad"))
             .header("if-match", value)
             .json(&json!({}))
-            .send()
-            .await
-            .refused(400, "bad_request");
+            .refused(400, "bad_request")
+            .await;
         api.delete(&path("bad"))
             .header("if-match", value)
-            .send()
-            .await
-            .refused(400, "bad_request");
+            .refused(400, "bad_request")
+            .await;
     }
     let put = || api.put(&path("bad")).json(&json!({}));
     put()
         .header("if-none-match", "\"7\"")
-        .send()
-        .await
-        .refused(400, "bad_request");
+        .refused(400, "bad_request")
+        .await;
     put()
         .header("if-none-match", "*")
         .header("if-match", "\"7\"")
-        .send()
-        .await
-        .refused(400, "bad_request");
+        .refused(400, "bad_request")
+        .await;
     api.get(&path("bad"))
         .header("if-none-match", "\"7")
-        .send()
-        .await
-        .refused(400, "bad_request");
+        .refused(400, "bad_request")
+        .await;
 }
 
 async fn headers(api: &Api) {
     for value in ["strong", "bounded", "bounded=x", ""] {
         let read = api.get(&path("bad")).header("larder-consistency", value);
-        read.send().await.refused(400, "bad_request");
+        read.refused(400, "bad_request").await;
     }
     let long = "k".repeat(300);
     for value in ["", "two words", long.as_str()] {
@@ -398,7 +362,7 @@ async fn headers(api: &Api) {
             .put(&path("bad"))
             .header("idempotency-key", value)
             .json(&json!({}));
-        put.send().await.refused(400, "bad_request");
+        put.refused(400, "bad_request").await;
     }
     for value in [
         "BAT",
@@ -410,13 +374,13 @@ async fn headers(api: &Api) {
             .put(&path("bad"))
             .header("authorization", value)
             .json(&json!({}));
-        put.send().await.refused(460, "bad_credentials");
+        put.refused(460, "bad_credentials").await;
     }
     let coded = api
         .put(&path("bad"))
         .header("content-encoding", "gzip")
         .body("{}");
-    coded.send().await.refused(400, "bad_request");
+    coded.refused(400, "bad_request").await;
     let fill = "x".repeat(100 * 1024);
     let large = api
         .put(&path("bad"))
@@ -458,9 +422,8 @@ async fn ids(api: &Api) {
     let lower = api
         .put(&path("lower"))
         .json(&json!({ "id": "/db/Demo/%6cower" }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     assert_eq!(lower.json()["id"], "/db/Demo/lower");
 }
 
@@ -476,9 +439,8 @@ async fn paths(cluster: &Cluster) {
     ] {
         bare.put(path)
             .json(&json!({}))
-            .send()
-            .await
-            .refused(400, "bad_request");
+            .refused(400, "bad_request")
+            .await;
     }
     for method in [Method::PATCH, Method::TRACE] {
         let answer = bare.call(method, "/v1/db/Demo/bad").send().await;

@@ -1,6 +1,6 @@
 //! Promise: the client verbs of the command line tell by exit status and message what happened and what to do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::binary::{self, Output, run, run_command};
@@ -8,6 +8,8 @@ use tests::{Checks, Cluster};
 
 const NOBODY: &str = "http://127.0.0.1:9";
 const SHORT: Duration = Duration::from_secs(30);
+/// Within this a verb must tell that nobody answers.
+const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn client_verbs() {
@@ -21,6 +23,7 @@ async fn client_verbs() {
         )
         .await;
     checks.check("usage", usage()).await;
+    checks.check("manual pages", manual()).await;
     checks.check("nobody there", nobody()).await;
     checks
         .check("tokens and log-in", credentials(&cluster))
@@ -184,24 +187,80 @@ async fn usage() {
             "{arguments:?}"
         );
     }
-    assert!(
-        run(["completions", "bash"])
-            .await
-            .expect(0)
-            .stdout
-            .contains("larder")
-    );
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(["completions", shell]).await.expect(0).stdout;
+        assert!(script.contains("root-password-file"), "{shell}: {script}");
+    }
+}
+
+/// There is a manual page for each verb that the help text lists.
+async fn manual() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let man1 = dir.path().join("man1");
+    run(["man", "--dir", man1.to_str().expect("a path")])
+        .await
+        .expect(0);
+    let help = run(["--help"]).await.expect(0).stdout;
+    let verbs = help
+        .split_once("Commands:\n")
+        .and_then(|(_, rest)| rest.split_once("\n\n"))
+        .map(|(list, _)| {
+            list.lines()
+                .filter_map(|line| line.split_whitespace().next())
+        })
+        .expect("a list of commands");
+    let mut pages = 0;
+    for verb in verbs.filter(|verb| *verb != "help") {
+        let page = man1.join(format!("larder-{verb}.1"));
+        let text = std::fs::read_to_string(&page).unwrap_or_default();
+        assert!(text.contains(".SH OPTIONS"), "{}: {text}", page.display());
+        pages += 1;
+    }
+    assert!(pages >= 9, "{help}");
+    let file = dir.path().join("token");
+    std::fs::write(&file, "x").expect("a file");
+    let refused = run(["man", "--dir", file.to_str().expect("a path")])
+        .await
+        .expect(1);
+    assert!(refused.stderr.contains("token"), "{refused:?}");
 }
 
 async fn nobody() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path").to_owned()
+    };
+    let (records, token) = (&file("records.json", "[{}]"), &file("token", "00"));
     for arguments in [
         vec!["doc", "get", "Demo", "k", "--url", NOBODY],
         vec!["doc", "put", "Demo", "k", "{}", "--url", NOBODY],
+        vec!["doc", "delete", "Demo", "k", "--url", NOBODY],
+        vec!["import", records, "--bucket", "Demo", "--url", NOBODY],
+        vec![
+            "import", records, "--bucket", "Demo", "--create", "--url", NOBODY,
+        ],
         vec!["export", "--bucket", "Demo", "--url", NOBODY],
+        vec![
+            "export",
+            "--bucket",
+            "Demo",
+            "--token-file",
+            token,
+            "--url",
+            NOBODY,
+        ],
+        vec!["bench", "--url", NOBODY, "--admin", NOBODY],
+        vec!["bench", "--admin", NOBODY],
         vec!["cluster", "status", "--admin", NOBODY],
+        vec!["cluster", "init", "--wait", "0", "--admin", NOBODY],
     ] {
+        let started = Instant::now();
         let output = run(&arguments).await;
         assert_eq!(output.status, 3, "{arguments:?}: {output:?}");
+        let took = started.elapsed();
+        assert!(took < SOON, "{arguments:?} took {took:?}");
         assert!(
             output.stderr.contains("127.0.0.1:9"),
             "the address is named: {output:?}"
@@ -300,6 +359,27 @@ async fn export(cluster: &Cluster) {
     run(["export", "--bucket", "NoBucket", "--url", url])
         .await
         .expect(1);
+    over_http(cluster, &bodies).await;
+}
+
+/// `GET /db/:bucket` on each node: the same documents, for admins alone.
+async fn over_http(cluster: &Cluster, bodies: &[String]) {
+    for node in cluster.all() {
+        let root = cluster.root(node).await;
+        let found = root.get("/db/Out").send().await.expect(200).json();
+        let mut found: Vec<String> = found
+            .as_array()
+            .expect("an array")
+            .iter()
+            .map(Value::to_string)
+            .collect();
+        found.sort();
+        assert_eq!(found, bodies, "node {node}");
+        let users = root.get("/db/User").send().await.expect(200).json();
+        assert!(users[0]["_password"].is_string(), "node {node}");
+        let anonymous = cluster.api(node).get("/db/Out").send().await;
+        anonymous.refused(466, "permission_denied");
+    }
 }
 
 async fn bench(cluster: &Cluster) {

@@ -58,18 +58,15 @@ fn path(key: &str) -> String {
 async fn stored(api: &Api, key: &str, body: &Value) -> Answer {
     let mut body = body.clone();
     body["id"] = json!(path(key));
-    api.post("/db/Demo").json(&body).send().await.expect(201)
+    api.post("/db/Demo").json(&body).expect(201).await
 }
 
 async fn missing(api: &Api, key: &str) {
-    api.get(&path(key))
-        .send()
-        .await
-        .refused(404, "object_not_found");
+    api.get(&path(key)).refused(404, "object_not_found").await;
 }
 
 async fn is_stored(api: &Api, key: &str, version: u64, own: &Value) {
-    let answer = api.get(&path(key)).send().await.expect(200);
+    let answer = api.get(&path(key)).expect(200).await;
     assert_eq!(
         (answer.version(), content(&answer.json())),
         (version, own.clone())
@@ -89,9 +86,8 @@ async fn insert(api: &Api) {
         body["id"] = json!("/db/Demo/insert");
         api.post("/db/Demo")
             .json(&body)
-            .send()
-            .await
-            .refused(409, "object_exists");
+            .refused(409, "object_exists")
+            .await;
     }
     is_stored(api, "insert", 1, &json!({ "a": 1 })).await;
 }
@@ -102,22 +98,22 @@ async fn replace_at_version(api: &Api) {
             .if_match(version)
             .json(&json!({ "b": 2 }))
     };
-    put(1).send().await.refused(412, "object_out_of_date");
+    put(1).refused(412, "object_out_of_date").await;
     missing(api, "update").await;
 
     stored(api, "update", &json!({ "a": 1 })).await;
-    let answer = put(1).send().await.expect(200);
+    let answer = put(1).expect(200).await;
     assert_eq!(
         (answer.version(), content(&answer.json())),
         (2, json!({ "b": 2 })),
         "the whole object is replaced"
     );
     for version in [0, 1, 3, u64::MAX] {
-        put(version).send().await.refused(412, "object_out_of_date");
+        put(version).refused(412, "object_out_of_date").await;
     }
     is_stored(api, "update", 2, &json!({ "b": 2 })).await;
     // Without a change it still is a write.
-    assert_eq!(put(2).send().await.expect(200).version(), 3);
+    assert_eq!(put(2).expect(200).await.version(), 3);
 }
 
 async fn replace_forced(api: &Api) {
@@ -126,24 +122,23 @@ async fn replace_forced(api: &Api) {
             .header("if-match", "*")
             .json(&json!({ "b": 2 }))
     };
-    put().send().await.refused(412, "object_out_of_date");
+    put().refused(412, "object_out_of_date").await;
     missing(api, "force").await;
     stored(api, "force", &json!({ "a": 1 })).await;
-    assert_eq!(put().send().await.expect(200).version(), 2);
-    assert_eq!(put().send().await.expect(200).version(), 3);
+    assert_eq!(put().expect(200).await.version(), 2);
+    assert_eq!(put().expect(200).await.version(), 3);
 }
 
 async fn upsert(api: &Api) {
     let put = |own: Value| api.put(&path("upsert")).json(&own);
     // 200 also where it inserts: the contract's clients accept no 201 here.
-    assert_eq!(put(json!({ "a": 1 })).send().await.expect(200).version(), 1);
-    assert_eq!(put(json!({ "a": 2 })).send().await.expect(200).version(), 2);
+    assert_eq!(put(json!({ "a": 1 })).expect(200).await.version(), 1);
+    assert_eq!(put(json!({ "a": 2 })).expect(200).await.version(), 2);
     // The condition is the header; a version in the body is none.
     assert_eq!(
         put(json!({ "a": 3, "version": 1 }))
-            .send()
-            .await
             .expect(200)
+            .await
             .version(),
         3
     );
@@ -152,7 +147,7 @@ async fn upsert(api: &Api) {
             .header("if-none-match", "*")
             .json(&json!({ "a": 4 }))
     };
-    absent().send().await.expect(412);
+    absent().expect(412).await;
     is_stored(api, "upsert", 3, &json!({ "a": 3 })).await;
 }
 
@@ -160,11 +155,10 @@ async fn load(api: &Api) {
     missing(api, "load").await;
     api.get(&path("load"))
         .header("if-none-match", "\"1\"")
-        .send()
-        .await
-        .refused(404, "object_not_found");
+        .refused(404, "object_not_found")
+        .await;
     let inserted = stored(api, "load", &json!({ "a": 1 })).await;
-    let loaded = api.get(&path("load")).send().await.expect(200);
+    let loaded = api.get(&path("load")).expect(200).await;
     assert_eq!(
         loaded.body, inserted.body,
         "a load gives what the write answered"
@@ -174,46 +168,42 @@ async fn load(api: &Api) {
     let revalidated = api
         .get(&path("load"))
         .header("if-none-match", "\"1\"")
-        .send()
-        .await
-        .expect(304);
+        .expect(304)
+        .await;
     assert!(revalidated.body.is_empty());
     assert_eq!(revalidated.header("etag").as_deref(), Some("\"1\""));
     api.put(&path("load"))
         .json(&json!({ "a": 2 }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     let changed = api
         .get(&path("load"))
         .header("if-none-match", "\"1\"")
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     assert_eq!(content(&changed.json()), json!({ "a": 2 }));
     api.get(&path("load"))
         .header("if-none-match", "\"1\", \"2\"")
-        .send()
-        .await
-        .expect(304);
+        .expect(304)
+        .await;
 }
 
 async fn delete(api: &Api) {
     let at = |version| api.delete(&path("delete")).if_match(version);
     let forced = || api.delete(&path("delete")).header("if-match", "*");
-    at(1).send().await.refused(412, "object_out_of_date");
-    forced().send().await.refused(412, "object_out_of_date");
-    api.delete(&path("delete")).send().await.expect(204);
+    at(1).refused(412, "object_out_of_date").await;
+    forced().refused(412, "object_out_of_date").await;
+    api.delete(&path("delete")).expect(204).await;
 
     stored(api, "delete", &json!({})).await;
-    at(2).send().await.refused(412, "object_out_of_date");
-    assert!(at(1).send().await.expect(204).body.is_empty());
+    at(2).refused(412, "object_out_of_date").await;
+    assert!(at(1).expect(204).await.body.is_empty());
     missing(api, "delete").await;
     stored(api, "delete", &json!({})).await;
-    forced().send().await.expect(204);
+    forced().expect(204).await;
     missing(api, "delete").await;
     stored(api, "delete", &json!({})).await;
-    api.delete(&path("delete")).send().await.expect(204);
+    api.delete(&path("delete")).expect(204).await;
     missing(api, "delete").await;
 }
 
@@ -222,37 +212,29 @@ async fn versions(api: &Api) {
     api.put(&path("versions"))
         .if_match(1)
         .json(&json!({}))
-        .send()
-        .await
-        .expect(200);
-    api.delete(&path("versions"))
-        .if_match(2)
-        .send()
-        .await
-        .expect(204);
+        .expect(200)
+        .await;
+    api.delete(&path("versions")).if_match(2).expect(204).await;
     // The delete took version 3, and deleting what is gone takes none.
-    api.delete(&path("versions")).send().await.expect(204);
+    api.delete(&path("versions")).expect(204).await;
     assert_eq!(stored(api, "versions", &json!({})).await.version(), 4);
     api.put(&path("versions"))
         .if_match(2)
         .json(&json!({}))
-        .send()
-        .await
-        .refused(412, "object_out_of_date");
+        .refused(412, "object_out_of_date")
+        .await;
     api.put(&path("versions"))
         .if_match(4)
         .json(&json!({}))
-        .send()
-        .await
-        .expect(200);
-    api.delete(&path("versions")).send().await.expect(204);
+        .expect(200)
+        .await;
+    api.delete(&path("versions")).expect(204).await;
     // By upsert too.
     assert_eq!(
         api.put(&path("versions"))
             .json(&json!({}))
-            .send()
-            .await
             .expect(200)
+            .await
             .version(),
         7
     );
@@ -282,7 +264,7 @@ async fn form(api: &Api) {
     let replaced = api
         .put(&path("form"))
         .json(&json!({ "b": 1, "createdAt": "1999-01-01T00:00:00Z", "acl": acl }));
-    let second = replaced.send().await.expect(200).json();
+    let second = replaced.expect(200).await.json();
     assert_eq!(
         second["createdAt"], first["createdAt"],
         "the time of creation is not the client's to change"
@@ -299,15 +281,10 @@ fn microseconds(time: &Value) -> i64 {
 
 async fn lossless(api: &Api) {
     let own = r#"{"big":12345678901234567890123,"small":1.10,"exp":1e-7,"text":"ü€😀\u0000\"\\/","deep":[{"x":[[]]},null],"":0,"ключ":true}"#;
-    let answer = api
-        .put(&path("lossless"))
-        .body(own)
-        .send()
-        .await
-        .expect(200);
+    let answer = api.put(&path("lossless")).body(own).expect(200).await;
     assert_eq!(
         answer.body,
-        api.get(&path("lossless")).send().await.expect(200).body
+        api.get(&path("lossless")).expect(200).await.body
     );
     let text = answer.text();
     for part in ["12345678901234567890123", "1.10", "1e-7"] {
@@ -324,21 +301,19 @@ async fn ids(api: &Api) {
     let answer = api
         .post("/db/Demo")
         .json(&json!({ "a": 1 }))
-        .send()
-        .await
-        .expect(201);
+        .expect(201)
+        .await;
     let id = answer.json()["id"].as_str().expect("an id").to_owned();
     assert!(
         id.starts_with("/db/Demo/") && id.len() > 20,
         "the server made {id}"
     );
-    assert_eq!(api.get(&id).send().await.expect(200).body, answer.body);
+    assert_eq!(api.get(&id).expect(200).await.body, answer.body);
     let another = api
         .post("/db/Demo")
         .json(&json!({ "id": null, "a": 1 }))
-        .send()
-        .await
-        .expect(201);
+        .expect(201)
+        .await;
     assert_ne!(another.json()["id"], id.as_str());
 
     for key in [
@@ -354,15 +329,14 @@ async fn ids(api: &Api) {
         let answer = api
             .put(&path(key))
             .json(&json!({ "key": key }))
-            .send()
-            .await
-            .expect(200);
+            .expect(200)
+            .await;
         assert_eq!(answer.json()["id"], path(key), "the id of {key}");
     }
     // A slash in a key is data, an encoded letter is the letter.
     missing(api, "a").await;
     assert_eq!(
-        api.get("/db/Demo/%61%2fb").send().await.expect(200).json()["key"],
+        api.get("/db/Demo/%61%2fb").expect(200).await.json()["key"],
         "a/b"
     );
     assert_eq!(encode_key("a/b"), "a%2Fb");
@@ -374,36 +348,33 @@ async fn tolerated_conditions(api: &Api) {
         .get(&path("noise"))
         .header("if-match", "\"\"")
         .header("if-none-match", "\"-\"");
-    noisy.send().await.expect(200);
+    noisy.expect(200).await;
     api.get(&path("noise"))
         .header("if-none-match", "\"1--gzip\"")
-        .send()
-        .await
-        .expect(304);
+        .expect(304)
+        .await;
     let coded = api
         .put(&path("noise"))
         .header("if-match", "\"1--gzip\"")
         .json(&json!({}));
-    assert_eq!(coded.send().await.expect(200).version(), 2);
+    assert_eq!(coded.expect(200).await.version(), 2);
     api.delete(&path("noise"))
         .header("if-match", "2")
-        .send()
-        .await
-        .expect(204);
+        .expect(204)
+        .await;
 }
 
 async fn addressing(cluster: &Cluster) {
     let api = cluster.api(0);
     stored(&api, "base", &json!({ "a": 1 })).await;
     let bare = api.at(&cluster.nodes[0].client);
-    bare.get("/db/Demo/base").send().await.expect(200);
-    bare.get("/v1/db/Demo/base").send().await.expect(200);
-    api.get("/db/Demo/base?BCB").send().await.expect(200);
+    bare.get("/db/Demo/base").expect(200).await;
+    bare.get("/v1/db/Demo/base").expect(200).await;
+    api.get("/db/Demo/base?BCB").expect(200).await;
     // Encoded queries reach about three times their 2,000 characters; such request lines must pass.
     api.get(&format!("/db/Demo/base?x={}", "y".repeat(16 * 1024)))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
 }
 
 async fn preflight(api: &Api) {
@@ -487,9 +458,8 @@ async fn cross_origin(api: &Api) {
         let answer = api
             .get(&path(key))
             .header("origin", "https://app.example")
-            .send()
-            .await
-            .expect(status);
+            .expect(status)
+            .await;
         assert_eq!(
             answer.header("access-control-allow-origin").as_deref(),
             Some("https://app.example")
@@ -506,7 +476,7 @@ async fn cross_origin(api: &Api) {
         );
         lists(&answer, "vary", &["origin"]);
     }
-    let plain = api.get(&path("cors")).send().await.expect(200);
+    let plain = api.get(&path("cors")).expect(200).await;
     assert_eq!(
         plain.header("access-control-allow-origin").as_deref(),
         Some("*")
@@ -519,7 +489,7 @@ async fn errors(api: &Api) {
         .get(&path("errors"))
         .header("x-request-id", "find-me-1")
         .header("accept", "text/*");
-    let answer = missing.send().await.refused(404, "object_not_found");
+    let answer = missing.refused(404, "object_not_found").await;
     assert_eq!(
         answer.json()["requestId"],
         "find-me-1",
@@ -535,27 +505,21 @@ async fn errors(api: &Api) {
         "each request has an id of its own"
     );
 
-    api.get("/nothing/here")
-        .send()
-        .await
-        .refused(404, "no_route");
+    api.get("/nothing/here").refused(404, "no_route").await;
     let answer = api
         .call(Method::PATCH, &path("errors"))
         .json(&json!({}))
-        .send()
-        .await
-        .refused(405, "method_not_allowed");
+        .refused(405, "method_not_allowed")
+        .await;
     lists(&answer, "allow", &["GET", "PUT", "DELETE"]);
     // What is not offered yet must never look like an answer, and never like "not found".
     api.get("/db/Demo/query?q={}")
-        .send()
-        .await
-        .refused(468, "query_not_supported");
+        .refused(468, "query_not_supported")
+        .await;
     api.post(&path("errors"))
         .json(&json!({}))
-        .send()
-        .await
-        .refused(468, "query_not_supported");
+        .refused(468, "query_not_supported")
+        .await;
 }
 
 /// With curl, which knows both codings and is no relative of the server.
@@ -565,15 +529,13 @@ async fn compression(cluster: &Cluster) {
     let plain = api
         .put(&path("long"))
         .json(&json!({ "text": text }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     assert_eq!(plain.header("content-encoding"), None, "not asked for");
     api.put(&path("short"))
         .json(&json!({ "text": "short" }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     for coding in ["gzip", "zstd"] {
         let coded = curl(cluster, "long", coding, true).await;
         assert_eq!(
@@ -654,29 +616,22 @@ async fn curl(cluster: &Cluster, key: &str, coding: &str, unpack: bool) -> Curle
 
 async fn head(api: &Api) {
     let stored = stored(api, "head", &json!({ "a": 1 })).await;
-    let answer = api
-        .call(Method::HEAD, &path("head"))
-        .send()
-        .await
-        .expect(200);
+    let answer = api.call(Method::HEAD, &path("head")).expect(200).await;
     assert!(answer.body.is_empty());
     assert_eq!(answer.header("etag").as_deref(), Some("\"1\""));
     assert_eq!(
         answer.header("content-length"),
         Some(stored.body.len().to_string())
     );
-    api.call(Method::HEAD, &path("head-none"))
-        .send()
-        .await
-        .expect(404);
+    api.call(Method::HEAD, &path("head-none")).expect(404).await;
 }
 
 async fn probes(cluster: &Cluster) {
     let client = Api::new(&cluster.nodes[0].client);
     for probe in ["/healthz", "/readyz"] {
-        client.get(probe).send().await.expect(200);
+        client.get(probe).expect(200).await;
     }
-    let metrics = cluster.admin(0).get("/metrics").send().await.expect(200);
+    let metrics = cluster.admin(0).get("/metrics").expect(200).await;
     let text = metrics.text();
     assert!(
         text.contains("# TYPE larder_"),
@@ -693,5 +648,5 @@ async fn probes(cluster: &Cluster) {
         assert!(value.is_some(), "no sample: {line}");
     }
     // The admin API is not on the client port.
-    client.get("/admin/v1/node").send().await.expect(404);
+    client.get("/admin/v1/node").expect(404).await;
 }

@@ -227,6 +227,16 @@ async fn bad_input(cluster: &Cluster) {
         .put(request(grpc::put("Demo", "bad", &large), None, None))
         .await;
     grpc::refused(put, Code::ResourceExhausted, "body_too_large");
+    // Past the limit of a message no handler sees it.
+    let huge = format!("{{\"a\":\"{}\"}}", "x".repeat(5 * 1024 * 1024));
+    let put = documents
+        .put(request(grpc::put("Demo", "bad", &huge), None, None))
+        .await;
+    grpc::refused(put, Code::ResourceExhausted, "body_too_large");
+    for path in ["/larder.v1.Documents/Nope", "/larder.v9.Documents/Get"] {
+        let outcome = grpc::call(&cluster.nodes[0].client, path).await;
+        grpc::refused(outcome, Code::Unimplemented, "no_route");
+    }
     let forged = documents
         .put(request(grpc::put("Demo", "bad", "{}"), Some("00"), None))
         .await;

@@ -26,7 +26,7 @@ fn is_test(file: &Path, function: &str) -> bool {
         line.strip_prefix("fn ")
             .is_some_and(|rest| rest.starts_with(&format!("{function}(")))
     };
-    let Some(at) = lines.iter().position(|line| declared(line)) else {
+    let Some(at) = lines.iter().position(declared) else {
         return false;
     };
     let attributes: Vec<&str> = lines[..at]

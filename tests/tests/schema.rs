@@ -88,7 +88,7 @@ fn field_names(class: &Value) -> Vec<&str> {
 }
 
 async fn schema(api: &Api) -> Value {
-    api.get("/schema").send().await.expect(200).json()
+    api.get("/schema").expect(200).await.json()
 }
 
 async fn add(root: &Api, classes: Value) -> Answer {
@@ -140,20 +140,13 @@ async fn system_classes(cluster: &Cluster) {
     );
     let open = &find(&schema, "Demo").expect("checked")["metadata"]["larder.open"];
     assert_eq!(open, "true");
-    let one = cluster
-        .api(1)
-        .get("/schema/User")
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let one = cluster.api(1).get("/schema/User").expect(200).await.json();
     assert_eq!(Some(&one), find(&schema, "User"));
     cluster
         .api(1)
         .get("/schema/Nothing")
-        .send()
-        .await
-        .refused(461, "bucket_not_found");
+        .refused(461, "bucket_not_found")
+        .await;
 }
 
 async fn refused_to_others(cluster: &Cluster, root: &Api) {
@@ -174,7 +167,7 @@ async fn refused_to_others(cluster: &Cluster, root: &Api) {
             if let Some(body) = body {
                 call = call.json(body);
             }
-            call.send().await.refused(466, "permission_denied");
+            call.refused(466, "permission_denied").await;
         }
         assert_eq!(schema(&anonymous).await, before, "at node {node}");
     }
@@ -206,9 +199,8 @@ async fn fenced(cluster: &Cluster, root: &Api) {
                 async move {
                     api.put(&path)
                         .json(&json!({ "n": key }))
-                        .send()
-                        .await
                         .expect(200)
+                        .await
                         .version()
                 }
             });
@@ -229,15 +221,13 @@ async fn fenced(cluster: &Cluster, root: &Api) {
                 async move {
                     api.put(&path)
                         .json(&json!({ "text": 1 }))
-                        .send()
-                        .await
-                        .refused(463, "invalid_type_value");
+                        .refused(463, "invalid_type_value")
+                        .await;
                     let stored = api
                         .put(&path)
                         .json(&json!({ "text": "t" }))
-                        .send()
-                        .await
-                        .expect(200);
+                        .expect(200)
+                        .await;
                     assert_eq!(stored.json()["text"], "t");
                 }
             });
@@ -263,10 +253,9 @@ async fn additive(root: &Api) {
     );
     root.post("/schema/Grow")
         .json(&class("Grow", &[("d", "/db/Date")]))
-        .send()
-        .await
-        .expect(200);
-    let grown = root.get("/schema/Grow").send().await.expect(200).json();
+        .expect(200)
+        .await;
+    let grown = root.get("/schema/Grow").expect(200).await.json();
     assert_eq!(field_names(&grown), ["a", "b", "c", "d"]);
     // The same again changes nothing and is no error.
     assert_eq!(
@@ -281,9 +270,8 @@ async fn additive(root: &Api) {
     let stored = root
         .put("/db/Grow/1")
         .json(&json!({ "a": "x", "unknown": 1 }))
-        .send()
-        .await
         .expect(200)
+        .await
         .json();
     assert_eq!((&stored["a"], stored.get("unknown")), (&json!("x"), None));
 }
@@ -314,9 +302,8 @@ async fn refused_changes(root: &Api) {
         .refused(400, "bad_request");
     root.post("/schema")
         .body("[{")
-        .send()
-        .await
-        .refused(471, "syntax_error");
+        .refused(471, "syntax_error")
+        .await;
     let mut misnamed = class("Misnamed", &[("a", "/db/String")]);
     misnamed["fields"]["a"]["name"] = json!("b");
     add(root, json!([misnamed]))
@@ -328,9 +315,8 @@ async fn refused_changes(root: &Api) {
     assert_eq!(schema(root).await, before);
     root.put("/db/AllOrNothing/1")
         .json(&json!({}))
-        .send()
-        .await
-        .refused(461, "bucket_not_found");
+        .refused(461, "bucket_not_found")
+        .await;
 }
 
 async fn class_rules(cluster: &Cluster, root: &Api) {
@@ -364,36 +350,26 @@ async fn replace_class(cluster: &Cluster, root: &Api) {
     .expect(200);
     root.put("/db/Swap/1")
         .json(&json!({ "a": "x", "b": "y" }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     root.put("/schema/Swap")
         .json(&class("Swap", &[("b", "/db/String")]))
-        .send()
-        .await
-        .expect(200);
-    let now = cluster
-        .api(1)
-        .get("/schema/Swap")
-        .send()
-        .await
         .expect(200)
-        .json();
+        .await;
+    let now = cluster.api(1).get("/schema/Swap").expect(200).await.json();
     assert_eq!(field_names(&now), ["b"]);
     let stored = cluster
         .api(2)
         .put("/db/Swap/2")
         .json(&json!({ "a": "x", "b": "y" }))
-        .send()
-        .await
         .expect(200)
+        .await
         .json();
     assert_eq!((stored.get("a"), &stored["b"]), (None, &json!("y")));
     root.put("/schema/Absent")
         .json(&class("Other", &[]))
-        .send()
-        .await
-        .expect(400);
+        .expect(400)
+        .await;
 }
 
 async fn drop_class(cluster: &Cluster, root: &Api) {
@@ -410,42 +386,33 @@ async fn drop_class(cluster: &Cluster, root: &Api) {
         .map(|key| object_id("Gone", &key.to_string()))
         .collect();
     for path in &paths {
-        root.put(path)
-            .json(&json!({ "n": 1 }))
-            .send()
-            .await
-            .expect(200);
+        root.put(path).json(&json!({ "n": 1 })).expect(200).await;
     }
     root.delete("/schema/Gone")
-        .send()
-        .await
-        .refused(474, "type_still_referenced");
-    root.get(&paths[0]).send().await.expect(200);
+        .refused(474, "type_still_referenced")
+        .await;
+    root.get(&paths[0]).expect(200).await;
     root.put("/schema/Keeps")
         .json(&class("Keeps", &[]))
-        .send()
-        .await
-        .expect(200);
-    root.delete("/schema/Gone").send().await.expect(204);
+        .expect(200)
+        .await;
+    root.delete("/schema/Gone").expect(204).await;
     for node in cluster.all() {
         let api = cluster.api(node);
         api.get("/schema/Gone")
-            .send()
-            .await
-            .refused(461, "bucket_not_found");
+            .refused(461, "bucket_not_found")
+            .await;
         for path in &paths {
-            api.get(path).send().await.refused(461, "bucket_not_found");
+            api.get(path).refused(461, "bucket_not_found").await;
             api.put(path)
                 .json(&json!({}))
-                .send()
-                .await
-                .refused(461, "bucket_not_found");
+                .refused(461, "bucket_not_found")
+                .await;
         }
     }
     root.delete("/schema/Gone")
-        .send()
-        .await
-        .refused(461, "bucket_not_found");
+        .refused(461, "bucket_not_found")
+        .await;
     // A class of the same name is another one: nothing of the first shines through.
     add(root, json!([class("Gone", &[("n", "/db/Integer")])]))
         .await
@@ -454,17 +421,15 @@ async fn drop_class(cluster: &Cluster, root: &Api) {
         cluster
             .api(index % 3)
             .get(path)
-            .send()
-            .await
-            .refused(404, "object_not_found");
+            .refused(404, "object_not_found")
+            .await;
     }
     cluster
         .api(1)
         .put(&paths[0])
         .json(&json!({ "n": 2 }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     let system = root.delete("/schema/User").send().await;
     assert!(
         system.status >= 400,
@@ -501,9 +466,8 @@ async fn concurrent(cluster: &Cluster) {
                 .api(node)
                 .put(&object_id(name, "k"))
                 .json(&json!({}))
-                .send()
-                .await
-                .expect(200);
+                .expect(200)
+                .await;
         }
     }
 }
@@ -512,9 +476,8 @@ async fn concurrent(cluster: &Cluster) {
 async fn replace_all(cluster: &Cluster, root: &Api) {
     root.put("/schema")
         .json(&json!([class("Only", &[("a", "/db/String")])]))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     for node in cluster.all() {
         let schema = schema(&cluster.api(node)).await;
         assert_eq!(find(&schema, "Demo"), None);
@@ -526,22 +489,14 @@ async fn replace_all(cluster: &Cluster, root: &Api) {
     cluster
         .api(1)
         .get("/db/Demo/k")
-        .send()
-        .await
-        .refused(461, "bucket_not_found");
+        .refused(461, "bucket_not_found")
+        .await;
     cluster
         .api(2)
         .put("/db/Only/1")
         .json(&json!({ "a": "x" }))
-        .send()
-        .await
-        .expect(200);
+        .expect(200)
+        .await;
     // Root and its role live on: the next log-in needs them.
-    cluster
-        .root(2)
-        .await
-        .get("/db/User/me")
-        .send()
-        .await
-        .expect(200);
+    cluster.root(2).await.get("/db/User/me").expect(200).await;
 }

@@ -19,9 +19,14 @@ async fn the_published_sdk_works_against_each_node() {
         .map(|node| format!("{}/v1", node.client))
         .collect();
     let mut node = Command::new("node");
-    node.args(["--test", "--test-reporter=tap", "sdk.test.mjs"])
-        .current_dir(folder)
-        .stdin(Stdio::null());
+    node.args([
+        "--test",
+        "--test-reporter=tap",
+        "sdk.test.mjs",
+        "frame.test.mjs",
+    ])
+    .current_dir(folder)
+    .stdin(Stdio::null());
     node.env("LARDER_URLS", urls.join(","));
     let ended =
         tokio::task::spawn_blocking(move || process::run_to_end(node, Duration::from_secs(120)));
@@ -41,6 +46,6 @@ async fn the_published_sdk_works_against_each_node() {
             .find_map(|line| line.strip_prefix(&format!("# {name} ")).map(str::to_owned));
         line.and_then(|count| count.parse::<u32>().ok())
     };
-    assert!(count("pass") >= Some(45), "{}", text(&ended.stdout));
+    assert!(count("pass") >= Some(47), "{}", text(&ended.stdout));
     assert_eq!((count("fail"), count("skipped")), (Some(0), Some(0)));
 }

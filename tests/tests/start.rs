@@ -88,6 +88,15 @@ impl Single {
         run(head.iter().chain(more)).await
     }
 
+    /// Waits until it is a healthy cluster of one.
+    async fn healthy(&self) {
+        eventually("the cluster of one is healthy", READY, || async {
+            let status = run(["cluster", "status", "--admin", &self.admin]).await;
+            (status.status == 0).then_some(())
+        })
+        .await;
+    }
+
     /// Runs it expecting that it refuses to start.
     async fn refuses(&self, status: i32, words: &[&str]) {
         let output = run_command(self.command(), SHORT).await;
@@ -297,14 +306,7 @@ async fn making_a_cluster() {
         None,
         "only once: {again}"
     );
-    eventually("the status is healthy", READY, || async {
-        (run(["cluster", "status", "--admin", &single.admin])
-            .await
-            .status
-            == 0)
-            .then_some(())
-    })
-    .await;
+    single.healthy().await;
     let api = Api::new(&format!("{}/v1", single.client));
     let user = api.log_in("root", &password).await;
     user.get("/db/User/me").send().await.expect(200);
@@ -376,13 +378,33 @@ async fn the_data_of_another_cluster() {
     cluster.api(2).get("/db/Demo/k").send().await.expect(200);
     // The stranger still is what it was.
     let running = stranger.start().await;
-    eventually("the stranger is healthy", READY, || async {
-        (run(["cluster", "status", "--admin", &stranger.admin])
-            .await
-            .status
-            == 0)
-            .then_some(())
-    })
-    .await;
+    stranger.healthy().await;
     drop(running);
+}
+
+/// A release must leave alone what only a newer one understands.
+#[tokio::test]
+async fn data_of_a_newer_format() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let newer = Single::new(dir.path(), "newer");
+    let log = newer.data.join("log");
+    std::fs::create_dir_all(&log).expect("a folder");
+    let fixture = repository().join("tests/fixtures/format-99");
+    for file in std::fs::read_dir(fixture).expect("the fixture").flatten() {
+        std::fs::copy(file.path(), log.join(file.file_name())).expect("a copy");
+    }
+    // Twice: the first refusal must not have made it a directory of this release.
+    for _ in 0..2 {
+        let path = log.to_str().expect("a path");
+        newer
+            .refuses(
+                1,
+                &[path, "data format 99", "reads up to", "or a newer one"],
+            )
+            .await;
+        assert!(
+            !newer.data.join("data").exists(),
+            "nothing is made beside it"
+        );
+    }
 }

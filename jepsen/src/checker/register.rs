@@ -281,49 +281,30 @@ mod tests {
         }
     }
 
+    fn write(value: u64) -> Action {
+        Action::Write {
+            key: key(),
+            value,
+            expected: None,
+        }
+    }
+
     fn wrote(lines: (usize, usize), value: u64, version: u64) -> Operation {
-        operation(
-            lines.0,
-            lines.1,
-            Action::Write {
-                key: key(),
-                value,
-                expected: None,
-            },
-            ok(value, version),
-        )
+        operation(lines.0, lines.1, write(value), ok(value, version))
     }
 
     fn unknown(invoked: usize, value: u64) -> Operation {
         let outcome = Outcome::Info {
             error: String::new(),
         };
-        operation(
-            invoked,
-            usize::MAX,
-            Action::Write {
-                key: key(),
-                value,
-                expected: None,
-            },
-            outcome,
-        )
+        operation(invoked, usize::MAX, write(value), outcome)
     }
 
     fn refused(lines: (usize, usize), value: u64) -> Operation {
         let outcome = Outcome::Fail {
             error: String::new(),
         };
-        operation(
-            lines.0,
-            lines.1,
-            Action::Write {
-                key: key(),
-                value,
-                expected: None,
-            },
-            outcome,
-        )
+        operation(lines.0, lines.1, write(value), outcome)
     }
 
     fn read(lines: (usize, usize), value: u64, version: u64) -> Operation {

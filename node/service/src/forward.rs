@@ -121,6 +121,7 @@ impl Operation {
             | Operation::ChangeSchema(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
+            | Operation::Replicas(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -252,6 +253,9 @@ pub struct Scan {
     /// Stop at the document that reaches this many bytes.
     #[prost(uint64, tag = "6")]
     pub bytes_max: u64,
+    /// Hidden members too, if the caller is an admin.
+    #[prost(bool, tag = "7")]
+    pub hidden: bool,
 }
 
 /// See [`Operation::FindUser`].

@@ -65,8 +65,8 @@ pub use crate::context::{
 pub use crate::error::{Error, Result};
 pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
-pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::position::Position;
+pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
 
 use crate::clock::Clock;
@@ -256,6 +256,18 @@ impl Service {
         self.core
             .metrics
             .observe(Operation::Scan, self.core.scan(ctx, bucket, range))
+            .await
+    }
+
+    /// Like [`Service::scan`] for admins: every document whatever its ACL, with the members that are never served otherwise (`_password`
+    /// of a user).
+    ///
+    /// # Errors
+    /// `PermissionDenied` for everybody else.
+    pub async fn export(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
+        self.core
+            .metrics
+            .observe(Operation::Scan, self.core.export(ctx, bucket, range))
             .await
     }
 

@@ -204,8 +204,8 @@ pub trait Forward: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Bytes, ForwardError>>;
 
-    /// How long ago the node was last heard from; `None`: never since this process started.
-    fn last_heard(&self, node: NodeId) -> Option<Duration>;
+    /// Whether the connection to a node is up, so that it can be taken for alive.
+    fn is_up(&self, node: NodeId) -> bool;
 }
 
 /// What a node says of itself before it belongs to a cluster.

@@ -142,6 +142,7 @@ impl Core {
             principal: Principal::root(),
             idempotency_key: None,
             metadata_version: 0,
+            near: None,
             operation: Operation::Replicas(command.encode_to_vec().into()),
         };
         let state = self.metadata.founded()?;

@@ -6,10 +6,11 @@ use prost::Message;
 use proto::ShardId;
 
 use crate::Core;
+use crate::auth::policy;
 use crate::context::{Context, ScanPage, ScanRange, Served};
-use crate::documents::{document, unexpected};
+use crate::documents::{Session, document, unexpected};
 use crate::error::{Error, Result};
-use crate::forward::{self, Answer, Operation};
+use crate::forward::{self, Answer, Operation, Record};
 
 impl Core {
     pub(crate) async fn scan(
@@ -18,8 +19,32 @@ impl Core {
         bucket: &str,
         range: ScanRange,
     ) -> Result<ScanPage> {
+        let consistency = range.freshness.consistency;
+        let session = self.begin_at(ctx, &[bucket], consistency).await?;
+        self.page(ctx, &session, bucket, range, false).await
+    }
+
+    /// A page for an administrator, with the hidden members of each document.
+    pub(crate) async fn export(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        range: ScanRange,
+    ) -> Result<ScanPage> {
+        let session = self.begin(ctx, &[bucket]).await?;
+        policy::require_admin(&session.principal)?;
+        self.page(ctx, &session, bucket, range, true).await
+    }
+
+    async fn page(
+        &self,
+        ctx: &Context,
+        session: &Session,
+        bucket: &str,
+        range: ScanRange,
+        hidden: bool,
+    ) -> Result<ScanPage> {
         let freshness = &range.freshness;
-        let session = self.begin_at(ctx, &[bucket], freshness.consistency).await?;
         let (database, info) = session.find(ctx, bucket)?;
         let mut place = match &range.continuation {
             Some(continuation) => Place::decode(continuation.clone(), session.state.shards)?,
@@ -41,6 +66,7 @@ impl Core {
                 after: place.after,
                 documents_max: (documents_max - page.documents.len()) as u64,
                 bytes_max: bytes_left as u64,
+                hidden,
             };
             let shard = ShardId(place.shard);
             let request = session.request(shard, None, Operation::Scan(scan));
@@ -51,7 +77,7 @@ impl Core {
             page.served.extend(Served::of(shard, part.seen, level));
             for record in part.records {
                 bytes_left = bytes_left.saturating_sub(record.body.len());
-                page.documents.push(document(bucket, record));
+                page.documents.push(document(bucket, with_hidden(record)));
             }
             let full = bytes_left == 0 || page.documents.len() >= documents_max;
             let more = place.advance(part.last, session.state.shards);
@@ -61,6 +87,25 @@ impl Core {
                 return Ok(page);
             }
         }
+    }
+}
+
+/// The record with its hidden members, if it came with any, at the end of its body. Both are JSON objects without blanks around them.
+fn with_hidden(record: Record) -> Record {
+    let (Some(body), Some(hidden)) = (
+        record.body.strip_suffix(b"}"),
+        record.hidden.strip_prefix(b"{"),
+    ) else {
+        return record;
+    };
+    let comma: &[u8] = match (body, hidden) {
+        (b"{", _) | (_, b"}") => b"",
+        _ => b",",
+    };
+    Record {
+        body: [body, comma, hidden].concat().into(),
+        hidden: Bytes::new(),
+        ..record
     }
 }
 
@@ -157,6 +202,22 @@ mod tests {
             (2, "", false)
         );
         assert!(!place.advance(None, 2));
+    }
+
+    #[test]
+    fn hidden_members_come_behind_the_others() {
+        let merged = |body: &'static str, hidden: &'static str| {
+            let record = Record {
+                body: Bytes::from_static(body.as_bytes()),
+                hidden: Bytes::from_static(hidden.as_bytes()),
+                ..Record::default()
+            };
+            String::from_utf8(with_hidden(record).body.to_vec()).expect("text")
+        };
+        assert_eq!(merged(r#"{"a":1}"#, ""), r#"{"a":1}"#);
+        assert_eq!(merged(r#"{"a":1}"#, "{}"), r#"{"a":1}"#);
+        assert_eq!(merged("{}", r#"{"_b":2}"#), r#"{"_b":2}"#);
+        assert_eq!(merged(r#"{"a":1}"#, r#"{"_b":2}"#), r#"{"a":1,"_b":2}"#);
     }
 
     #[test]

@@ -3,16 +3,12 @@
 //! Everything here is local knowledge at one moment: terms and leaders as this node's replicas know them, liveness as this node hears it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use cluster::state::{Assignment, ClusterState, DEFAULT_DATABASE};
 use proto::{NodeId, ShardId};
 use serde::Serialize;
 
 use crate::Core;
-
-/// A node is alive if it was heard from within this time: several heartbeats.
-const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The cluster as one node sees it; its serde form is the admin API's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -208,11 +204,7 @@ impl Core {
 
     /// Whether a node was heard from lately; the own one always was.
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        node == self.options.node
-            || self
-                .forward
-                .last_heard(node)
-                .is_some_and(|ago| ago <= ALIVE_WITHIN)
+        node == self.options.node || self.forward.is_up(node)
     }
 
     fn shard_status(&self, state: &ClusterState, shard: ShardId) -> ShardStatus {

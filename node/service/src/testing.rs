@@ -397,12 +397,8 @@ impl Forward for Node {
         .boxed()
     }
 
-    fn last_heard(&self, node: NodeId) -> Option<Duration> {
-        self.world
-            .services
-            .lock()
-            .contains_key(&node)
-            .then_some(Duration::ZERO)
+    fn is_up(&self, node: NodeId) -> bool {
+        self.world.services.lock().contains_key(&node)
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -18,17 +17,8 @@ const BASE_PATH: &str = "/v1";
 const TOKEN_HEADER: &str = "baqend-authorization-token";
 /// A little above the server's deadline of 5 s, so that its own answer arrives.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// What JavaScript's `encodeURIComponent` leaves bare.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'!')
-    .remove(b'~')
-    .remove(b'*')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')');
+/// A node that is there takes a connection at once, even while it cannot serve.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The user and password that exist in a cluster made by `larder dev`, and nowhere else.
 pub(crate) const DEV_ROOT: &str = "root";
@@ -46,7 +36,7 @@ pub enum Output {
 /// Where to connect, and as whom.
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
-    /// A node's client address; any node serves any request. Without a path the default database /v1 is meant
+    /// Client address of a node, http://HOST:PORT; any node serves any request. A path names a database, none means the default one
     #[arg(
         long,
         env = "LARDER_URL",
@@ -54,13 +44,13 @@ pub struct Connect {
         value_name = "URL"
     )]
     pub url: String,
-    /// A file that holds a token
+    /// A file whose first line is a token of an earlier log-in, instead of --user
     #[arg(long, value_name = "FILE", conflicts_with = "user")]
     pub token_file: Option<PathBuf>,
-    /// Log in as this user first
+    /// Log in as this user first; without user and token the request is anonymous
     #[arg(long, value_name = "NAME", requires = "password_file")]
     pub user: Option<String>,
-    /// A file that holds the user's password
+    /// A file whose first line is the user's password
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
 }
@@ -164,6 +154,7 @@ impl Client {
     pub(crate) fn anonymous(url: &str) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .context("cannot set up the HTTP client")?;
         Ok(Self {
@@ -225,6 +216,14 @@ impl Client {
             None => return Err(unexpected(answer.status, "the log-in brought no token")),
         }
         Ok(())
+    }
+
+    /// Fails if nobody answers at the address, so that verbs which sit out an outage need not do so for a wrong address.
+    pub(crate) async fn reach(&self) -> Result<(), Failure> {
+        match self.send(Method::GET, "/version", Request::default()).await {
+            Err(failure) if failure.status == 0 => Err(failure),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -324,7 +323,7 @@ pub(crate) fn origin_url(address: &str) -> anyhow::Result<String> {
 
 /// One path segment, encoded as the contract wants it.
 pub(crate) fn segment(text: &str) -> String {
-    utf8_percent_encode(text, COMPONENT).to_string()
+    document::id::encode_key(text).into_owned()
 }
 
 /// The first line of a file, without the line's end.

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{
-    DEV_ROOT, Failure, Output, OutputArgs, origin_url, read_secret, text_member, usage,
+    CONNECT_TIMEOUT, DEV_ROOT, Failure, Output, OutputArgs, origin_url, read_secret, text_member,
+    usage,
 };
 use super::exit::{Exit, Status};
 
@@ -23,7 +24,12 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes a cluster out of nodes, and shows its health.
+///
+/// Both verbs speak to the admin port of any node, which listens on loopback unless configured otherwise.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  larder cluster init --replicas 3\n  larder cluster status --admin http://127.0.0.1:7412"
+)]
 pub struct Cluster {
     #[command(subcommand)]
     verb: Verb,
@@ -40,6 +46,8 @@ enum Verb {
     )]
     Init(Init),
     /// Shows nodes and shards; exit status 0 healthy, 4 degraded, 5 no quorum, 3 unreachable
+    ///
+    /// Degraded: every shard serves, but a replica is missing. No quorum: some shard refuses writes. The view is that of the asked node.
     #[command(after_help = "Example:\n  larder cluster status -o json")]
     Status(StatusArgs),
 }
@@ -47,7 +55,7 @@ enum Verb {
 /// Where the admin API is.
 #[derive(Args, Clone, Debug)]
 pub struct Admin {
-    /// A node's admin address
+    /// Admin address of a node, http://HOST:PORT
     #[arg(
         long,
         env = "LARDER_ADMIN_URL",
@@ -69,10 +77,10 @@ struct Init {
     /// Copies of each shard
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=7))]
     replicas: u32,
-    /// A file that holds the password of `root`
+    /// A file whose first line becomes the password of `root`
     #[arg(long, value_name = "FILE")]
     root_password_file: Option<PathBuf>,
-    /// How long to wait for the nodes to come up
+    /// How long to wait for the nodes to come up; 0: ask once
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     wait: u64,
 }
@@ -179,6 +187,7 @@ pub(crate) struct AdminClient {
 impl AdminClient {
     pub(crate) fn new(address: &str) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .context("cannot set up the HTTP client")?;
         Ok(Self {

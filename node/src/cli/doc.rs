@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment, usage};
 
 /// Reads, writes and deletes single documents.
+///
+/// A document is named by its bucket and its key. The bucket must exist: `larder dev` makes the open bucket Demo.
 #[derive(Args, Clone, Debug)]
 pub struct Doc {
     #[command(subcommand)]
@@ -20,16 +22,18 @@ pub struct Doc {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Verb {
-    /// Prints a document
+    /// Prints a document; exit status 1 if there is none that the caller may read
     #[command(after_help = "Example:\n  larder doc get Demo hello")]
     Get(Get),
     /// Writes a whole document and prints what is stored
+    ///
+    /// A document that is there is replaced, all of its members, unless --insert or --if-match forbids it.
     #[command(after_help = "Examples:\n  \
         larder doc put Demo hello '{\"text\":\"hi\"}'\n  \
         larder doc put Demo hello @hello.json --if-match 3\n  \
         cat hello.json | larder doc put Demo hello - --insert")]
     Put(Put),
-    /// Deletes a document
+    /// Deletes a document; one that is not there is no mistake, unless --if-match is given
     #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
     Delete(Delete),
 }
@@ -42,7 +46,7 @@ struct Target {
     output: OutputArgs,
     /// The bucket (class) of the document
     bucket: String,
-    /// The document's key, not encoded
+    /// The document's key, as it is: nothing in it needs encoding
     key: String,
 }
 
@@ -51,7 +55,7 @@ struct Condition {
     /// Only if the stored document has this version; `*`: only if there is one
     #[arg(long, value_name = "VERSION|*")]
     if_match: Option<String>,
-    /// A request repeated with the same key takes effect once
+    /// Any text; a request that is repeated with the same one takes effect once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }

@@ -15,10 +15,9 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status as RpcStatus};
 
-use super::client::{Client, Connect, Output, OutputArgs};
+use super::client::{CONNECT_TIMEOUT, Client, Connect, Output, OutputArgs};
 use super::exit::{Exit, Status};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A page holds whole documents of up to a configured size, 16 MiB at most each.
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A broken stream is taken up again for this long without any progress.
@@ -27,9 +26,13 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Prints all documents of a bucket, with their ids, versions and ACLs; needs root
 ///
-/// `larder import` reads both forms back. The documents are those of some moment during the export, each for itself.
+/// `larder import` reads both forms back. The documents are those of some moment during the export, each for itself. In a cluster of
+/// `larder dev` the log-in as root happens by itself; elsewhere it takes --user and --password-file, or --token-file.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  larder export --bucket Todo --out todo.ndjson")]
+#[command(
+    after_help = "Examples:\n  larder export --bucket Todo --out todo.ndjson\n  \
+    larder export --bucket Todo --user root --password-file root.txt | wc -l"
+)]
 pub struct Export {
     /// The bucket (class)
     #[arg(long, value_name = "NAME")]
@@ -56,6 +59,10 @@ enum Form {
 /// Runs `larder export`.
 pub(crate) async fn run(export: Export) -> anyhow::Result<()> {
     let client = Client::connect_as_root(&export.connect).await?;
+    client
+        .reach()
+        .await
+        .map_err(|failure| failure.report(export.output.output))?;
     let Some(out) = &export.out else {
         let count = write(
             &client,

@@ -36,7 +36,8 @@ const RESERVED: [&str; 5] = ["id", "version", "acl", "createdAt", "updatedAt"];
 /// Inserts the records of a JSON array or NDJSON file into a bucket
 ///
 /// Can be interrupted and repeated: no record is inserted twice. A record keeps its id if it has one of the form
-/// /db/BUCKET/KEY (as `larder export` writes it); any other gets one from the file's digest and its position.
+/// /db/BUCKET/KEY (as `larder export` writes it); any other gets one from the file's digest and its position. A document that is there
+/// already is left as it is.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  larder import movies.json --bucket Movie --create\n  \
@@ -48,7 +49,8 @@ pub struct Import {
     /// The bucket (class) to insert into
     #[arg(long, value_name = "NAME")]
     bucket: String,
-    /// Make the bucket if it is missing: an open one, which keeps members that no schema names
+    /// Make the bucket if it is missing: an open one, which keeps members that no schema names. Needs root, which a cluster of
+    /// `larder dev` grants by itself
     #[arg(long)]
     create: bool,
     #[command(flatten)]
@@ -56,12 +58,12 @@ pub struct Import {
     #[command(flatten)]
     output: OutputArgs,
     /// Requests at once
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     clients: u16,
     /// Where the position is kept until the import is complete [default: FILE.larder-import]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Count bad records instead of stopping at the first
+    /// Report and count records that cannot be stored, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
 }
@@ -99,6 +101,10 @@ pub(crate) async fn run(import: Import) -> anyhow::Result<()> {
     } else {
         Client::connect(&import.connect).await?
     };
+    client
+        .reach()
+        .await
+        .map_err(|failure| failure.report(import.output.output))?;
     let digest = digest_of(&import.file)?;
     let state = import.state.clone().unwrap_or_else(|| beside(&import.file));
     let position = resume(&client, &import, &state, &digest).await?;

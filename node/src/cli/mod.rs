@@ -12,6 +12,7 @@ pub mod doc;
 pub mod exit;
 pub mod export;
 pub mod import;
+pub mod man;
 pub mod records;
 pub mod shard;
 pub mod start;
@@ -28,7 +29,10 @@ use crate::config::Config;
 #[command(name = "larder", version, about, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
-    6 damaged data, 70 log disk failed, 71 data disk failed, 78 configuration.\n\nTo begin:\n  larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'"
+    6 damaged data, 70 log disk failed, 71 data disk failed, 78 configuration.\n\n\
+    Environment: LARDER_URL and LARDER_ADMIN_URL stand for --url and --admin.\n\n\
+    To begin, with a cluster in one terminal and documents in another:\n  \
+    larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'\n  larder doc get Demo hello"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -46,14 +50,16 @@ enum Command {
     Export(export::Export),
     Data(data::Data),
     Bench(Box<bench::Bench>),
-    /// Prints a completion script
-    #[command(
-        after_help = "Example:\n  larder completions bash > ~/.local/share/bash-completion/completions/larder"
-    )]
+    /// Prints a completion script for a shell
+    #[command(after_help = "Examples:\n  \
+        larder completions bash > ~/.local/share/bash-completion/completions/larder\n  \
+        larder completions zsh > ~/.zfunc/_larder   # with ~/.zfunc in fpath\n  \
+        larder completions fish > ~/.config/fish/completions/larder.fish")]
     Completions {
-        /// The shell
+        /// The shell to complete in
         shell: clap_complete::Shell,
     },
+    Man(man::Man),
 }
 
 /// Parses the command line and runs it; `node` runs a node until it was told to stop.
@@ -108,6 +114,7 @@ where
             clap_complete::generate(shell, &mut Cli::command(), "larder", &mut std::io::stdout());
             Ok(())
         }
+        Command::Man(man) => man::run(&man, Cli::command()),
         Command::Dev(dev) => on_this_thread(dev::run(dev)),
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
@@ -210,6 +217,7 @@ mod tests {
             "larder bench --verify --url http://a:1 --url http://b:1",
             "larder data verify /var/lib/larder -o json",
             "larder completions bash",
+            "larder man --dir /tmp/man1",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");

@@ -9,6 +9,8 @@ use super::exit::{Exit, Status};
 use crate::config::Config;
 
 /// Runs one node in the foreground until SIGTERM or Ctrl-C.
+///
+/// A new node belongs to no cluster: once all are started, `larder cluster init` makes one of them.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Each key can be overridden from the environment as LARDER_<SECTION>__<KEY>, for example\n\

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::timeout;
 use super::error::status;
-use crate::http::{Pages, Shared, build_context, database_name, refuse, request_id};
+use crate::http::{Pages, Shared, Show, build_context, database_name, refuse, request_id};
 
 /// Metric label of a call that succeeded.
 const OK: &str = "ok";
@@ -200,6 +200,7 @@ impl Documents {
             self.shared.service.clone(),
             call.ctx,
             &request.bucket,
+            Show::Readable,
             range,
             page_time,
             end,

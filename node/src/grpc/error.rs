@@ -6,13 +6,13 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::http::retry_after_seconds;
 
+/// The metadata key of the error code.
+pub(super) const LARDER_CODE: &str = "larder-code";
+
 /// The status of a failed call.
 pub(super) fn status(error: &Error, request_id: &str) -> Status {
     let mut metadata = MetadataMap::with_capacity(4);
-    metadata.insert(
-        "larder-code",
-        MetadataValue::from_static(error.code.as_str()),
-    );
+    metadata.insert(LARDER_CODE, MetadataValue::from_static(error.code.as_str()));
     metadata.insert(
         "larder-effect",
         MetadataValue::from_static(error.effect.as_str()),

@@ -7,6 +7,7 @@
 //! | `documents` | `larder.v1.Documents` |
 //! | `health` | `grpc.health.v1.Health`, answered by the node's own readiness |
 //! | `error` | errors as status and metadata |
+//! | `refusal` | the same for errors that tonic makes by itself |
 //! | `deadline` | `grpc-timeout` |
 //!
 //! Lacks: compression of messages, and gRPC-Web.
@@ -15,6 +16,7 @@ mod deadline;
 mod documents;
 mod error;
 mod health;
+mod refusal;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use proto::v1::documents_server::{DocumentsServer, SERVICE_NAME};
 use tonic::service::Routes;
 use tower::Service;
 
-use crate::http::Shared;
+use crate::http::{Shared, X_REQUEST_ID};
 
 /// What the content type of every gRPC request begins with.
 const CONTENT_TYPE_PREFIX: &[u8] = b"application/grpc";
@@ -81,6 +83,7 @@ impl Api {
         &mut self,
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response, Infallible>> {
+        let sent_id = request.headers().get(X_REQUEST_ID).cloned();
         let is_documents = request
             .uri()
             .path()
@@ -88,10 +91,10 @@ impl Api {
             .is_some_and(|path| path.starts_with(SERVICE_NAME));
         if is_documents {
             let answer = self.documents.call(request);
-            return Box::pin(async move { Ok(answer.await?.map(Body::new)) });
+            return Box::pin(async move { Ok(refusal::complete(answer.await?, sent_id)) });
         }
         let answer = self.others.call(request);
-        Box::pin(async move { Ok(answer.await?.map(Body::new)) })
+        Box::pin(async move { Ok(refusal::complete(answer.await?, sent_id)) })
     }
 }
 

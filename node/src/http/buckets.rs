@@ -1,4 +1,4 @@
-//! Whole buckets (contract section 3.4): which there are, and the ids in one.
+//! Whole buckets (contract section 3.4): which there are, the ids in one, and its export.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -8,14 +8,14 @@ use futures::stream;
 use http::StatusCode;
 use proto::ErrorCode;
 use serde_json::Value;
-use service::{Error, ScanPage, ScanRange};
+use service::{Document, Error, ScanPage, ScanRange};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::context;
 use super::edge::Call;
 use super::error::refuse;
 use super::respond;
-use super::scan::Pages;
+use super::scan::{Pages, Show};
 
 /// The class that all others extend. It has no documents of its own.
 const ROOT_CLASS: &str = "/db/Object";
@@ -43,9 +43,30 @@ fn bucket_paths(schema: &Value) -> Vec<&str> {
 ///
 /// An error behind the first page breaks the response off: a shortened list must not look like a whole one.
 pub(crate) async fn ids(call: Call<'_>, bucket: &str) -> Result<Response, Error> {
-    let ctx = call.context()?;
     let window = Window::parse(call.head.uri.query().unwrap_or_default())?;
-    let limits = &call.shared.limits;
+    stream_of(call, bucket, Show::Readable, window, |document| {
+        respond::to_json(&object_id(&document.bucket, &document.key))
+    })
+    .await
+}
+
+/// `GET /db/:bucket`: every document with all of its members, for admins. Streamed and broken off like [`ids`].
+pub(crate) async fn export(call: Call<'_>, bucket: &str) -> Result<Response, Error> {
+    stream_of(call, bucket, Show::All, Window::ALL, |document| {
+        document.body.clone()
+    })
+    .await
+}
+
+/// A JSON array of one item for each document of the window, written page by page as the client reads.
+async fn stream_of(
+    call: Call<'_>,
+    bucket: &str,
+    show: Show,
+    window: Window,
+    item: fn(&Document) -> Bytes,
+) -> Result<Response, Error> {
+    let ctx = call.context()?;
     let scan = call.shared.scan_permit()?;
     let range = ScanRange {
         limit: window.documents_to_visit(),
@@ -56,8 +77,9 @@ pub(crate) async fn ids(call: Call<'_>, bucket: &str) -> Result<Response, Error>
         call.shared.service.clone(),
         ctx,
         bucket,
+        show,
         range,
-        limits.request_time,
+        call.shared.limits.request_time,
         None,
     );
     // The first page decides the status.
@@ -66,6 +88,7 @@ pub(crate) async fn ids(call: Call<'_>, bucket: &str) -> Result<Response, Error>
         pages,
         first,
         window,
+        item,
         array: Array::default(),
         _permits: [call.permit, scan],
     };
@@ -84,12 +107,14 @@ struct Window {
 }
 
 impl Window {
+    const ALL: Window = Window {
+        start: 0,
+        count: None,
+    };
+
     /// Reads `start` and `count`; other parameters mean nothing here.
     fn parse(query: &str) -> Result<Self, Error> {
-        let mut window = Self {
-            start: 0,
-            count: None,
-        };
+        let mut window = Self::ALL;
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
@@ -141,6 +166,8 @@ struct Walk {
     pages: Pages,
     first: Option<ScanPage>,
     window: Window,
+    /// What stands in the list for a document, as JSON.
+    item: fn(&Document) -> Bytes,
     array: Array,
     _permits: [OwnedSemaphorePermit; 2],
 }
@@ -161,10 +188,7 @@ impl Walk {
         let mut out = Vec::new();
         for document in &page.documents {
             if walk.window.takes() {
-                walk.array.push(
-                    &mut out,
-                    &Value::String(object_id(&document.bucket, &document.key)),
-                );
+                walk.array.push(&mut out, &(walk.item)(document));
             }
         }
         Ok(Some((out.into(), Some(walk))))
@@ -178,10 +202,10 @@ struct Array {
 }
 
 impl Array {
-    fn push(&mut self, out: &mut Vec<u8>, item: &Value) {
+    fn push(&mut self, out: &mut Vec<u8>, json: &[u8]) {
         out.push(if self.started { b',' } else { b'[' });
         self.started = true;
-        out.extend_from_slice(&respond::to_json(item));
+        out.extend_from_slice(json);
     }
 
     fn end(&self) -> Bytes {
@@ -263,10 +287,10 @@ mod tests {
         let mut array = Array::default();
         assert_eq!(array.end(), "[]");
         let mut out = Vec::new();
-        for item in ["a\"b", "c"] {
-            array.push(&mut out, &json!(item));
+        for item in ["1", "{}"] {
+            array.push(&mut out, item.as_bytes());
         }
         out.extend_from_slice(&array.end());
-        assert_eq!(out, br#"["a\"b","c"]"#);
+        assert_eq!(out, b"[1,{}]");
     }
 }

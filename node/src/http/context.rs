@@ -32,10 +32,12 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// The client's request id if it is fit for logs and headers, else a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> String {
-    match headers
-        .get(X_REQUEST_ID)
-        .and_then(|value| visible(value, REQUEST_ID_BYTES_MAX))
-    {
+    request_id_from(headers.get(X_REQUEST_ID))
+}
+
+/// The same from the header's value alone.
+pub(crate) fn request_id_from(sent: Option<&HeaderValue>) -> String {
+    match sent.and_then(|value| visible(value, REQUEST_ID_BYTES_MAX)) {
         Some(id) => id.to_owned(),
         None => format!("{:016x}", rand::random::<u64>()),
     }

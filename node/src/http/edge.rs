@@ -331,7 +331,9 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         }
         (&Method::GET, Route::Ids(bucket)) => buckets::ids(call, bucket).await,
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
+        (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::GET, Route::Connect) => sessions::connect(call).await,
+        (&Method::POST, Route::Connect) => sessions::connect_page(call).await,
         (&Method::POST, Route::Login) => sessions::login(call).await,
         (&Method::GET, Route::Me) => sessions::me(call).await,
         (&Method::GET, Route::Logout) => sessions::logout(call).await,
@@ -342,12 +344,8 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::SchemaClass(bucket)) => schema::add_class(call, bucket).await,
         (&Method::PUT, Route::SchemaClass(bucket)) => schema::replace_class(call, bucket).await,
         (&Method::DELETE, Route::SchemaClass(bucket)) => schema::drop_class(call, bucket).await,
-        (&Method::POST, Route::Connect) => Err(not_offered("connect as a page: use GET")),
         (&Method::POST, Route::Document(..)) => Err(not_offered(
             "partial updates: use PUT with the whole document",
-        )),
-        (&Method::GET, Route::Bucket(_)) => Err(not_offered(
-            "the export of a bucket over HTTP: use Scan over gRPC",
         )),
         (&Method::PUT, Route::Bucket(_)) => Err(not_offered(
             "the import of a bucket: use POST for each document",

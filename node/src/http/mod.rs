@@ -10,6 +10,7 @@
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `buckets` `schema` `sessions` `health` | the handlers |
+//! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
 //! | [`admin`] | the admin port |
 //! | [`server`] | connections: limits, time-outs, draining |
@@ -19,12 +20,13 @@
 //! - What the contract names and this version lacks is refused by name, never answered with 404 or something made up.
 //! - Nothing waits without a limit: bodies, headers, requests in flight and connections have one each.
 //!
-//! Lacks: TLS, queries, files, partial updates, the page form of connect, caching beyond `no-cache`.
+//! Lacks: TLS, queries, files, partial updates, caching beyond `no-cache`.
 
 pub mod admin;
 mod body;
 mod buckets;
 mod conditions;
+mod connect_page;
 mod context;
 mod cors;
 mod documents;
@@ -48,11 +50,12 @@ use service::Service;
 pub use admin::{NodeInfo, admin_app};
 pub use server::serve;
 
-pub(crate) use context::{build as build_context, request_id};
+pub(crate) use context::build as build_context;
+pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;
 pub(crate) use error::{refuse, retry_after_seconds};
 pub(crate) use route::database_name;
-pub(crate) use scan::Pages;
+pub(crate) use scan::{Pages, Show};
 
 /// What an operator may change about the client port. A document's own size is limited by the service.
 #[derive(Clone, Debug, PartialEq, Eq)]

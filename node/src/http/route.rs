@@ -113,9 +113,10 @@ impl Route<'_> {
     /// The methods that have an answer here, as the value of `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
-            Self::Root | Self::Connect | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout => {
+            Self::Root | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout => {
                 "GET, HEAD, OPTIONS"
             }
+            Self::Connect => "GET, HEAD, POST, OPTIONS",
             Self::Status | Self::Version | Self::Live | Self::Ready => "GET, HEAD, OPTIONS",
             Self::Schema => "GET, HEAD, POST, PUT, OPTIONS",
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",

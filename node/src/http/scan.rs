@@ -4,11 +4,21 @@ use std::time::{Duration, Instant};
 
 use service::{Context, Error, ScanPage, ScanRange, Service};
 
+/// What a walk shows of each document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// What the caller may read.
+    Readable,
+    /// Everything, for admins.
+    All,
+}
+
 /// The pages of a bucket, one at a time. Holds one page at most, so a slow reader costs no memory.
 pub(crate) struct Pages {
     service: Service,
     ctx: Context,
     bucket: String,
+    show: Show,
     range: ScanRange,
     /// Time for each page.
     page_time: Duration,
@@ -23,6 +33,7 @@ impl Pages {
         service: Service,
         ctx: Context,
         bucket: &str,
+        show: Show,
         range: ScanRange,
         page_time: Duration,
         end: Option<Instant>,
@@ -31,6 +42,7 @@ impl Pages {
             service,
             ctx,
             bucket: bucket.to_owned(),
+            show,
             range,
             page_time,
             end,
@@ -45,10 +57,11 @@ impl Pages {
         }
         let page_end = Instant::now() + self.page_time;
         self.ctx.deadline = self.end.map_or(page_end, |end| end.min(page_end));
-        let page = self
-            .service
-            .scan(&self.ctx, &self.bucket, self.range.clone())
-            .await?;
+        let (ctx, bucket, range) = (&self.ctx, &self.bucket, self.range.clone());
+        let page = match self.show {
+            Show::Readable => self.service.scan(ctx, bucket, range).await?,
+            Show::All => self.service.export(ctx, bucket, range).await?,
+        };
         self.range.continuation.clone_from(&page.continuation);
         self.finished =
             page.continuation.is_none() || self.limit_reached(page.documents.len() as u64);

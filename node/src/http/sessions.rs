@@ -3,17 +3,18 @@
 //! A token travels in the header `baqend-authorization-token`, and in the body of connect; such an answer may not be stored by anyone.
 
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
 use proto::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use service::{Connect, Error, Session};
+use service::{Caller, Connect, Error, Session};
 
 use super::edge::Call;
 use super::error::refuse;
-use super::respond;
+use super::{connect_page, respond};
 
 /// Delivers a new token.
 const TOKEN_HEADER: &str = "baqend-authorization-token";
@@ -43,10 +44,45 @@ struct ConnectBody<'a> {
 /// `GET /connect`. Never refused for its credentials: a client whose connect fails is unusable for good.
 pub(crate) async fn connect(call: Call<'_>) -> Result<Response, Error> {
     let ctx = call.context().unwrap_or_else(|_| call.anonymous_context());
-    connected(&call.shared.service.connect(&ctx).await?)
+    let connect = call.shared.service.connect(&ctx).await?;
+    if connect_page::is_wanted(call.headers()) {
+        let json = connect_json(&connect)?;
+        return Ok(connect_page::page(Some((&json, connect.token.as_deref()))));
+    }
+    connected(&connect)
+}
+
+/// `POST /connect`: the page of the hidden frame, for the token in the form.
+pub(crate) async fn connect_page(mut call: Call<'_>) -> Result<Response, Error> {
+    let form = call.read_body().await?;
+    let mut ctx = call.anonymous_context();
+    if let Some(token) = connect_page::token_of(&form) {
+        ctx.caller = Caller::Token(token);
+    }
+    let answer = match call.shared.service.connect(&ctx).await {
+        Ok(connect) => Some((connect_json(&connect)?, connect.token)),
+        Err(error) => {
+            tracing::debug!(%error, "the page of connect goes out without its data");
+            None
+        }
+    };
+    let answer = answer
+        .as_ref()
+        .map(|(json, token)| (json.as_ref(), token.as_deref()));
+    Ok(connect_page::page(answer))
 }
 
 fn connected(connect: &Connect) -> Result<Response, Error> {
+    let mut response = respond::json(StatusCode::OK, connect_json(connect)?);
+    if connect.token.is_some() {
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, respond::NO_STORE);
+    }
+    Ok(response)
+}
+
+fn connect_json(connect: &Connect) -> Result<Bytes, Error> {
     let user = connect
         .user
         .as_deref()
@@ -56,18 +92,12 @@ fn connected(connect: &Connect) -> Result<Response, Error> {
         tracing::error!(%cause, "the stored user is not JSON");
         refuse(ErrorCode::Internal, "internal error")
     })?;
-    let mut response = respond::value(&ConnectBody {
+    Ok(respond::to_json(&ConnectBody {
         schema: &connect.schema,
         bloom_filter_refresh: BLOOM_FILTER_REFRESH_SECONDS,
         token: connect.token.as_deref(),
         user,
-    });
-    if connect.token.is_some() {
-        response
-            .headers_mut()
-            .insert(CACHE_CONTROL, respond::NO_STORE);
-    }
-    Ok(response)
+    }))
 }
 
 /// `POST /db/User/login`.
@@ -117,7 +147,6 @@ fn session(session: Session) -> Result<Response, Error> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http_body_util::BodyExt;
     use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use cluster::replacement::{Member, Members as GroupMembers};
@@ -203,8 +203,8 @@ impl Forward for PeerForward {
         })
     }
 
-    fn last_heard(&self, node: NodeId) -> Option<Duration> {
-        self.0.is_up(node).then_some(Duration::ZERO)
+    fn is_up(&self, node: NodeId) -> bool {
+        self.0.is_up(node)
     }
 }
 

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
-    DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions, ReadOptions,
-    ReadTier, SliceTransform, Snapshot, SstFileWriter, WriteBatch, WriteOptions,
+    DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions,
+    ReadOptions, ReadTier, SliceTransform, Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 

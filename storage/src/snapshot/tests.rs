@@ -258,6 +258,17 @@ fn files_that_are_not_the_manifests_are_refused() {
         "{error}"
     );
     assert_eq!(receiver.value("old"), Some("old".into()));
+
+    let mut manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    manifest.membership.0 = Some(id(1));
+    let error = receiver.install(store, &manifest).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the membership of 1-1@0, announced was that of 1-1@1"),
+        "{error}"
+    );
+    assert_eq!(receiver.value("old"), Some("old".into()));
 }
 
 #[test]

@@ -68,8 +68,9 @@ pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Repor
 
 fn open(dir: &Path, memory: &Memory) -> Result<DB> {
     let options = DataOptions::default();
-    let column = column_options(&options, memory);
-    let columns = Column::ALL.map(|each| ColumnFamilyDescriptor::new(name(each), column.clone()));
+    let columns = Column::ALL.map(|column| {
+        ColumnFamilyDescriptor::new(name(column), column_options(column, &options, memory))
+    });
     let database = rocksdb::Options::default();
     Ok(DB::open_cf_descriptors_read_only(
         &database, dir, columns, false,

@@ -56,6 +56,7 @@ impl Shards {
             | Operation::MetadataVersion(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
+            | Operation::Replicas(_)
             | Operation::Probe(_) => {
                 return Err(Error::bad_request("only reads have a level").into());
             }

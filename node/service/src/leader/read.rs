@@ -122,10 +122,14 @@ impl Shards {
         } else {
             Bound::Included(scan.from)
         };
+        let form = if scan.hidden && principal.is_admin() {
+            internal
+        } else {
+            served
+        };
         let take = move |key: String, record: documents::Record, page: &mut Page| {
             visits += 1;
-            let next =
-                may_read(record.acl.as_ref(), &principal).then(|| served(key.clone(), record));
+            let next = may_read(record.acl.as_ref(), &principal).then(|| form(key.clone(), record));
             if let Some(record) = next {
                 bytes += record.body.len();
                 page.records.push(record);

@@ -163,3 +163,25 @@ async fn bad_scans_are_refused() {
         .expect_err("refused");
     assert_eq!(error.code, ErrorCode::BucketNotFound);
 }
+
+#[tokio::test]
+async fn an_export_is_for_admins_and_has_the_hidden_members() {
+    let cluster = TestCluster::start().await;
+    let root = cluster.root().await;
+    let range = ScanRange::default;
+    let all = |page: crate::ScanPage| super::json(&page.documents[0].body);
+    let scanned = cluster.service.scan(&root, "User", range()).await;
+    let scanned = all(scanned.expect("page"));
+    assert_eq!(scanned["username"], "root");
+    assert!(scanned.get("_password").is_none(), "{scanned}");
+    let exported = cluster.service.export(&root, "User", range()).await;
+    let exported = all(exported.expect("page"));
+    assert_eq!(exported["username"], "root");
+    assert!(exported["_password"].is_string(), "{exported}");
+    let error = cluster
+        .service
+        .export(&anonymous(), "Demo", range())
+        .await
+        .expect_err("refused");
+    assert_eq!(error.code, ErrorCode::PermissionDenied);
+}

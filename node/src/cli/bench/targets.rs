@@ -9,7 +9,7 @@ use cluster::shard_map::shard_of;
 use parking_lot::RwLock;
 
 use super::etcd;
-use crate::cli::client::origin_url;
+use crate::cli::client::{Output, origin_url};
 use crate::cli::cluster::{AdminClient, ClusterStatus};
 
 /// How often leaders are looked up again.
@@ -237,7 +237,7 @@ async fn first_status(admins: &[AdminClient]) -> anyhow::Result<ClusterStatus> {
     for admin in admins {
         match admin.status().await {
             Ok((status, _)) => return Ok(status),
-            Err(failure) => last = anyhow::anyhow!("{failure}"),
+            Err(failure) => last = failure.report(Output::Text),
         }
     }
     Err(last)

@@ -1,8 +1,10 @@
 //! gRPC on the client port.
 
 use bytes::Bytes;
+use http::Method;
 use proto::v1;
 use proto::v1::documents_client::DocumentsClient;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -49,7 +51,7 @@ async fn grpc_shares_the_port_and_the_documents() {
 
     let stale = put("a", "{}", Some(v1::precondition::Condition::Version(7)));
     let status = client.put(stale).await.expect_err("stale");
-    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(
         status.metadata().get("larder-code").expect("code"),
         "object_out_of_date"
@@ -157,4 +159,92 @@ async fn grpc_health_follows_readiness() {
     assert_eq!(serving(founded.app.clone()).await, ServingStatus::Serving);
     let (_, node) = unfounded(Limits::default());
     assert_eq!(serving(node.app.clone()).await, ServingStatus::NotServing);
+}
+
+/// What tonic refuses before a handler runs has the form of every refusal.
+#[tokio::test]
+async fn grpc_refusals_of_the_library_have_our_form() {
+    let cluster = cluster().await;
+    let get = "/larder.v1.Documents/Get";
+    let frame = |flag: u8, announced: u32, bytes: &[u8]| {
+        [&[flag][..], &announced.to_be_bytes(), bytes].concat()
+    };
+    for (path, encoding, body, grpc, code) in [
+        (
+            "/larder.v1.Documents/Nope",
+            "identity",
+            frame(0, 0, b""),
+            Code::Unimplemented,
+            "no_route",
+        ),
+        (
+            "/larder.v9.Documents/Get",
+            "identity",
+            frame(0, 0, b""),
+            Code::Unimplemented,
+            "no_route",
+        ),
+        (
+            get,
+            "identity",
+            frame(0, 2, b"\xff\xff"),
+            Code::InvalidArgument,
+            "syntax_error",
+        ),
+        (
+            get,
+            "identity",
+            Vec::new(),
+            Code::InvalidArgument,
+            "syntax_error",
+        ),
+        (
+            get,
+            "identity",
+            frame(9, 0, b""),
+            Code::InvalidArgument,
+            "syntax_error",
+        ),
+        (
+            get,
+            "identity",
+            frame(0, 64 << 20, b""),
+            Code::ResourceExhausted,
+            "body_too_large",
+        ),
+        (
+            get,
+            "gzip",
+            frame(1, 0, b""),
+            Code::Unimplemented,
+            "query_not_supported",
+        ),
+    ] {
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("grpc-encoding", encoding),
+            ("x-request-id", "r-7"),
+        ];
+        let what = format!("{path} {encoding} {body:?}");
+        let answer = cluster.send(Method::POST, path, &headers, body).await;
+        assert_eq!(answer.status, 200, "{what}");
+        let status = Status::from_header_map(&answer.headers).expect("a status");
+        assert_eq!(status.code(), grpc, "{what}: {status:?}");
+        assert!(!status.message().is_empty(), "{what}: {status:?}");
+        for (name, value) in [
+            ("larder-code", code),
+            ("larder-effect", "none"),
+            ("larder-request-id", "r-7"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{what}: {status:?}");
+        }
+    }
+    let unknown = HealthClient::new(cluster.app.clone())
+        .check(HealthCheckRequest {
+            service: "nope".into(),
+        })
+        .await
+        .expect_err("unknown");
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.metadata().get("larder-code").is_some());
 }

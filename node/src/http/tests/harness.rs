@@ -203,8 +203,8 @@ impl Forward for Alone {
         ready(Err(ForwardError::NotSent("alone".into()))).boxed()
     }
 
-    fn last_heard(&self, _: NodeId) -> Option<Duration> {
-        None
+    fn is_up(&self, _: NodeId) -> bool {
+        false
     }
 }
 

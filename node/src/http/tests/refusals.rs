@@ -17,11 +17,12 @@ PATCH /db/Demo/1        |                                 | {}             | 405
 DELETE /connect         |                                 |                | 405 method_not_allowed
 POST /db/Demo/1         |                                 | {}             | 468 query_not_supported
 GET /db/Demo/query?q=1  |                                 |                | 468 query_not_supported
-GET /db/Demo            |                                 |                | 468 query_not_supported
+GET /db/Demo            |                                 |                | 466 permission_denied
+GET /db/Nothing         |                                 |                | 461 bucket_not_found
+PUT /db/Demo            |                                 | []             | 468 query_not_supported
 DELETE /db/Demo         |                                 |                | 468 query_not_supported
 GET /file/www/a.txt     |                                 |                | 468 query_not_supported
 GET /bloomfilter        |                                 |                | 468 query_not_supported
-POST /connect           |                                 | BAT=           | 468 query_not_supported
 PUT /db/Demo/1          |                                 | {              | 471 syntax_error
 PUT /db/Demo/1          | if-match: "7                    | {}             | 400 bad_request
 POST /db/Demo           | if-match: "7"                   | {}             | 400 bad_request
