@@ -51,7 +51,7 @@ async fn grpc_shares_the_port_and_the_documents() {
 
     let stale = put("a", "{}", Some(v1::precondition::Condition::Version(7)));
     let status = client.put(stale).await.expect_err("stale");
-    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(
         status.metadata().get("larder-code").expect("code"),
         "object_out_of_date"
