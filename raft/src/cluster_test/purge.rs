@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use storage::StoreId;
 use storage::engine::memory::Memory;
-use storage::engine::{Batch, Cached, Column, Engine, EngineStats, SstInfo, View};
+use storage::engine::{Batch, Cached, Column, Engine, EngineStats, Scrubbed, SstInfo, View};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -130,6 +130,16 @@ impl Engine for Full {
 
     fn stats(&self) -> EngineStats {
         self.memory.stats()
+    }
+
+    fn scrub(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        bytes_max: usize,
+    ) -> storage::Result<Scrubbed> {
+        self.memory.scrub(column, from, to, bytes_max)
     }
 }
 
