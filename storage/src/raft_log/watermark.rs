@@ -17,7 +17,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rocksdb::DB;
 
@@ -89,7 +89,7 @@ fn read(dir: &Path) -> Result<u64> {
     decode(&bytes).ok_or_else(|| damaged(&path))
 }
 
-fn damaged(path: &PathBuf) -> Error {
+fn damaged(path: &Path) -> Error {
     Error::corrupt(format!(
         "{} fails its checksum: it says how far the log was synced; check the directory with `larder data verify`, and remove \
          this file only if you know that the rest is sound",
