@@ -15,8 +15,6 @@ use crate::open::open_error;
 
 /// A memtable in use and two being flushed: past that writes wait for the disk.
 const MEMTABLES_MAX: i32 = 3;
-/// Write-ahead log files that wait to be written again: one for each memtable that is being flushed.
-const LOG_FILES_KEPT: usize = 2;
 const INFO_LOGS: usize = 4;
 /// RocksDB's name for the column family that there always is.
 pub(super) const COLUMN: &str = "default";
@@ -54,9 +52,7 @@ pub(super) fn options(options: &LogOptions, memory: &Memory) -> rocksdb::Options
     database.set_max_write_buffer_number(MEMTABLES_MAX);
     database.set_compression_type(DBCompressionType::Lz4);
     database.set_max_background_jobs(2);
-    // Overwriting a log file that was used before leaves its length alone, so a sync need not write the file system's
-    // journal: two to six times as many syncs a second. Every write of this database goes through its log, as this asks.
-    database.set_recycle_log_file_num(LOG_FILES_KEPT);
+    database.set_recycle_log_file_num(0);
     // Notices a write-ahead log that was synced and is gone, or shorter than it was.
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_keep_log_file_num(INFO_LOGS);
