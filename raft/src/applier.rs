@@ -8,9 +8,8 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
 use storage::machine::{self, Entry, Replica};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Batches that may wait for a thread; each group has at most one under way, so this is far above their number.
 const QUEUE_LENGTH: usize = 8192;
@@ -35,7 +34,7 @@ struct Work {
 /// The threads. Cheap to clone; dropping the last handle ends them after the work they hold.
 #[derive(Clone)]
 pub struct Applier {
-    threads: Arc<[Sender<Work>]>,
+    threads: Arc<[mpsc::Sender<Work>]>,
 }
 
 impl Applier {
@@ -45,10 +44,10 @@ impl Applier {
     /// The system refused a thread.
     pub fn new(name: &str, threads: usize) -> std::io::Result<Self> {
         let start = |number| {
-            let (send, receive) = bounded(QUEUE_LENGTH);
+            let (send, mut receive) = mpsc::channel(QUEUE_LENGTH);
             thread::Builder::new()
                 .name(format!("{name}-{number}"))
-                .spawn(move || run(&receive))?;
+                .spawn(move || run(&mut receive))?;
             Ok(send)
         };
         let threads = (0..threads.max(1)).map(start);
@@ -75,13 +74,13 @@ impl Applier {
             bytes,
             done,
         };
-        self.threads.get(thread)?.send(work).ok()?;
+        self.threads.get(thread)?.send(work).await.ok()?;
         wait.await.ok()
     }
 }
 
-fn run(waiting: &Receiver<Work>) {
-    for first in waiting {
+fn run(waiting: &mut mpsc::Receiver<Work>) {
+    while let Some(first) = waiting.blocking_recv() {
         let mut bytes = first.bytes;
         let mut round = vec![first];
         while bytes < ROUND_BYTES_MAX && round.len() < ROUND_GROUPS_MAX {
