@@ -7,12 +7,12 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Buffer for a request head, and with it its limit. Far above the 16 KiB request lines of long queries; past it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 128 * 1024;
@@ -33,6 +33,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIME: Duration = Duration::from_secs(20);
 
+/// How long a connection that was made just before the stop may take to send its request.
+const FIRST_BYTES_TIME: Duration = Duration::from_millis(200);
+
 /// Pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -48,7 +51,7 @@ pub async fn serve(
 ) {
     let builder = Arc::new(builder());
     let permits = Arc::new(Semaphore::new(connections_max));
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &permits) => accepted,
@@ -62,12 +65,13 @@ pub async fn serve(
                 continue;
             }
         };
-        talk(&builder, &app, &graceful, stream, permit);
+        talk(&builder, &app, &open, &stop, stream, permit);
     }
     for (stream, permit) in connected(listener, &permits) {
-        talk(&builder, &app, &graceful, stream, permit);
+        talk(&builder, &app, &open, &stop, stream, permit);
     }
-    if timeout(drain, graceful.shutdown()).await.is_err() {
+    open.close();
+    if timeout(drain, open.wait()).await.is_err() {
         tracing::warn!("requests were cut off: the time to drain is over");
     }
 }
@@ -100,20 +104,48 @@ fn connected(
 fn talk(
     builder: &Arc<Builder<TokioExecutor>>,
     app: &Router,
-    graceful: &GracefulShutdown,
+    open: &TaskTracker,
+    stop: &CancellationToken,
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
 ) {
-    let (builder, app, watcher) = (Arc::clone(builder), app.clone(), graceful.watcher());
-    tokio::spawn(async move {
+    let (builder, app, stop) = (Arc::clone(builder), app.clone(), stop.clone());
+    open.spawn(async move {
+        if !has_begun(&stream, &stop).await {
+            return;
+        }
         let connection = builder
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
             .into_owned();
-        if let Err(cause) = watcher.watch(connection).await {
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            // First of all what has arrived is read: a connection that is told to end before would hang up on it.
+            biased;
+            ended = &mut connection => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(cause) = ended {
             tracing::debug!(%cause, "connection ended");
         }
         drop(permit);
     });
+}
+
+/// Waits for the first bytes; false if none come in time, which is short once the node stops.
+async fn has_begun(stream: &TcpStream, stop: &CancellationToken) -> bool {
+    let stopped = async {
+        stop.cancelled().await;
+        sleep(FIRST_BYTES_TIME).await;
+    };
+    let mut first = [0];
+    tokio::select! {
+        count = stream.peek(&mut first) => count.is_ok_and(|count| count > 0),
+        () = stopped => false,
+        () = sleep(HEAD_READ_TIME) => false,
+    }
 }
 
 /// The next connection, with its place among the open ones.
