@@ -14,9 +14,10 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use proto::{ReplicaId, ShardId};
-use rocksdb::{DB, ReadOptions};
+use rocksdb::DB;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
+use crate::engine::rocks::unbuffered;
 use crate::error::{Error, Result};
 use crate::ids::LogId;
 use crate::keys;
@@ -27,8 +28,6 @@ use crate::raft_log::verify as log;
 const BUDGET_BYTES: usize = 64 << 20;
 /// Of findings of one kind in one database; more of them say no more.
 const FINDINGS_MAX: usize = 64;
-/// Of walks over everything: fewer and larger reads.
-const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// Something that is not as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,16 +123,6 @@ fn lock(log: &Path) -> Result<std::fs::File> {
         path: log.to_owned(),
     })?;
     Ok(file)
-}
-
-/// Options of walks over everything: they check every block that they pass and keep none.
-fn unbuffered() -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.set_total_order_seek(true);
-    options.set_verify_checksums(true);
-    options.fill_cache(false);
-    options.set_readahead_size(READ_AHEAD_BYTES);
-    options
 }
 
 /// Reads all of a column twice: once as a reader would, giving each pair to `take`, and once with what range deletions hide, so that

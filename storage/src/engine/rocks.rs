@@ -292,7 +292,7 @@ impl Engine for Rocks {
 }
 
 /// Reads of everything once: they check every block that they pass and keep none.
-fn unbuffered() -> ReadOptions {
+pub(crate) fn unbuffered() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_total_order_seek(true);
     options.set_verify_checksums(true);
