@@ -412,20 +412,18 @@ async fn a_replica_that_is_not_electable_leaves_elections_to_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_believed_leader_is_forgotten_when_told_so() {
+async fn a_stalled_node_says_nothing_of_its_own_leadership() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader(&[0, 1, 2]).await;
     let host = &cluster.nodes[leader].host;
     let known = host.leader(SHARD).expect("a leader");
-    let other = (leader + 1) as u64 % 3 + 1;
-    let believed = crate::Leader {
-        replica: ReplicaId(other),
-        node: NodeId(other),
-        term: known.term + 1,
-    };
-    host.believe_leader(SHARD, believed);
+    host.set_stalled(true);
     assert!(!host.is_leader(SHARD));
-    assert_eq!(host.leader(SHARD), Some(believed));
-    host.recall_leaders();
+    assert_eq!(host.leader(SHARD), None);
+    let proposed = host.propose(SHARD, command(), deadline()).await;
+    assert_eq!(proposed, Err(ProposeError::NotLeader { hint: None }));
+    let read = host.read_barrier(SHARD, deadline()).await;
+    assert_eq!(read, Err(ReadError::NotLeader { hint: None }));
+    host.set_stalled(false);
     assert_eq!(host.leader(SHARD), Some(known));
 }

@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     groups: RwLock<HashMap<ShardId, Arc<Group>>>,
     /// Whether the replicas of this node stand for election.
     electable: AtomicBool,
+    /// Whether the log disk stalls, see [`Host::set_stalled`].
+    stalled: AtomicBool,
     /// Bytes of proposals that may still be taken, of all groups.
     bytes: Semaphore,
     quarantine: Quarantine,
@@ -95,6 +97,7 @@ impl Host {
             node: parts.node,
             bytes: Semaphore::new(parts.options.proposal_bytes_in_flight_max),
             electable: AtomicBool::new(true),
+            stalled: AtomicBool::new(false),
             options: parts.options,
             config,
             logs: parts.logs,
@@ -184,6 +187,9 @@ impl Host {
         deadline: Instant,
     ) -> Result<Bytes, ProposeError> {
         let group = self.sound(shard).ok_or(ProposeError::NoGroup)?;
+        if self.is_stalled() {
+            return Err(ProposeError::NotLeader { hint: None });
+        }
         let Ok(_permit) = group.permits().try_acquire() else {
             return Err(ProposeError::Overloaded);
         };
@@ -214,6 +220,9 @@ impl Host {
     /// Any: nothing was proven.
     pub async fn read_barrier(&self, shard: ShardId, deadline: Instant) -> Result<(), ReadError> {
         let group = self.sound(shard).ok_or(ReadError::NoGroup)?;
+        if self.is_stalled() {
+            return Err(ReadError::NotLeader { hint: None });
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);
@@ -246,7 +255,8 @@ impl Host {
 
     /// Who leads the shard, as far as this node knows; `None` without a replica here, or during an election.
     pub fn leader(&self, shard: ShardId) -> Option<Leader> {
-        self.group(shard).and_then(|group| group.leader())
+        let leader = self.group(shard)?.leader();
+        leader.filter(|leader| leader.node != self.inner.node || !self.is_stalled())
     }
 
     /// Waits until another leader than `seen` is known, or the deadline; gives who leads then.
@@ -264,7 +274,7 @@ impl Host {
         let change = leaders.wait_for(|leader| leader.is_some() && *leader != seen);
         match tokio::time::timeout_at(deadline, change).await {
             Ok(Ok(leader)) => *leader,
-            Ok(Err(_)) | Err(_) => group.leader(),
+            Ok(Err(_)) | Err(_) => self.leader(shard),
         }
     }
 

@@ -39,13 +39,16 @@ fn beside_the_test() -> PathBuf {
     profile.join("larder")
 }
 
-/// A command of the binary without the environment variables that steer it.
+/// A command of the binary without the environment variables that steer it. `LARDER_TEST_LOG` filters what its nodes log.
 pub fn command() -> Command {
     let mut command = Command::new(larder());
     for (name, _) in std::env::vars() {
         if name.starts_with("LARDER_") {
             command.env_remove(name);
         }
+    }
+    if let Some(filter) = std::env::var_os("LARDER_TEST_LOG") {
+        command.env("LARDER_TELEMETRY__LOG", filter);
     }
     command.stdin(Stdio::null());
     command

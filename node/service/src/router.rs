@@ -34,7 +34,7 @@ pub(crate) struct Router {
     node: NodeId,
     groups: Arc<dyn Groups>,
     forward: Arc<dyn Forward>,
-    /// Last known leaders of shards without a replica here, from hints and from answers.
+    /// Last known leaders of shards of which no replica here knows the leader, from hints and from answers.
     routes: Mutex<HashMap<ShardId, NodeId>>,
     forwards: OnceLock<Counter>,
     retries: OnceLock<Counter>,
@@ -61,15 +61,15 @@ impl Router {
         self.routes.lock().get(&shard).copied()
     }
 
-    /// Where to send the next try: to the node that the last answer named, else to the known leader, else, without a replica of our
-    /// own, to the holders one after the other.
+    /// Where to send the next try: to the node that the last answer named, else to the known leader, else to the other holders one after
+    /// the other. A replica of our own that knows no leader may be the only one: its disk stalls, or it is cut off from one of the others.
     fn target(&self, state: &ClusterState, course: &Course) -> Option<NodeId> {
         let shard = course.shard;
         let known = course
             .hint
             .or_else(|| self.leader(shard))
             .filter(|&node| node != self.node);
-        if known.is_some() || self.groups.replica(shard).is_some() {
+        if known.is_some() {
             return known;
         }
         let holders = state.assignments(shard);
@@ -81,9 +81,9 @@ impl Router {
         others.get(course.tries % others.len().max(1)).copied()
     }
 
-    /// Remembers what an answer said about the leader of a shard without a replica here.
+    /// Remembers what an answer said about the leader of a shard, if no replica here knows it.
     fn learn(&self, shard: ShardId, leader: Option<NodeId>) {
-        if self.groups.replica(shard).is_some() {
+        if self.groups.leader(shard).is_some() {
             return;
         }
         let mut routes = self.routes.lock();
@@ -211,11 +211,12 @@ impl Core {
                     }
                 }
                 Err(Failure::Busy(error)) => course.reason = Some(error),
-                // The first hint is followed at once. Later ones are not: they may lead in circles until an election is over.
                 Err(Failure::NotLeader { hint }) => {
-                    course.hint = hint.filter(|_| course.tries == 0)
+                    course.hint = hint.filter(|node| *node != self.router.node)
                 }
             }
+            // The first hint is followed at once. Later ones may lead in circles until an election is over.
+            let is_first_hint = course.tries == 0 && course.hint.is_some();
             course.tries += 1;
             if Instant::now() >= deadline {
                 return Err(course.give_up());
@@ -224,7 +225,7 @@ impl Core {
                 .retries
                 .get_or_init(|| counter!(RETRIES))
                 .increment(1);
-            if course.hint.is_none() {
+            if !is_first_hint {
                 self.pause(&mut course, seen, deadline).await;
             }
         }
@@ -247,10 +248,13 @@ impl Core {
         }
     }
 
-    /// Waits for another leader than the one before the failed try, but not for long.
+    /// Waits for another leader than the one before the failed try, but not for long. News of one are better than a hint.
     async fn pause(&self, course: &mut Course, seen: Option<Leader>, deadline: Instant) {
         let until = deadline.min(Instant::now() + course.pause);
-        self.groups.leader_changed(course.shard, seen, until).await;
+        let leader = self.groups.leader_changed(course.shard, seen, until).await;
+        if leader.is_some() && leader != seen {
+            course.hint = None;
+        }
         course.pause = (course.pause * 2).min(PAUSE_MAX);
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
     /// Nodes that hold no replica of document shards.
     pub(crate) bystanders: Mutex<HashSet<NodeId>>,
+    /// Nodes whose replicas of document shards know of no leader but themselves.
+    pub(crate) blind: Mutex<HashSet<NodeId>>,
     /// Shards whose leader no quorum confirms any more, and since when.
     pub(crate) unconfirmed: Mutex<HashMap<ShardId, Instant>>,
 }
@@ -104,6 +106,7 @@ impl World {
             services: Mutex::default(),
             members: Mutex::default(),
             bystanders: Mutex::default(),
+            blind: Mutex::default(),
             unconfirmed: Mutex::default(),
         })
     }
@@ -239,6 +242,10 @@ impl Groups for Node {
             .lock()
             .get(&shard)
             .filter(|_| self.holds(shard))?;
+        let is_blind = !shard.is_meta() && self.world.blind.lock().contains(&self.id);
+        if is_blind && node != self.id {
+            return None;
+        }
         Some(Leader {
             replica: ReplicaId(node.0),
             node,

@@ -153,7 +153,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog
     );
     // What came back meanwhile.
-    stop::hand_over(&node.host, &node.peers, &node.service, false).await;
+    stop::hand_over(&node.host, &node.peers, &node.service).await;
     node.host.shutdown().await;
     node.stop_peers.cancel();
     let _ = peer_server.await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::telemetry;
+use proto::ShardId;
 use raft::transport::client::Peers;
 use raft::{Host, Leader, Role};
 use service::Service;
@@ -10,6 +10,8 @@ use storage::Storage;
 use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::telemetry;
 
 /// Time to hand all leaders away. Short: when the whole cluster stops, nobody is left to take them.
 const HAND_OVER: Duration = Duration::from_millis(1500);
@@ -55,14 +57,25 @@ pub(super) async fn withdraw(host: &Host, peers: &Peers, service: &Service) {
     service
         .set_declines(true, std::time::Instant::now() + TELL)
         .await;
-    hand_over(host, peers, service, false).await;
+    hand_over(host, peers, service).await;
     tokio::time::sleep(LINGER).await;
 }
 
-/// Hands every shard that this node leads to a voter that is up and has (nearly) the whole log, so that writes do not
-/// wait for an election. With `believe`, requests go there from now on, whatever the groups here can still take note of.
-pub(super) async fn hand_over(host: &Host, peers: &Peers, service: &Service, believe: bool) {
+/// Offers every shard that this node leads to a voter that is up and has (nearly) the whole log, and waits until they have taken over,
+/// so that writes do not wait for an election.
+pub(super) async fn hand_over(host: &Host, peers: &Peers, service: &Service) {
     let deadline = Instant::now() + HAND_OVER;
+    for (shard, seen) in offer_leaders(host, peers, service).await {
+        host.leader_changed(shard, seen, deadline).await;
+    }
+}
+
+/// The first half of [`hand_over`]: gives the shards that were offered, and who led them.
+pub(super) async fn offer_leaders(
+    host: &Host,
+    peers: &Peers,
+    service: &Service,
+) -> Vec<(ShardId, Option<Leader>)> {
     let mut led = Vec::new();
     for shard in host.shards() {
         let Some(status) = host
@@ -75,27 +88,15 @@ pub(super) async fn hand_over(host: &Host, peers: &Peers, service: &Service, bel
             let is_fit = peers.is_up(member.node) && !service.is_declining(member.node);
             **replica != status.replica && member.voter && is_fit
         });
-        let Some((target, member)) = others.max_by_key(|(_, member)| member.matched) else {
+        let Some((target, _)) = others.max_by_key(|(_, member)| member.matched) else {
             continue;
         };
-        if let Err(error) = host.transfer_leader(shard, *target).await {
-            tracing::debug!(%shard, %error, "leader not handed over");
-            continue;
+        match host.transfer_leader(shard, *target).await {
+            Ok(()) => led.push((shard, status.leader)),
+            Err(error) => tracing::debug!(%shard, %error, "leader not handed over"),
         }
-        if believe {
-            let leader = Leader {
-                replica: *target,
-                node: member.node,
-                term: status.term + 1,
-            };
-            host.believe_leader(shard, leader);
-            continue;
-        }
-        led.push((shard, status.leader));
     }
-    for (shard, seen) in led {
-        host.leader_changed(shard, seen, deadline).await;
-    }
+    led
 }
 
 /// Flushes what was applied, so that the next start has nothing to replay, and closes the log.

@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long the disk must have been well before the node leads again: a disk that stalls once does so again.
 const WELL_FOR: Duration = Duration::from_secs(5);
 
+/// Between two offers of what this node still leads by its own account.
+const OFFER_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long the others may take to hear that this node does not want to lead.
 const TELL: Duration = Duration::from_millis(300);
 
@@ -46,24 +49,31 @@ impl Watchdog {
         metrics::counter!(STALLS).absolute(0);
         // When the disk was last seen to stall, while the node does not lead for it.
         let mut stalled: Option<Instant> = None;
+        let mut offered = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
             let busy = self.logs.writing_for().filter(|busy| *busy >= self.stall);
+            self.host.set_stalled(busy.is_some());
+            // An election that was under way before the stall was seen may only end now; an offer may have been lost.
+            if stalled.is_some() && offered.elapsed() >= OFFER_AGAIN {
+                stop::offer_leaders(&self.host, &self.peers, &self.service).await;
+                offered = Instant::now();
+            }
             match (busy, stalled) {
                 (Some(busy), None) => {
-                    stalled = Some(Instant::now());
                     self.give_away(busy).await;
+                    offered = Instant::now();
+                    stalled = Some(offered);
                 }
                 (Some(_), Some(_)) => stalled = Some(Instant::now()),
                 (None, Some(since)) if since.elapsed() >= WELL_FOR => {
                     stalled = None;
                     self.take_part().await;
                 }
-                (None, Some(_)) => self.host.recall_leaders(),
-                (None, None) => {}
+                (None, _) => {}
             }
         }
     }
@@ -80,13 +90,12 @@ impl Watchdog {
         self.service
             .set_declines(true, std::time::Instant::now() + TELL)
             .await;
-        stop::hand_over(&self.host, &self.peers, &self.service, true).await;
+        stop::offer_leaders(&self.host, &self.peers, &self.service).await;
     }
 
     async fn take_part(&self) {
         metrics::gauge!(STALLED).set(0.0);
         tracing::info!("the log disk is well again; this node may lead");
-        self.host.recall_leaders();
         self.host.set_electable(true);
         self.service
             .set_declines(false, std::time::Instant::now() + TELL)

@@ -1,5 +1,6 @@
 //! What a leader can prove of its own leadership, waiting for an index, and who may stand for election.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -8,7 +9,7 @@ use proto::ShardId;
 use tokio::time::Instant;
 
 use super::Host;
-use super::group::{Group, Leader};
+use super::group::Group;
 
 /// A leader's newest confirmation: whatever anyone was told longer than `age` ago lies at or below `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,28 +73,21 @@ impl Host {
         // Under the lock, which opening a group takes too.
         self.inner
             .electable
-            .store(electable, std::sync::atomic::Ordering::Relaxed);
+            .store(electable, Ordering::Relaxed);
         for group in groups.values() {
             group.raft().runtime_config().elect(electable);
         }
     }
 
-    /// Believes that `to` leads a shard from now on, until the group itself says something else.
-    ///
-    /// For a leader whose disk stalls: its group cannot take note of its successor before the disk has taken the vote, and would send
-    /// requests to itself until then.
-    pub fn believe_leader(&self, shard: ShardId, to: Leader) {
-        if let Some(group) = self.group(shard) {
-            group.believe_leader(to);
-        }
+    /// Whether the log disk of this node stalls. While it does, nothing that the groups here say about their own leadership counts: a
+    /// group cannot take note of its successor before the disk has taken the vote. So this node leads nothing, proposes nothing, proves
+    /// no reads and takes over from nobody; who leads is for the others to say.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.inner.stalled.store(stalled, Ordering::Relaxed);
     }
-}
 
-impl Host {
-    /// Forgets what [`Self::believe_leader`] was told: the groups say who leads.
-    pub fn recall_leaders(&self) {
-        let groups: Vec<_> = self.inner.groups.read().values().cloned().collect();
-        groups.iter().for_each(|group| group.recall_leader());
+    pub(super) fn is_stalled(&self) -> bool {
+        self.inner.stalled.load(Ordering::Relaxed)
     }
 }
 

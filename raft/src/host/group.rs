@@ -182,19 +182,6 @@ impl Group {
         self.leader.subscribe()
     }
 
-    pub(super) fn believe_leader(&self, leader: Leader) {
-        self.leader.send_replace(Some(leader));
-    }
-
-    pub(super) fn recall_leader(&self) {
-        let leader = leader_in(&self.raft.server_metrics().borrow_watched());
-        self.leader.send_if_modified(|known| {
-            let changed = *known != leader;
-            *known = leader;
-            changed
-        });
-    }
-
     pub(super) fn commit_index(&self) -> u64 {
         self.log.state().committed.map_or(0, |id| id.index)
     }

@@ -31,11 +31,16 @@ impl Host {
         let Some(request) = request.request else {
             return refused(Reason::Unspecified, "an empty request".to_owned());
         };
-        if matches!(request, Request::Transfer(_)) && self.sound(shard).is_none() {
-            return refused(
-                Reason::Stopped,
-                format!("the replica of shard {shard} is quarantined"),
-            );
+        if matches!(request, Request::Transfer(_)) {
+            if self.sound(shard).is_none() {
+                return refused(
+                    Reason::Stopped,
+                    format!("the replica of shard {shard} is quarantined"),
+                );
+            }
+            if self.is_stalled() {
+                return refused(Reason::Stopped, "the log disk here stalls".to_owned());
+            }
         }
         let raft = group.raft();
         let response = match request {

@@ -265,6 +265,21 @@ async fn a_node_without_a_replica_finds_the_leader_and_remembers_it() {
 }
 
 #[tokio::test]
+async fn a_replica_that_knows_no_leader_asks_the_others() {
+    let cluster = TestCluster::with_nodes(3, Limits::default()).await;
+    cluster.world.blind.lock().insert(NodeId(3));
+    let shard = cluster.shard_of("Demo", "k");
+    for leader in [NodeId(2), NodeId(1)] {
+        cluster.world.elect(shard, Some(leader));
+        let ctx = anonymous();
+        let put = cluster
+            .node(3)
+            .put(&ctx, "Demo", Some("k"), body("{}"), Condition::None);
+        put.await.expect("found");
+    }
+}
+
+#[tokio::test]
 async fn shards_go_to_their_preferred_leaders() {
     let cluster = two().await;
     let state = cluster.metadata();
