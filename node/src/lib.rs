@@ -12,4 +12,5 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 pub mod node;
+pub mod records;
 pub mod telemetry;

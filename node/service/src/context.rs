@@ -177,6 +177,15 @@ pub struct ScanPage {
     pub served: Vec<Served>,
 }
 
+/// What a page of a truncation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truncated {
+    /// Documents that it deleted.
+    pub deleted: u64,
+    /// Where to go on; `None` after the last page.
+    pub continuation: Option<Bytes>,
+}
+
 /// The answer to `connect`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect {

@@ -220,7 +220,7 @@ impl Core {
     }
 
     /// Remembers a write that the client is about to hear of: no later read here may show less.
-    fn acknowledge(&self, request: &Request, written: &WrittenAll) -> Option<Served> {
+    pub(crate) fn acknowledge(&self, request: &Request, written: &WrittenAll) -> Option<Served> {
         self.evidence.acknowledge(request.shard, written.index);
         let seen = Seen {
             index: written.index,
@@ -330,7 +330,7 @@ impl Core {
         Ok(())
     }
 
-    fn check_body(&self, body: &Bytes) -> Result<()> {
+    pub(crate) fn check_body(&self, body: &Bytes) -> Result<()> {
         let limit = self.options.limits.body_bytes_max;
         if body.len() > limit {
             let message = format!(
@@ -353,21 +353,20 @@ impl Core {
     }
 
     fn check_batch(&self, batch: &[BatchWrite]) -> Result<()> {
-        if batch.len() > BATCH_WRITES_MAX {
-            let message = format!(
-                "a batch has at most {BATCH_WRITES_MAX} writes, this one {}",
-                batch.len()
-            );
-            return Err(Error::new(ErrorCode::BodyTooLarge, message));
-        }
         let bytes = |write: &BatchWrite| match &write.operation {
             BatchOperation::Put(body) => body.len(),
             BatchOperation::Delete => 0,
         };
-        let (bytes, limit) = (
-            batch.iter().map(bytes).sum::<usize>(),
-            self.options.limits.batch_bytes_max,
-        );
+        self.check_batch_size(batch.len(), batch.iter().map(bytes).sum())
+    }
+
+    pub(crate) fn check_batch_size(&self, writes: usize, bytes: usize) -> Result<()> {
+        if writes > BATCH_WRITES_MAX {
+            let message =
+                format!("a batch has at most {BATCH_WRITES_MAX} writes, this one {writes}");
+            return Err(Error::new(ErrorCode::BodyTooLarge, message));
+        }
+        let limit = self.options.limits.batch_bytes_max;
         if bytes > limit {
             return Err(Error::new(
                 ErrorCode::BodyTooLarge,

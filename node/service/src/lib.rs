@@ -6,7 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`context`] [`error`] | the plain types of the facade |
-//! | `documents` `scans` | what the asked node does with a document request: who asks, which shard, which key |
+//! | `documents` `scans` `bulk` | what the asked node does with a document request: who asks, which shard, which key |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
@@ -23,6 +23,7 @@
 #![deny(unsafe_code)]
 
 pub mod auth;
+mod bulk;
 pub mod clock;
 pub mod context;
 mod documents;
@@ -60,7 +61,7 @@ use serde_json::Value;
 
 pub use crate::context::{
     BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
-    Document, Freshness, ScanPage, ScanRange, Served, Session, Written,
+    Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
 };
 pub use crate::error::{Error, Result};
 pub use crate::init::{InitOutcome, InitRequest};
@@ -268,6 +269,42 @@ impl Service {
         self.core
             .metrics
             .observe(Operation::Scan, self.core.export(ctx, bucket, range))
+            .await
+    }
+
+    /// Writes documents as an export gave them, for admins: one result for each, in order. What is stored under their ids is replaced,
+    /// hidden members included; other documents stay.
+    ///
+    /// # Errors
+    /// Of the whole: `PermissionDenied`, `BucketNotFound`, `BodyTooLarge` past the bounds of a batch; nothing happened. Of one document:
+    /// those of [`Service::put`].
+    pub async fn import(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        documents: Vec<Bytes>,
+    ) -> Result<Vec<Result<()>>> {
+        self.core
+            .metrics
+            .observe(Operation::Import, self.core.import(ctx, bucket, documents))
+            .await
+    }
+
+    /// Deletes one page of a bucket, for admins; callers loop over [`Truncated::continuation`]. Predefined users and roles stay.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `BucketNotFound`; else those of [`Service::delete`]: a part of the page may be deleted, and calling again
+    /// deletes the rest.
+    pub async fn truncate(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        continuation: Option<Bytes>,
+    ) -> Result<Truncated> {
+        let truncated = self.core.truncate(ctx, bucket, continuation);
+        self.core
+            .metrics
+            .observe(Operation::Truncate, truncated)
             .await
     }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, Connect, Failure, Output, OutputArgs, Request, segment};
 use super::exit::{Exit, Status};
-use super::records::Splitter;
+use crate::records::Splitter;
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 * 1024;

@@ -13,7 +13,6 @@ pub mod exit;
 pub mod export;
 pub mod import;
 pub mod man;
-pub mod records;
 pub mod shard;
 pub mod start;
 

@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
-use super::{Limits, body, buckets, cors, documents, health, respond, schema, sessions};
+use super::{Limits, body, buckets, bulk, cors, documents, health, respond, schema, sessions};
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
 
@@ -130,6 +130,11 @@ impl Call<'_> {
             self.database,
             self.shared.limits.request_time,
         )
+    }
+
+    /// The body, to be read piece by piece.
+    pub(crate) fn take_body(&mut self) -> Body {
+        std::mem::take(&mut self.body)
     }
 
     /// The whole body.
@@ -332,6 +337,8 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET, Route::Ids(bucket)) => buckets::ids(call, bucket).await,
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
+        (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,
+        (&Method::DELETE, Route::Bucket(bucket)) => bulk::truncate(call, bucket).await,
         (&Method::GET, Route::Connect) => sessions::connect(call).await,
         (&Method::POST, Route::Connect) => sessions::connect_page(call).await,
         (&Method::POST, Route::Login) => sessions::login(call).await,
@@ -347,10 +354,6 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::Document(..)) => Err(not_offered(
             "partial updates: use PUT with the whole document",
         )),
-        (&Method::PUT, Route::Bucket(_)) => Err(not_offered(
-            "the import of a bucket: use POST for each document",
-        )),
-        (&Method::DELETE, Route::Bucket(_)) => Err(not_offered("truncating a bucket")),
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

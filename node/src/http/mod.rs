@@ -25,6 +25,7 @@
 pub mod admin;
 mod body;
 mod buckets;
+mod bulk;
 mod conditions;
 mod connect_page;
 mod context;

@@ -120,7 +120,7 @@ impl Route<'_> {
             Self::Status | Self::Version | Self::Live | Self::Ready => "GET, HEAD, OPTIONS",
             Self::Schema => "GET, HEAD, POST, PUT, OPTIONS",
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
-            Self::Bucket(_) => "GET, HEAD, POST, OPTIONS",
+            Self::Bucket(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Document(..) => "GET, HEAD, PUT, DELETE, OPTIONS",
             Self::Login => "POST, OPTIONS",
             Self::Later(_) | Self::Unknown => "OPTIONS",

@@ -1,6 +1,7 @@
 //! The client port as a whole, in this process: requests go in as a socket would deliver them, answers are what it would send.
 
 mod admin;
+mod bulk;
 mod connect_page;
 mod export;
 mod grpc;
