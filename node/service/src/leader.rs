@@ -12,6 +12,7 @@
 mod layouts;
 mod near;
 mod prepare;
+mod query;
 mod read;
 mod refusal;
 mod ticks;
@@ -86,6 +87,9 @@ impl Shards {
             Operation::Write(writes) => self.write(request, writes, deadline).await,
             Operation::Get(get) => self.get(request, get, deadline).await,
             Operation::Scan(scan) => Box::pin(self.scan(request, scan, deadline)).await,
+            Operation::Query(query) => {
+                Box::pin(self.query_behind_barrier(request, query, deadline)).await
+            }
             Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
             Operation::FindRoles(find) => Box::pin(self.find_roles(request, find, deadline)).await,
             Operation::SetBuckets(buckets) => {

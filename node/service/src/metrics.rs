@@ -25,6 +25,8 @@ pub(crate) enum Operation {
     Delete,
     Batch,
     Scan,
+    Query,
+    Count,
     ReadSchema,
     ChangeSchema,
     Connect,
@@ -34,12 +36,14 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 11] = [
+    const ALL: [Operation; 13] = [
         Operation::Get,
         Operation::Put,
         Operation::Delete,
         Operation::Batch,
         Operation::Scan,
+        Operation::Query,
+        Operation::Count,
         Operation::ReadSchema,
         Operation::ChangeSchema,
         Operation::Connect,
@@ -55,6 +59,8 @@ impl Operation {
             Operation::Delete => "delete",
             Operation::Batch => "batch",
             Operation::Scan => "scan",
+            Operation::Query => "query",
+            Operation::Count => "count",
             Operation::ReadSchema => "schema",
             Operation::ChangeSchema => "schema_change",
             Operation::Connect => "connect",

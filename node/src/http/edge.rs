@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
-use super::{Limits, body, buckets, cors, documents, health, respond, schema, sessions};
+use super::{Limits, body, buckets, cors, documents, health, query, respond, schema, sessions};
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
 
@@ -330,6 +330,8 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
             documents::delete(call, bucket, key).await
         }
         (&Method::GET, Route::Ids(bucket)) => buckets::ids(call, bucket).await,
+        (&Method::GET | &Method::POST, Route::Query(bucket)) => query::query(call, bucket).await,
+        (&Method::GET | &Method::POST, Route::Count(bucket)) => query::count(call, bucket).await,
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::GET, Route::Connect) => sessions::connect(call).await,
