@@ -48,6 +48,8 @@ pub(crate) struct Shards {
     metadata: Metadata,
     evidence: Arc<Evidence>,
     reads: ReadPool,
+    /// For queries: long walks must not keep reads of single documents waiting.
+    walks: ReadPool,
     layouts: Layouts,
     ticks: Ticks,
 }
@@ -62,6 +64,7 @@ impl Shards {
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
+            walks: ReadPool::new(limits.query_walks_max),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             groups,

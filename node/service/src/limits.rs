@@ -35,6 +35,8 @@ pub struct Limits {
     pub query_result_bytes_max: usize,
     /// Queries at work at the same time, further ones wait: each holds pages of all shards and a result.
     pub queries_at_once_max: usize,
+    /// Walks of queries through a shard at the same time, further ones wait: each wants a core.
+    pub query_walks_max: usize,
     /// Reads that wait for a disk at the same time.
     pub disk_reads_max: usize,
     /// Password hashes at the same time: each takes 19 MiB and tens of milliseconds of a core.
@@ -66,6 +68,7 @@ impl Default for Limits {
             query_results_max: 10_000,
             query_result_bytes_max: 16 * 1024 * 1024,
             queries_at_once_max: 32,
+            query_walks_max: 16,
             disk_reads_max: 32,
             password_hashes_max: 2,
             password_waiting_max: 64,

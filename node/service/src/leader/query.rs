@@ -93,7 +93,7 @@ impl Shards {
         };
         // Nobody waits any more once this future is gone.
         let _guard = Abandon(abandoned);
-        let found = self.reads.run(deadline, move || walk.run(&replica)).await?;
+        let found = self.walks.run(deadline, move || walk.run(&replica)).await?;
         Ok(Answer::Found(found))
     }
 
