@@ -513,7 +513,7 @@ async fn errors(api: &Api) {
         .await;
     lists(&answer, "allow", &["GET", "PUT", "DELETE"]);
     // What is not offered yet must never look like an answer, and never like "not found".
-    api.get("/db/Demo/query?q={}")
+    api.get("/db/Demo/query?q={%22$where%22:1}")
         .refused(468, "query_not_supported")
         .await;
     api.post(&path("errors"))

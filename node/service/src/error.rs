@@ -103,6 +103,18 @@ impl From<document::Error> for Error {
     }
 }
 
+impl From<document::query::Error> for Error {
+    fn from(error: document::query::Error) -> Error {
+        let code = match &error {
+            document::query::Error::Syntax(_) => ErrorCode::SyntaxError,
+            document::query::Error::Unsupported(_) => ErrorCode::QueryNotSupported,
+            document::query::Error::InvalidValue(_) => ErrorCode::InvalidTypeValue,
+            document::query::Error::Limit { .. } => ErrorCode::BadRequest,
+        };
+        Error::new(code, error.to_string())
+    }
+}
+
 impl From<document::SchemaError> for Error {
     fn from(error: document::SchemaError) -> Error {
         let code = match &error {

@@ -9,6 +9,7 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod query;
 mod wire;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::query::{Found, Hit, Query};
 pub use self::wire::{decode_reply, encode_reply};
 
 use crate::context::Condition;
@@ -88,6 +90,9 @@ pub enum Operation {
     /// Ask a node what it can prove as the leader of shards. For no shard in particular; never refused for not leading.
     #[prost(message, tag = "20")]
     Probe(Probe),
+    /// The documents of a bucket's part in this shard that match a filter, or how many there are.
+    #[prost(message, tag = "30")]
+    Query(Query),
 }
 
 impl Operation {
@@ -96,6 +101,7 @@ impl Operation {
         match self {
             Operation::Get(_)
             | Operation::Scan(_)
+            | Operation::Query(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -113,7 +119,7 @@ impl Operation {
     pub(crate) fn needs_rights(&self) -> bool {
         match self {
             Operation::Get(get) => !get.internal,
-            Operation::Write(_) | Operation::Scan(_) => true,
+            Operation::Write(_) | Operation::Scan(_) | Operation::Query(_) => true,
             Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -353,6 +359,9 @@ pub enum Answer {
     /// To [`Operation::Probe`].
     #[prost(message, tag = "16")]
     Proofs(Proofs),
+    /// To [`Operation::Query`].
+    #[prost(message, tag = "20")]
+    Found(Found),
 }
 
 /// What a leader can prove.

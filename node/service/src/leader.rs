@@ -12,6 +12,7 @@
 mod layouts;
 mod near;
 mod prepare;
+mod query;
 mod read;
 mod refusal;
 mod ticks;
@@ -47,6 +48,8 @@ pub(crate) struct Shards {
     metadata: Metadata,
     evidence: Arc<Evidence>,
     reads: ReadPool,
+    /// For queries: long walks must not keep reads of single documents waiting.
+    walks: ReadPool,
     layouts: Layouts,
     ticks: Ticks,
 }
@@ -61,6 +64,7 @@ impl Shards {
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
+            walks: ReadPool::new(limits.query_walks_max),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             groups,
@@ -86,6 +90,9 @@ impl Shards {
             Operation::Write(writes) => self.write(request, writes, deadline).await,
             Operation::Get(get) => self.get(request, get, deadline).await,
             Operation::Scan(scan) => Box::pin(self.scan(request, scan, deadline)).await,
+            Operation::Query(query) => {
+                Box::pin(self.query_behind_barrier(request, query, deadline)).await
+            }
             Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
             Operation::FindRoles(find) => Box::pin(self.find_roles(request, find, deadline)).await,
             Operation::SetBuckets(buckets) => {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`context`] [`error`] | the plain types of the facade |
 //! | `documents` `scans` `bulk` | what the asked node does with a document request: who asks, which shard, which key |
+//! | `query` | filters over all shards of a bucket: results in order, counts, page tokens |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
@@ -40,6 +41,7 @@ pub mod metrics;
 mod near;
 pub mod ports;
 mod position;
+mod query;
 mod reads;
 pub mod replicas;
 mod router;
@@ -67,6 +69,7 @@ pub use crate::error::{Error, Result};
 pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
 pub use crate::position::Position;
+pub use crate::query::{Counted, Query, QueryPage, QueryRequest};
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
 
@@ -126,6 +129,8 @@ pub(crate) struct Core {
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
     pub(crate) metrics: Metrics,
+    /// One permit for each query at work.
+    pub(crate) queries: tokio::sync::Semaphore,
 }
 
 impl Service {
@@ -155,6 +160,7 @@ impl Service {
             ),
             sessions: sessions::Rechecks::default(),
             metrics: Metrics::default(),
+            queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
             groups: ports.groups,
             forward: ports.forward,
             members: ports.members,
@@ -306,6 +312,52 @@ impl Service {
             .metrics
             .observe(Operation::Truncate, truncated)
             .await
+    }
+
+    /// The documents that match a filter and that the caller may read, in order, as one bounded result.
+    ///
+    /// Every shard of the bucket answers, or the whole query fails: a result never lacks a part. Each shard's part is as fresh as the
+    /// request says, by default linearizable; together they are not one view.
+    ///
+    /// # Errors
+    /// By the texts: `SyntaxError`, `QueryNotSupported`, `InvalidTypeValue`, `BadRequest`. `QueryNotSupported` also past a limit of rows
+    /// or of bytes. `PermissionDenied` for others than admins who want to scan without limit. `Unavailable` if a shard does not answer.
+    pub async fn query(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<QueryPage> {
+        let query = query::result(&self.core, ctx, bucket, request);
+        self.core.metrics.observe(Operation::Query, query).await
+    }
+
+    /// Begins a query whose result is read page by page, however long it is. Nothing is read from shards yet.
+    ///
+    /// # Errors
+    /// Those of [`Service::query`] about the request itself.
+    pub async fn open_query(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<Query> {
+        let open = Query::open(Arc::clone(&self.core), ctx, bucket, request);
+        self.core.metrics.observe(Operation::Query, open).await
+    }
+
+    /// How many documents match a filter and may be read by the caller. `sort`, `start` and `count` mean nothing here.
+    ///
+    /// # Errors
+    /// Those of [`Service::query`].
+    pub async fn count(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<Counted> {
+        let count = query::count(&self.core, ctx, bucket, request);
+        self.core.metrics.observe(Operation::Count, count).await
     }
 
     /// All class descriptors, as an array.

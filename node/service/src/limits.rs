@@ -27,6 +27,16 @@ pub struct Limits {
     pub scan_page_documents: usize,
     /// Documents that one page looks at, readable or not: bounds the time that a page takes.
     pub scan_page_visits: usize,
+    /// Documents that a query may look at in one shard, before it is refused: what looks at more wants an index.
+    pub query_rows_max: usize,
+    /// Documents in one result, and what "all of them" means. 10,000: with documents of a kilobyte near the limit of bytes.
+    pub query_results_max: usize,
+    /// Bytes of documents in one result. 16 MiB: a result has one entity tag, so all of it is in memory before it is sent.
+    pub query_result_bytes_max: usize,
+    /// Queries at work at the same time, further ones wait: each holds pages of all shards and a result.
+    pub queries_at_once_max: usize,
+    /// Walks of queries through a shard at the same time, further ones wait: each wants a core.
+    pub query_walks_max: usize,
     /// Reads that wait for a disk at the same time.
     pub disk_reads_max: usize,
     /// Password hashes at the same time: each takes 19 MiB and tens of milliseconds of a core.
@@ -54,6 +64,11 @@ impl Default for Limits {
             scan_page_bytes: 512 * 1024,
             scan_page_documents: 1_000,
             scan_page_visits: 10_000,
+            query_rows_max: 100_000,
+            query_results_max: 10_000,
+            query_result_bytes_max: 16 * 1024 * 1024,
+            queries_at_once_max: 32,
+            query_walks_max: 16,
             disk_reads_max: 32,
             password_hashes_max: 2,
             password_waiting_max: 64,

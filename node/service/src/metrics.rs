@@ -25,6 +25,8 @@ pub(crate) enum Operation {
     Delete,
     Batch,
     Scan,
+    Query,
+    Count,
     Import,
     Truncate,
     ReadSchema,
@@ -36,12 +38,14 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 13] = [
+    const ALL: [Operation; 15] = [
         Operation::Get,
         Operation::Put,
         Operation::Delete,
         Operation::Batch,
         Operation::Scan,
+        Operation::Query,
+        Operation::Count,
         Operation::Import,
         Operation::Truncate,
         Operation::ReadSchema,
@@ -59,6 +63,8 @@ impl Operation {
             Operation::Delete => "delete",
             Operation::Batch => "batch",
             Operation::Scan => "scan",
+            Operation::Query => "query",
+            Operation::Count => "count",
             Operation::Import => "import",
             Operation::Truncate => "truncate",
             Operation::ReadSchema => "schema",

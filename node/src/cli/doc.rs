@@ -1,4 +1,4 @@
-//! `larder doc get|put|delete`: one document.
+//! `larder doc get|put|delete`: one document. Queries are in [`super::query`].
 
 use std::io::Read as _;
 use std::path::Path;
@@ -10,8 +10,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment, usage};
+use super::query;
 
-/// Reads, writes and deletes single documents.
+/// Reads, writes, deletes and finds documents.
 ///
 /// A document is named by its bucket and its key. The bucket must exist: `larder dev` makes the open bucket Demo.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +37,8 @@ enum Verb {
     /// Deletes a document; one that is not there is no mistake, unless --if-match is given
     #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
     Delete(Delete),
+    Query(query::Query),
+    Count(query::Count),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -134,6 +137,8 @@ pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
             print_document(&answer, get.target.output.output)
         }
         Verb::Put(put) => run_put(&put).await,
+        Verb::Query(query) => query::run_query(&query).await,
+        Verb::Count(count) => query::run_count(&count).await,
         Verb::Delete(delete) => {
             let request = Request {
                 headers: delete.condition.headers()?,

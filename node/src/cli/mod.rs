@@ -13,6 +13,7 @@ pub mod exit;
 pub mod export;
 pub mod import;
 pub mod man;
+pub mod query;
 pub mod shard;
 pub mod start;
 
@@ -209,6 +210,8 @@ mod tests {
             "larder shard replace 3 n4 --from n1 --wait 60",
             "larder doc put Demo hello @hello.json --if-match 3",
             "larder doc delete Demo hello --if-match *",
+            "larder doc query Movie --filter {\"year\":{\"$gte\":2000}} --sort {\"title\":1} --count 20 -o json",
+            "larder doc count Movie --filter {\"genre\":\"Drama\"}",
             "larder import movies.json --bucket Movie --create",
             "larder export --bucket Todo --out todo.ndjson",
             "larder bench --clients 1,64,256 --workload a",

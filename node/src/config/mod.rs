@@ -112,6 +112,14 @@ pub struct Limits {
     pub request_bytes_in_flight_max: usize,
     /// Scans and streamed lists open at once.
     pub scans_open_max: usize,
+    /// Documents that a query may look at in one shard before it is refused.
+    pub query_rows_max: usize,
+    /// Documents in one result of a query.
+    pub query_results_max: usize,
+    /// Bytes of documents in one result of a query.
+    pub query_result_bytes_max: usize,
+    /// Queries at work at once; further ones wait.
+    pub queries_at_once_max: usize,
     /// Client connections open at once; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it, in milliseconds.
@@ -212,6 +220,10 @@ impl Default for Limits {
             proposal_bytes_in_flight_max: 64 * MIB,
             request_bytes_in_flight_max: 64 * MIB,
             scans_open_max: 128,
+            query_rows_max: 100_000,
+            query_results_max: 10_000,
+            query_result_bytes_max: 16 * MIB,
+            queries_at_once_max: 32,
             connections_max: 16 * 1024,
             metadata_age_max_ms: 3_000,
             deadline_ms: 5_000,

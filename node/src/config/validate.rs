@@ -8,6 +8,8 @@ use super::{Config, Limits, Raft, Storage};
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
 /// A key is part of every row that concerns the document.
 const KEY_BYTES_CEILING: usize = 4096;
+/// A semaphore takes more, memory does not: each query may hold a result and pages of all shards.
+const QUERIES_CEILING: usize = 65_536;
 /// More than any machine holds; counted in permits, which have an end.
 const BYTES_CEILING: usize = 1 << 40;
 /// JSON is walked recursively; deeper nesting would need more than a worker's stack.
@@ -226,6 +228,26 @@ impl Limits {
             BYTES_CEILING,
         )?;
         within("limits.scans_open_max", self.scans_open_max, 1, usize::MAX)?;
+        within("limits.query_rows_max", self.query_rows_max, 1, usize::MAX)?;
+        within(
+            "limits.query_results_max",
+            self.query_results_max,
+            1,
+            usize::MAX,
+        )?;
+        // Or a document of the permitted length could never be found.
+        within(
+            "limits.query_result_bytes_max",
+            self.query_result_bytes_max,
+            self.body_bytes_max,
+            BYTES_CEILING,
+        )?;
+        within(
+            "limits.queries_at_once_max",
+            self.queries_at_once_max,
+            1,
+            QUERIES_CEILING,
+        )?;
         within(
             "limits.connections_max",
             self.connections_max,

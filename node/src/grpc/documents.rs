@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::timeout;
 use super::error::status;
+use super::query::QueryStream;
 use crate::http::{Pages, Shared, Show, build_context, database_name, refuse, request_id};
 
 /// Metric label of a call that succeeded.
@@ -26,14 +27,14 @@ const OK: &str = "ok";
 
 /// The service behind `larder.v1.Documents`.
 pub(super) struct Documents {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A call on its way through: what every method needs.
-struct Call {
-    ctx: Context,
+pub(super) struct Call {
+    pub(super) ctx: Context,
     /// Held until the call, or the stream it answers with, is over.
-    permit: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
     /// Room for the message.
     _room: OwnedSemaphorePermit,
 }
@@ -43,7 +44,7 @@ impl Documents {
         Self { shared }
     }
 
-    fn call<T: Message>(
+    pub(super) fn call<T: Message>(
         &self,
         request: &Request<T>,
         request_id: &str,
@@ -238,7 +239,7 @@ fn page_to_wire(page: ScanPage) -> v1::ScanResponse {
     }
 }
 
-fn to_wire(document: Document) -> v1::Document {
+pub(super) fn to_wire(document: Document) -> v1::Document {
     v1::Document {
         bucket: document.bucket,
         key: document.key,
@@ -249,7 +250,7 @@ fn to_wire(document: Document) -> v1::Document {
 
 /// # Errors
 /// `bad_request` for a bound without its level or the other way round, and for a position that no answer gave.
-fn freshness(
+pub(super) fn freshness(
     consistency: v1::Consistency,
     bound_ms: u32,
     at_least: &[String],
@@ -280,7 +281,7 @@ fn freshness(
     })
 }
 
-fn served(served: &Served) -> v1::Served {
+pub(super) fn served(served: &Served) -> v1::Served {
     let consistency = match served.consistency {
         Consistency::Linearizable => v1::Consistency::Linearizable,
         Consistency::Bounded(_) => v1::Consistency::Bounded,
@@ -380,6 +381,28 @@ impl documents_server::Documents for Documents {
     ) -> Result<Response<ScanStream>, Status> {
         self.answer("Scan", request, |request, id| self.scan_bucket(request, id))
             .await
+    }
+
+    type QueryStream = QueryStream;
+
+    async fn query(
+        &self,
+        request: Request<v1::QueryRequest>,
+    ) -> Result<Response<QueryStream>, Status> {
+        self.answer("Query", request, |request, id| {
+            self.query_bucket(request, id)
+        })
+        .await
+    }
+
+    async fn count(
+        &self,
+        request: Request<v1::CountRequest>,
+    ) -> Result<Response<v1::CountResponse>, Status> {
+        self.answer("Count", request, |request, id| {
+            self.count_bucket(request, id)
+        })
+        .await
     }
 }
 

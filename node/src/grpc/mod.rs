@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `documents` | `larder.v1.Documents` |
+//! | `query` | its calls Query and Count |
 //! | `health` | `grpc.health.v1.Health`, answered by the node's own readiness |
 //! | `error` | errors as status and metadata |
 //! | `refusal` | the same for errors that tonic makes by itself |
@@ -16,6 +17,7 @@ mod deadline;
 mod documents;
 mod error;
 mod health;
+mod query;
 mod refusal;
 
 use std::convert::Infallible;

@@ -9,6 +9,7 @@ use super::conditions::{self, OfRead, Verdict};
 use super::context;
 use super::edge::Call;
 use super::error::refuse;
+use super::fields::Fields;
 use super::respond;
 
 /// `GET /db/:bucket/:oid`.
@@ -16,20 +17,26 @@ pub(crate) async fn get(call: Call<'_>, bucket: &str, key: &str) -> Result<Respo
     let ctx = call.context()?;
     let freshness = context::freshness(call.headers())?;
     let conditions = OfRead::from_headers(call.headers())?;
+    let fields = Fields::of_query(call.head.uri.query().unwrap_or_default())?;
     let document = call
         .shared
         .service
         .get(&ctx, bucket, key, freshness)
         .await?;
     let served = document.served;
-    let response = match conditions.judge(document.version) {
-        Verdict::Full => Ok(respond::document(
+    let response = match (conditions.judge(document.version), fields) {
+        (Verdict::Full, Some(fields)) => {
+            let body = fields.project(&document.body);
+            let whole = respond::document(StatusCode::OK, document.version, body);
+            Ok(respond::cut(whole))
+        }
+        (Verdict::Full, None) => Ok(respond::document(
             StatusCode::OK,
             document.version,
             document.body,
         )),
-        Verdict::NotModified => Ok(respond::not_modified(document.version)),
-        Verdict::OutOfDate => Err(refuse(
+        (Verdict::NotModified, _) => Ok(respond::not_modified(document.version)),
+        (Verdict::OutOfDate, _) => Err(refuse(
             ErrorCode::ObjectOutOfDate,
             format!("the stored version is {}", document.version),
         )),

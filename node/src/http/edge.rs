@@ -26,7 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
-use super::{Limits, body, buckets, bulk, cors, documents, health, respond, schema, sessions};
+use super::{
+    Limits, body, buckets, bulk, cors, documents, health, query, respond, schema, sessions,
+};
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
 
@@ -335,6 +337,8 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
             documents::delete(call, bucket, key).await
         }
         (&Method::GET, Route::Ids(bucket)) => buckets::ids(call, bucket).await,
+        (&Method::GET | &Method::POST, Route::Query(bucket)) => query::query(call, bucket).await,
+        (&Method::GET | &Method::POST, Route::Count(bucket)) => query::count(call, bucket).await,
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,

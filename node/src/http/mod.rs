@@ -10,6 +10,7 @@
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `buckets` `schema` `sessions` `health` | the handlers |
+//! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
 //! | [`admin`] | the admin port |
@@ -20,7 +21,7 @@
 //! - What the contract names and this version lacks is refused by name, never answered with 404 or something made up.
 //! - Nothing waits without a limit: bodies, headers, requests in flight and connections have one each.
 //!
-//! Lacks: TLS, queries, files, partial updates, caching beyond `no-cache`.
+//! Lacks: TLS, files, partial updates, caching beyond `no-cache`.
 
 pub mod admin;
 mod body;
@@ -33,7 +34,9 @@ mod cors;
 mod documents;
 mod edge;
 mod error;
+mod fields;
 mod health;
+mod query;
 mod respond;
 mod route;
 mod scan;

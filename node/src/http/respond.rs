@@ -24,6 +24,9 @@ pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// For answers with a token: no cache may keep them.
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// For answers that are cut to some fields: a cache must not take them for the whole.
+pub(crate) const PRIVATE_NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store");
+
 /// How far the shard was that answered: opaque, for `larder-at-least`.
 pub(crate) const LARDER_POSITION: &str = "larder-position";
 
@@ -32,6 +35,9 @@ pub(crate) const LARDER_AS_OF: &str = "larder-as-of";
 
 /// The value for answers that asked the leader.
 const LINEARIZABLE: HeaderValue = HeaderValue::from_static("linearizable;age-ms=0");
+
+/// Positions of one answer: 64 take 1.7 KiB.
+const POSITIONS_MAX: usize = 64;
 
 /// Bodies up to this size are sent as they are: a packet is a packet, and compressing costs more than it saves.
 const COMPRESS_BYTES_MIN: u64 = 1024;
@@ -68,6 +74,14 @@ pub(crate) fn document(status: StatusCode, version: u64, body: Bytes) -> Respons
     response
 }
 
+/// Marks an answer that shows only some fields.
+pub(crate) fn cut(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, PRIVATE_NO_STORE);
+    response
+}
+
 /// Adds how fresh an answer is, and the position to ask later reads for.
 pub(crate) fn served(mut response: Response, served: Option<&Served>) -> Response {
     let Some(served) = served else {
@@ -81,6 +95,38 @@ pub(crate) fn served(mut response: Response, served: Option<&Served>) -> Respons
         headers.insert(LARDER_AS_OF, as_of);
     }
     response
+}
+
+/// Adds how fresh an answer from several shards is: its level and age are the weakest of theirs.
+///
+/// Positions are left out where they would not fit beside the other headers.
+pub(crate) fn served_by_all(mut response: Response, served: &[Served]) -> Response {
+    let headers = response.headers_mut();
+    let weakest = served
+        .iter()
+        .max_by_key(|part| (rank(part.consistency), part.age.is_none(), part.age));
+    if let Some(as_of) = weakest.and_then(as_of) {
+        headers.insert(LARDER_AS_OF, as_of);
+    }
+    if served.len() <= POSITIONS_MAX {
+        let positions: Vec<_> = served
+            .iter()
+            .map(|part| part.position.to_string())
+            .collect();
+        if let Ok(positions) = HeaderValue::try_from(positions.join(",")) {
+            headers.insert(LARDER_POSITION, positions);
+        }
+    }
+    response
+}
+
+/// Levels from strong to weak.
+fn rank(consistency: Consistency) -> u8 {
+    match consistency {
+        Consistency::Linearizable => 0,
+        Consistency::Bounded(_) => 1,
+        Consistency::Local => 2,
+    }
 }
 
 /// The level that the answer has, and how old the state may be at most.

@@ -64,6 +64,10 @@ pub(crate) enum Route<'a> {
     Bucket(Text<'a>),
     /// The ids of a bucket.
     Ids(Text<'a>),
+    /// The documents of a bucket that match a filter.
+    Query(Text<'a>),
+    /// How many they are.
+    Count(Text<'a>),
     /// One document: bucket and key.
     Document(Text<'a>, Text<'a>),
     /// Log-in with name and password.
@@ -97,6 +101,8 @@ impl Route<'_> {
             Self::Buckets => "buckets",
             Self::Bucket(_) => "bucket",
             Self::Ids(_) => "ids",
+            Self::Query(_) => "query",
+            Self::Count(_) => "count",
             Self::Document(..) => "document",
             Self::Login => "login",
             Self::Me => "me",
@@ -121,6 +127,7 @@ impl Route<'_> {
             Self::Schema => "GET, HEAD, POST, PUT, OPTIONS",
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Bucket(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+            Self::Query(_) | Self::Count(_) => "GET, HEAD, POST, OPTIONS",
             Self::Document(..) => "GET, HEAD, PUT, DELETE, OPTIONS",
             Self::Login => "POST, OPTIONS",
             Self::Later(_) | Self::Unknown => "OPTIONS",
@@ -223,7 +230,8 @@ fn later(word: &str) -> Option<&'static str> {
         "code" | "code-content" => "backend code",
         "bloomfilter" => "the Bloom filter",
         "index" => "secondary indexes",
-        "query" | "explain" => "queries",
+        "query" => "prepared queries",
+        "explain" => "query plans",
         "config" => "configuration over HTTP",
         "spec" | "docs" => "the interface description",
         "batch" => "batches over HTTP",
@@ -255,7 +263,8 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
 fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Malformed> {
     Ok(match (bucket.as_ref(), word) {
         (_, "ids") => Route::Ids(bucket),
-        (_, "query" | "count") => Route::Later("queries"),
+        (_, "query") => Route::Query(bucket),
+        (_, "count") => Route::Count(bucket),
         ("User", "login") => Route::Login,
         ("User", "me") => Route::Me,
         ("User", "logout") => Route::Logout,
@@ -334,6 +343,8 @@ mod tests {
             ("/db", "", Route::Buckets),
             ("/db/Todo", "", Route::Bucket("Todo".into())),
             ("/db/Todo/ids", "", Route::Ids("Todo".into())),
+            ("/db/Todo/query", "", Route::Query("Todo".into())),
+            ("/v1/db/Todo/count", "", Route::Count("Todo".into())),
             // Schema.
             ("/schema", "", Route::Schema),
             ("/v1/schema/Todo", "", Route::SchemaClass("Todo".into())),
@@ -359,8 +370,6 @@ mod tests {
             ("/-", "", Route::Unknown),
             ("/-/other", "", Route::Unknown),
             // Named by the contract, not offered.
-            ("/db/Todo/query", "", Route::Later("queries")),
-            ("/v1/db/Todo/count", "", Route::Later("queries")),
             (
                 "/db/Todo/1/name",
                 "",

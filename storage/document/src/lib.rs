@@ -11,6 +11,7 @@
 //! | [`time`] | microseconds since 1970 and their JSON texts |
 //! | [`schema`] | class descriptors, how they may change, and compiled layouts |
 //! | [`body`] | checking a body against its class, and writing the stored form out again |
+//! | [`query`] | filters and sort orders: reading them, and asking stored documents |
 //! | [`error`] | what can be wrong with any of these |
 //!
 //! Deliberately absent: stored bytes and keys (crate `storage`), statuses and error codes (crate `proto`), and what a missing ACL means
@@ -23,6 +24,7 @@ pub mod body;
 pub mod error;
 pub mod id;
 mod json;
+pub mod query;
 pub mod schema;
 pub mod time;
 

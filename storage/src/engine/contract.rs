@@ -1,6 +1,6 @@
 //! The contract of the engine, run on each of them.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::memory::Memory;
 use super::rocks::{DataOptions, Rocks};
 use super::{Batch, Cached, Column, Engine, Scrubbed, View};
+use crate::error::Error;
 use crate::ids::StoreId;
 
 const ONE: StoreId = StoreId(1);
@@ -185,6 +186,13 @@ fn scans_keep_to_their_bounds_in_both_directions() {
                 view.scan_rev(Column::Documents, from, to).count(),
             );
             assert_eq!(ahead, back);
+            let mut visited = 0;
+            let each = &mut |_: &[u8], _: &[u8]| {
+                visited += 1;
+                Ok(ControlFlow::Continue(()))
+            };
+            view.visit(Column::Documents, from, to, each).unwrap();
+            assert_eq!(visited, ahead);
             ahead
         };
         assert_eq!(count(Bound::Excluded(&a[..]), Bound::Included(&b[..])), 3);
@@ -193,6 +201,30 @@ fn scans_keep_to_their_bounds_in_both_directions() {
         assert_eq!(count(Bound::Included(&c[..]), Bound::Excluded(&a[..])), 0);
         assert_eq!(count(Bound::Excluded(&a[..]), Bound::Excluded(&a[..])), 0);
         assert_eq!(count(Bound::Unbounded, Bound::Unbounded), 6);
+    });
+}
+
+#[test]
+fn a_visit_shows_pairs_in_order_until_it_is_told_to_stop() {
+    on_both(|engine, _| {
+        put(engine, Column::Documents, ONE, &["b", "a", "c"]);
+        let view = engine.view();
+        let mut seen = Vec::new();
+        let each = &mut |key: &[u8], value: &[u8]| {
+            assert_eq!(&key[StoreId::LEN..], value);
+            seen.push(value.to_vec());
+            Ok(if value == b"b" {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        };
+        view.visit(Column::Documents, Bound::Unbounded, Bound::Unbounded, each)
+            .unwrap();
+        assert_eq!(seen, [b"a", b"b"]);
+        let fails = &mut |_: &[u8], _: &[u8]| Err(Error::corrupt("as told"));
+        let failed = view.visit(Column::Documents, Bound::Unbounded, Bound::Unbounded, fails);
+        assert!(matches!(failed, Err(Error::Corrupt { .. })));
     });
 }
 

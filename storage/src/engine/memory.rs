@@ -16,7 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Cached, Column, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View};
+use super::{
+    Batch, Cached, Column, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View, Visitor,
+};
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 
@@ -203,6 +205,24 @@ impl View for Columns {
                 .rev()
                 .map(|(key, value)| Ok((key.clone(), value.clone()))),
         )
+    }
+
+    fn visit(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()> {
+        if !is_range(from, to) {
+            return Ok(());
+        }
+        for (key, value) in self.map(column).range::<[u8], _>((from, to)) {
+            if each(key, value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

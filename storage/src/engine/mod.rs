@@ -10,7 +10,7 @@
 //!
 //! Deliberately absent: transactions, merges, iterators that see later writes.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -119,6 +119,9 @@ pub type Pair = Result<(Bytes, Bytes)>;
 /// A walk over a range. After an error it ends.
 pub type Pairs<'a> = Box<dyn Iterator<Item = Pair> + Send + 'a>;
 
+/// What a walk without copies hands each key and value to. `Break` ends the walk.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>> + 'a;
+
 /// The data database. Calls may wait for a disk, except where they say that they do not.
 pub trait Engine: Send + Sync + 'static {
     /// The newest value.
@@ -177,4 +180,16 @@ pub trait View: Send {
 
     /// Pairs of the same range, descending.
     fn scan_rev(&self, column: Column, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pairs<'_>;
+
+    /// Shows each pair of a range to `each`, ascending, without copying it, until `each` breaks.
+    ///
+    /// # Errors
+    /// Those of the engine, and the first of `each`.
+    fn visit(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()>;
 }

@@ -22,7 +22,8 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use super::{
-    Batch, Cached, Column, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo, View, health,
+    Batch, Cached, Column, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo, View, Visitor,
+    health,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -366,6 +367,24 @@ impl View for RocksView {
 
     fn scan_rev(&self, column: Column, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pairs<'_> {
         self.pairs(column, from, to, true)
+    }
+
+    fn visit(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()> {
+        let mut iterator = self.iterator(column, from, to)?;
+        iterator.seek_to_first();
+        while let Some((key, value)) = iterator.item() {
+            if each(key, value)?.is_break() {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        Ok(iterator.status()?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::Applied;
-use crate::engine::{Column, Engine, Pairs, View};
+use crate::engine::{Column, Engine, Pairs, View, Visitor};
 use crate::error::Result;
 use crate::ids::StoreId;
 use crate::keys;
@@ -65,6 +65,38 @@ impl<'a> ReplicaView<'a> {
 
     /// The pairs of a range of keys, ascending. May wait for a disk at each step. After an error it ends.
     pub fn scan(&self, column: Column, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pairs<'_> {
+        let (from, to) = self.bounds(from, to);
+        let pairs = self.view().scan(
+            column,
+            from.as_ref().map(Vec::as_slice),
+            to.as_ref().map(Vec::as_slice),
+        );
+        Box::new(pairs.map(|pair| pair.map(|(key, value)| (key.slice(StoreId::LEN..), value))))
+    }
+
+    /// Shows each pair of a range of keys to `each`, ascending, without copying it, until `each` breaks. May wait for a disk at each step.
+    ///
+    /// # Errors
+    /// Those of the engine, and the first of `each`.
+    pub fn visit(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()> {
+        let (from, to) = self.bounds(from, to);
+        let (from, to) = (
+            from.as_ref().map(Vec::as_slice),
+            to.as_ref().map(Vec::as_slice),
+        );
+        self.view().visit(column, from, to, &mut |key, value| {
+            each(&key[StoreId::LEN..], value)
+        })
+    }
+
+    /// The range with the store's id in front, and never past the store.
+    fn bounds(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
         let full = |key: &[u8]| keys::with_store(self.store, key);
         let from = match from {
             Bound::Unbounded => Bound::Included(full(&[])),
@@ -74,12 +106,7 @@ impl<'a> ReplicaView<'a> {
             Bound::Unbounded => Bound::Excluded(self.store.end().to_vec()),
             bound => bound.map(full),
         };
-        let pairs = self.view().scan(
-            column,
-            from.as_ref().map(Vec::as_slice),
-            to.as_ref().map(Vec::as_slice),
-        );
-        Box::new(pairs.map(|pair| pair.map(|(key, value)| (key.slice(StoreId::LEN..), value))))
+        (from, to)
     }
 
     /// The pairs whose keys begin with `prefix`, ascending; otherwise as [`Self::scan`].

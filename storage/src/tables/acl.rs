@@ -33,6 +33,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Acl> {
     })
 }
 
+/// Passes over what [`put`] wrote, without checking the rules themselves.
+pub(super) fn skip(reader: &mut Reader<'_>) -> Result<()> {
+    for _ in 0..2 {
+        for _ in 0..reader.varint()? {
+            reader.sized()?;
+            reader.u8()?;
+        }
+    }
+    Ok(())
+}
+
 fn rules(reader: &mut Reader<'_>) -> Result<Rules> {
     let mut rules = Rules::new();
     for _ in 0..reader.varint()? {

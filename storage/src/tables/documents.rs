@@ -15,7 +15,7 @@
 //!
 //! Reads by anyone but apply do not see tombstones.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use document::acl::Acl;
@@ -144,6 +144,74 @@ pub fn scan<'v>(
     bucket: u32,
     from: Bound<&str>,
 ) -> Box<dyn Iterator<Item = Result<(String, Record)>> + Send + 'v> {
+    let (start, end) = range(database, bucket, from);
+    let rows = view.scan(
+        Column::Documents,
+        start.as_ref().map(Vec::as_slice),
+        end.as_ref().map(Vec::as_slice),
+    );
+    Box::new(rows.filter_map(|row| {
+        let document = row.and_then(|(key, row)| {
+            let live = decode(&row)?.live();
+            live.map(|record| Ok((DocumentKey::decode(&key)?.key.to_owned(), record)))
+                .transpose()
+        });
+        document.transpose()
+    }))
+}
+
+/// A live document as it lies in the store, looked at and not copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Decoded key.
+    pub key: &'a str,
+    /// Counts the accepted writes of this id, from 1.
+    pub version: u64,
+    /// Time of the insert, microseconds since 1970.
+    pub created_us: u64,
+    /// Time of the last write, microseconds since 1970.
+    pub updated_us: u64,
+    /// The ACL in its stored form, for [`Row::acl`]; `None`: everybody may. Equal bytes are equal rules.
+    pub acl: Option<&'a [u8]>,
+    /// The complete JSON, as it is served.
+    pub body: &'a [u8],
+}
+
+impl Row<'_> {
+    /// Who may read and write it; `None`: everybody.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: the rules do not decode.
+    pub fn acl(&self) -> Result<Option<Acl>> {
+        self.acl
+            .map(|bytes| acl::read(&mut Reader::new(WHAT, bytes)))
+            .transpose()
+    }
+}
+
+/// Shows each document of a bucket to `each` in the order of their keys, from `from` on and without copying it, until `each` breaks. May
+/// wait for a disk at each step. `None` stands for a tombstone, so that a walk over many of them can be ended too.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: a row does not decode. Those of the engine, and the first of `each`.
+pub fn visit(
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    from: Bound<&str>,
+    each: &mut dyn FnMut(Option<Row<'_>>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let (start, end) = range(database, bucket, from);
+    view.visit(
+        Column::Documents,
+        start.as_ref().map(Vec::as_slice),
+        end.as_ref().map(Vec::as_slice),
+        &mut |key, row| each(look(key, row)?),
+    )
+}
+
+/// The keys of a bucket from `from` on.
+fn range(database: u32, bucket: u32, from: Bound<&str>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let prefix = DocumentKey::prefix(database, bucket);
     let encode = |key| {
         DocumentKey {
@@ -159,18 +227,43 @@ pub fn scan<'v>(
         Bound::Excluded(key) => Bound::Excluded(encode(key)),
         Bound::Unbounded => Bound::Included(prefix),
     };
-    let rows = view.scan(
-        Column::Documents,
-        start.as_ref().map(Vec::as_slice),
-        end.as_ref().map(Vec::as_slice),
-    );
-    Box::new(rows.filter_map(|row| {
-        let document = row.and_then(|(key, row)| {
-            let live = decode(&row)?.live();
-            live.map(|record| Ok((DocumentKey::decode(&key)?.key.to_owned(), record)))
-                .transpose()
-        });
-        document.transpose()
+    (start, end)
+}
+
+/// The parts of a row; `None`: a tombstone.
+fn look<'a>(key: &'a [u8], row: &'a [u8]) -> Result<Option<Row<'a>>> {
+    let mut reader = Reader::new(WHAT, row);
+    if reader.u8()? != FORMAT {
+        return Err(reader.corrupt("unknown format"));
+    }
+    let flags = reader.u8()?;
+    if flags == TOMBSTONE {
+        return Ok(None);
+    }
+    if flags & !(HAS_ACL | HAS_HIDDEN) != 0 {
+        return Err(reader.corrupt("unknown flags"));
+    }
+    let version = reader.u64_le()?;
+    // The position of its change event.
+    reader.take(12)?;
+    let (created_us, updated_us) = (reader.u64_le()?, reader.u64_le()?);
+    let acl = if flags & HAS_ACL != 0 {
+        let start = reader.position();
+        acl::skip(&mut reader)?;
+        Some(&row[start..reader.position()])
+    } else {
+        None
+    };
+    if flags & HAS_HIDDEN != 0 {
+        reader.sized()?;
+    }
+    Ok(Some(Row {
+        key: DocumentKey::decode(key)?.key,
+        version,
+        created_us,
+        updated_us,
+        acl,
+        body: reader.rest(),
     }))
 }
 
@@ -360,6 +453,20 @@ mod tests {
         }
 
         #[test]
+        fn looking_shows_what_decoding_copies(record in records(), position in positions()) {
+            let row = row_of(&record, position);
+            let key = DocumentKey { database: 1, bucket: 2, key: "k" }.encode();
+            let seen = look(&key, &row).expect("decodes").expect("live");
+            prop_assert_eq!(seen.key, "k");
+            prop_assert_eq!(
+                (seen.version, seen.created_us, seen.updated_us),
+                (record.version, record.created_us, record.updated_us)
+            );
+            prop_assert_eq!(seen.body, &record.body[..]);
+            prop_assert_eq!(seen.acl().expect("decodes"), record.acl);
+        }
+
+        #[test]
         fn a_body_is_a_slice_of_its_row(record in records(), position in positions()) {
             let row = row_of(&record, position);
             let body = decode(&row).expect("decodes").live().expect("live").body;
@@ -378,7 +485,8 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_are_corrupt(format in 0..3u8, flags in 0..9u8, bytes: Vec<u8>) {
             let row = Bytes::from([&[format, flags], &bytes[..]].concat());
-            if let Err(error) = decode(&row) {
+            let key = DocumentKey { database: 1, bucket: 2, key: "k" }.encode();
+            for error in [decode(&row).err(), look(&key, &row).err()].into_iter().flatten() {
                 let is_corrupt = matches!(error, crate::Error::Corrupt { .. });
                 prop_assert!(is_corrupt);
             }

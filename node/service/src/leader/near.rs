@@ -48,6 +48,7 @@ impl Shards {
         let mut answer = match &request.operation {
             Operation::Get(get) => self.get_applied(&replica, request, get, deadline).await?,
             Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
+            Operation::Query(query) => self.query(request, query, false, deadline).await?,
             Operation::Write(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
@@ -75,6 +76,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
     match answer {
         Answer::Record(record) => record.seen = seen,
         Answer::Page(page) => page.seen = seen,
+        Answer::Found(found) => found.seen = seen,
         Answer::Written(_)
         | Answer::Roles(_)
         | Answer::Version(_)

@@ -3,6 +3,7 @@
 mod contract;
 mod freshness;
 mod idempotency;
+mod queries;
 mod replicas;
 mod rights;
 mod routing;

@@ -16,7 +16,6 @@ PUT /db/Demo/           |                                 | {}             | 400
 PATCH /db/Demo/1        |                                 | {}             | 405 method_not_allowed
 DELETE /connect         |                                 |                | 405 method_not_allowed
 POST /db/Demo/1         |                                 | {}             | 468 query_not_supported
-GET /db/Demo/query?q=1  |                                 |                | 468 query_not_supported
 GET /db/Demo            |                                 |                | 466 permission_denied
 GET /db/Nothing         |                                 |                | 461 bucket_not_found
 PUT /db/Demo            |                                 | []             | 468 query_not_supported
@@ -31,6 +30,12 @@ GET /db/Demo/1          | larder-consistency: bounded=x   |                | 400
 GET /db/Demo/1          | authorization: Bearer x         |                | 460 bad_credentials
 GET /db/Demo/1          | authorization: BAT 00           |                | 460 bad_credentials
 POST /db/User/login     |                                 | {"username":1} | 471 syntax_error
+GET /db/Demo/query?q=1  |                                 |                | 471 syntax_error
+POST /db/Demo/count     |                                 | {"$where":"1"} | 468 query_not_supported
+GET /db/Nothing/query   |                                 |                | 461 bucket_not_found
+GET /db/Demo/count?q=%  |                                 |                | 400 bad_request
+GET /db/Demo/1?fields=a.b |                               |                | 400 bad_request
+PUT /db/Demo/query      |                                 | {}             | 405 method_not_allowed
 "#;
 
 async fn check(

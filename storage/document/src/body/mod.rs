@@ -10,6 +10,7 @@
 //! | `number` | integers and doubles as decimal text |
 //! | `members` | reading members out of stored fields, and replacing them |
 //! | `render` | the envelope |
+//! | `envelope` | taking a rendered document apart again |
 //!
 //! The normal form of `fields`, which all stored documents have:
 //! - members `"name":value` separated by commas, without the outer braces, without blanks outside strings;
@@ -20,6 +21,7 @@
 //!
 //! Lacks: deciding about ids, versions and rights, which takes more than a body.
 
+mod envelope;
 mod members;
 mod number;
 mod parse;
@@ -28,6 +30,7 @@ mod render;
 mod tests;
 mod value;
 
+pub use self::envelope::{Envelope, envelope};
 pub use self::members::{member, members, merge_readonly, readonly};
 pub use self::parse::{Limits, Parsed, parse};
 pub use self::render::{render, render_with_acl_json};

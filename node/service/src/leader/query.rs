@@ -1,0 +1,298 @@
+//! A query's part in one shard: a walk over the bucket with filter, rights, order and limits evaluated where the documents lie.
+//!
+//! There are no indexes yet, so every query looks at every document of the bucket that lies here, up to a cap. Nothing is copied of a
+//! document before it is known to be part of the answer.
+//!
+//! Two kinds of walk:
+//! - In the order of keys, which is that of the store, results and counts are taken as they come. Such a walk pauses when it has enough
+//!   or has run for [`SLICE`], and goes on behind the last key when it is asked again.
+//! - In any other order the first few are only known at the end. They are kept in [`top::Top`], and the next page walks again.
+//!
+//! Invariant: a page is a gapless part of the shard's results, or an error.
+
+mod readable;
+mod top;
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use document::body::envelope;
+use document::query::{Filter, Limits, Sort, SortKey, Subject};
+use proto::ErrorCode;
+use storage::machine::Replica;
+use storage::tables::documents::{self, Row};
+
+use self::readable::Readable;
+use self::top::Top;
+use super::near::see;
+use super::{Shards, find_bucket, find_database};
+use crate::error::{Error, Result};
+use crate::forward::{Answer, Failure, Found, Hit, Query, Request};
+
+/// Rows between two looks at the clock and at whether anybody still waits.
+const CHECK_ROWS: u64 = 128;
+/// A walk that can go on where it stopped stops after this long: well within one try of a request.
+const SLICE: Duration = Duration::from_millis(500);
+
+impl Shards {
+    /// A query behind a read barrier.
+    pub(super) async fn query_behind_barrier(
+        &self,
+        request: &Request,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let replica = self.replica(request.shard)?;
+        let mut answer = self.query(request, query, true, deadline).await?;
+        see(&mut answer, &replica, Some(0));
+        Ok(answer)
+    }
+
+    /// A query behind a barrier, or of the replica as it is.
+    pub(super) async fn query(
+        &self,
+        request: &Request,
+        query: &Query,
+        barrier: bool,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let (filter, order) = self.parse_query(query)?;
+        let state = self.metadata.current();
+        let database = find_database(&state, &query.database)?;
+        let (database_id, bucket_id) = (database.id, find_bucket(database, &query.bucket)?.id);
+        let replica = self.replica(request.shard)?;
+        if barrier {
+            self.barrier(request.shard, deadline).await?;
+        }
+        let is_unlimited = query.allow_scan && request.principal.is_admin();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let walk = Walk {
+            database: database_id,
+            bucket: bucket_id,
+            filter,
+            order,
+            after: query.after.clone(),
+            count_only: query.count_only,
+            documents_max: usize::try_from(query.documents_max).unwrap_or(usize::MAX),
+            bytes_max: usize::try_from(query.bytes_max).unwrap_or(usize::MAX),
+            rows_max: if is_unlimited {
+                u64::MAX
+            } else {
+                (self.limits.query_rows_max as u64).saturating_sub(query.examined)
+            },
+            readable: Readable::new(request.principal.clone()),
+            cap: self.limits.query_rows_max,
+            deadline,
+            abandoned: Arc::clone(&abandoned),
+            rows: 0,
+            found: Found::default(),
+            bytes: 0,
+        };
+        // Nobody waits any more once this future is gone.
+        let _guard = Abandon(abandoned);
+        let found = self.walks.run(deadline, move || walk.run(&replica)).await?;
+        Ok(Answer::Found(found))
+    }
+
+    /// The filter, and the order of its results; an empty order is that of keys.
+    ///
+    /// # Errors
+    /// Those of the texts.
+    pub(crate) fn parse_query(&self, query: &Query) -> Result<(Filter, Sort)> {
+        let state = self.metadata.current();
+        let database = find_database(&state, &query.database)?;
+        let bucket = find_bucket(database, &query.bucket)?;
+        let layout = self.layouts.get(database, bucket)?;
+        let limits = Limits::default();
+        let filter = Filter::parse(&query.filter, &layout, &limits)?;
+        let sort = Sort::parse(&query.sort, &layout, &limits)?;
+        let order = filter.order(sort);
+        Ok((filter, order))
+    }
+}
+
+/// Tells a walk that its caller is gone, when dropped.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One walk over a bucket.
+struct Walk {
+    database: u32,
+    bucket: u32,
+    filter: Filter,
+    order: Sort,
+    after: Option<Bytes>,
+    count_only: bool,
+    documents_max: usize,
+    bytes_max: usize,
+    /// Documents that this walk may still look at.
+    rows_max: u64,
+    /// The same over all pages, as it is configured.
+    cap: usize,
+    readable: Readable,
+    deadline: Instant,
+    abandoned: Arc<AtomicBool>,
+    /// Rows and tombstones passed so far.
+    rows: u64,
+    found: Found,
+    bytes: usize,
+}
+
+impl Walk {
+    fn run(mut self, replica: &Replica) -> Result<Found> {
+        let view = replica.view();
+        let (database, bucket) = (self.database, self.bucket);
+        if self.count_only || self.order.is_empty() {
+            let after = self.after.take();
+            let from = match after.as_deref().map(std::str::from_utf8) {
+                None => Bound::Unbounded,
+                Some(Ok(key)) => Bound::Excluded(key),
+                Some(Err(_)) => return Err(Error::bad_request("malformed continuation")),
+            };
+            let slice_end = Instant::now() + SLICE;
+            self.visit(&view, database, bucket, from, |walk, row| {
+                walk.take_in_key_order(row, slice_end)
+            })?;
+            return Ok(self.found);
+        }
+        let mut top = Top::new(self.documents_max, self.bytes_max);
+        let after = self.after.as_deref().map(SortKey::from_bytes);
+        self.visit(&view, database, bucket, Bound::Unbounded, |walk, row| {
+            walk.offer(row, after.as_ref(), &mut top)
+        })?;
+        let (hits, is_cut) = top.into_sorted();
+        self.found.rest = hits.last().filter(|_| is_cut).map(|hit| hit.sort.clone());
+        self.found.hits = hits;
+        Ok(self.found)
+    }
+
+    /// Shows the documents to `each`, within the limits of time and rows.
+    fn visit(
+        &mut self,
+        view: &storage::machine::ReplicaView<'_>,
+        database: u32,
+        bucket: u32,
+        from: Bound<&str>,
+        mut each: impl FnMut(&mut Walk, Row<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let mut refusal = None;
+        documents::visit(view, database, bucket, from, &mut |row| {
+            let next = self.pass().and_then(|()| match row {
+                Some(row) => {
+                    self.count_row()?;
+                    each(self, row)
+                }
+                None => Ok(ControlFlow::Continue(())),
+            });
+            Ok(next.unwrap_or_else(|error| {
+                refusal = Some(error);
+                ControlFlow::Break(())
+            }))
+        })?;
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Before each row.
+    fn pass(&mut self) -> Result<()> {
+        self.rows += 1;
+        if !self.rows.is_multiple_of(CHECK_ROWS) {
+            return Ok(());
+        }
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(Error::unavailable("nobody waits for this query any more"));
+        }
+        if Instant::now() >= self.deadline {
+            return Err(Error::unavailable(
+                "a shard could not walk through the bucket in time: narrow the query, or ask for it in the order of keys, page by page",
+            ));
+        }
+        Ok(())
+    }
+
+    fn count_row(&mut self) -> Result<()> {
+        self.found.examined += 1;
+        if self.found.examined <= self.rows_max {
+            return Ok(());
+        }
+        let message = format!(
+            "the query looks at more than {} documents in one shard; admins may ask for that with allowScan=true",
+            self.cap
+        );
+        Err(Error::new(ErrorCode::QueryNotSupported, message))
+    }
+
+    fn take_in_key_order(&mut self, row: Row<'_>, slice_end: Instant) -> Result<ControlFlow<()>> {
+        if self.matches(&row)?.is_some() {
+            if self.count_only {
+                self.found.count += 1;
+            } else {
+                let hit = hit(&row, Bytes::new());
+                self.bytes += hit.bytes();
+                self.found.hits.push(hit);
+            }
+        }
+        let is_full = !self.count_only
+            && (self.found.hits.len() >= self.documents_max || self.bytes >= self.bytes_max);
+        let is_late = self.rows.is_multiple_of(CHECK_ROWS) && Instant::now() >= slice_end;
+        if is_full || is_late {
+            self.found.rest = Some(Bytes::copy_from_slice(row.key.as_bytes()));
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn offer(
+        &mut self,
+        row: Row<'_>,
+        after: Option<&SortKey>,
+        top: &mut Top,
+    ) -> Result<ControlFlow<()>> {
+        if let Some(subject) = self.matches(&row)? {
+            let key = self.order.key(&subject);
+            if after.is_none_or(|after| key > *after) && top.wants(key.as_bytes()) {
+                top.insert(hit(&row, Bytes::copy_from_slice(key.as_bytes())));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The document as the filter sees it, if it belongs to the result.
+    fn matches<'a>(&mut self, row: &Row<'a>) -> Result<Option<Subject<'a>>> {
+        if !self.readable.may_read(row)? {
+            return Ok(None);
+        }
+        let Some(parts) = envelope(row.body) else {
+            let cause = format!("document {:?} is not stored in normal form", row.key);
+            return Err(Error::internal(&cause).with_effect(proto::Effect::None));
+        };
+        let subject = Subject {
+            id: parts.id,
+            version: row.version,
+            created_us: to_signed(row.created_us),
+            updated_us: to_signed(row.updated_us),
+            fields: parts.fields,
+        };
+        Ok(self.filter.matches(&subject).then_some(subject))
+    }
+}
+
+fn hit(row: &Row<'_>, sort: Bytes) -> Hit {
+    Hit {
+        key: row.key.to_owned(),
+        version: row.version,
+        body: Bytes::copy_from_slice(row.body),
+        sort,
+    }
+}
+
+fn to_signed(us: u64) -> i64 {
+    i64::try_from(us).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,343 @@
+//! Queries over all shards of a bucket: scattered to the shards' leaders, gathered in one order.
+//!
+//! Each shard filters, judges rights, sorts and cuts where its documents lie (`leader::query`); the asked node merges their pages. Results
+//! come in the order that was asked for, ties by id; without one in the order of keys; with `$nearSphere` from near to far. So a result
+//! does not depend on the node that was asked, and a page token is nothing but the place of the last document.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `scatter` | pages of all shards, several at a time, and their merge |
+//! | `token` | page tokens |
+//!
+//! Invariants:
+//! - A shard that cannot answer fails the query. A result never lacks a part of the bucket without saying so.
+//! - Memory: pages of all shards together within [`scatter::HELD_BYTES`], give or take a document a shard, and the result within its limit.
+//! - Nothing runs on once the caller is gone, except what another node has begun, which ends within one try.
+//!
+//! Lacks: indexes, plans, and one view over all shards.
+
+mod scatter;
+mod token;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use proto::{ErrorCode, ShardId};
+
+use self::scatter::Scatter;
+use self::token::Token;
+use crate::Core;
+use crate::auth::policy;
+use crate::context::{Context, Document, Freshness, Served};
+use crate::documents::{Session, unexpected};
+use crate::error::{Error, Result};
+use crate::forward::{self, Answer, Operation};
+
+/// The filter that every document matches.
+const ALL: &[u8] = b"{}";
+
+/// What is asked of a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryRequest {
+    /// The filter as JSON text; empty: everything.
+    pub filter: Bytes,
+    /// The order as JSON text, first member first; empty: the order of keys, or that of the filter.
+    pub sort: Bytes,
+    /// Documents to pass over first.
+    pub start: u64,
+    /// The most documents to return; `None`: all.
+    pub count: Option<u64>,
+    /// Go on behind the page that gave this token; `start` counts from there.
+    pub continuation: Option<Bytes>,
+    /// Look at any number of documents. For admins.
+    pub allow_scan: bool,
+    /// How fresh each shard's part must be.
+    pub freshness: Freshness,
+}
+
+/// A part of a result, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryPage {
+    /// The documents.
+    pub documents: Vec<Document>,
+    /// The token of the page behind this one, which may turn out to be empty; `None`: nothing comes behind it.
+    pub continuation: Option<Bytes>,
+    /// How each shard was read, in the order of their numbers.
+    pub served: Vec<Served>,
+}
+
+/// How many documents match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// So many.
+    pub count: u64,
+    /// How each shard was read, in the order of their numbers.
+    pub served: Vec<Served>,
+}
+
+/// A query that is read page by page. Dropping it ends it.
+pub struct Query {
+    core: Arc<Core>,
+    bucket: String,
+    session: Session,
+    freshness: Freshness,
+    scatter: Scatter,
+    /// Documents that the client still wants; `None`: all.
+    left: Option<u64>,
+    /// Documents still to be passed over.
+    skip: u64,
+    fingerprint: u64,
+    /// Where the last document stood that was returned or passed over.
+    last: Option<Bytes>,
+    ended: bool,
+}
+
+impl Query {
+    /// See [`crate::Service::open_query`].
+    pub(crate) async fn open(
+        core: Arc<Core>,
+        ctx: &Context,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<Query> {
+        let (session, template) = prepare(&core, ctx, bucket, &request).await?;
+        let (filter, order) = core.shards.parse_query(&template)?;
+        let fingerprint = token::fingerprint(&[
+            template.database.as_bytes(),
+            bucket.as_bytes(),
+            filter.canonical().as_bytes(),
+            order.canonical().as_bytes(),
+        ]);
+        let after = match request.continuation {
+            Some(bytes) => Some(Token::decode(bytes, fingerprint)?),
+            None => None,
+        };
+        let scatter = Scatter::new(session.state.shards, template, order.is_empty(), after);
+        Ok(Query {
+            core,
+            bucket: bucket.to_owned(),
+            session,
+            freshness: request.freshness,
+            scatter,
+            left: request.count,
+            skip: request.start,
+            fingerprint,
+            last: None,
+            ended: false,
+        })
+    }
+
+    /// The next documents, at most `documents_max` and not many more bytes than `bytes_max`; `None` after the last page.
+    ///
+    /// Cancel-safe in that nothing but this query is lost.
+    ///
+    /// # Errors
+    /// Those of [`crate::Service::query`]; the query is over then.
+    pub async fn next_page(
+        &mut self,
+        deadline: Instant,
+        documents_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<QueryPage>> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.ended = true;
+        let core = Arc::clone(&self.core);
+        let _permit = core.query_permit(deadline).await?;
+        let page = self.gather(deadline, documents_max, bytes_max).await?;
+        self.ended = page.continuation.is_none() || self.left == Some(0);
+        Ok(Some(page))
+    }
+
+    async fn gather(
+        &mut self,
+        deadline: Instant,
+        documents_max: usize,
+        bytes_max: usize,
+    ) -> Result<QueryPage> {
+        let mut page = QueryPage::default();
+        let (mut bytes, mut is_done) = (0, false);
+        while !is_done {
+            // At least one is asked for: a bucket that cannot be read must be refused even where no document is wanted.
+            let wanted = self.left.map(|left| left.saturating_add(self.skip).max(1));
+            let reads = Reads {
+                core: &self.core,
+                session: &self.session,
+                freshness: &self.freshness,
+                deadline,
+            };
+            self.scatter.fill(&reads, wanted).await?;
+            let is_full = page.documents.len() >= documents_max || bytes >= bytes_max;
+            if self.left == Some(0) || is_full {
+                break;
+            }
+            let Some(hit) = self.scatter.pop() else {
+                break;
+            };
+            self.last = Some(Bytes::copy_from_slice(hit.place()));
+            if self.skip > 0 {
+                self.skip -= 1;
+                continue;
+            }
+            if let Some(left) = &mut self.left {
+                *left -= 1;
+                // No shard is asked only to learn whether more would follow.
+                is_done = *left == 0;
+            }
+            bytes += hit.body.len();
+            page.documents.push(Document {
+                bucket: self.bucket.clone(),
+                key: hit.key,
+                version: hit.version,
+                body: hit.body,
+                served: None,
+            });
+        }
+        let place = self.last.clone().filter(|_| self.scatter.has_more());
+        page.continuation = place.map(|place| Token::encode(self.fingerprint, place));
+        page.served = self.scatter.served();
+        Ok(page)
+    }
+}
+
+/// See [`crate::Service::query`].
+pub(crate) async fn result(
+    core: &Arc<Core>,
+    ctx: &Context,
+    bucket: &str,
+    request: QueryRequest,
+) -> Result<QueryPage> {
+    let limits = &core.options.limits;
+    let (results_max, bytes_max) = (limits.query_results_max, limits.query_result_bytes_max);
+    let is_wanted = |found: usize| {
+        found < results_max && request.count.is_none_or(|count| (found as u64) < count)
+    };
+    let mut query = Query::open(Arc::clone(core), ctx, bucket, request.clone()).await?;
+    let page = query
+        .next_page(ctx.deadline, results_max, bytes_max)
+        .await?;
+    let page = page.ok_or_else(unexpected)?;
+    if page.continuation.is_some() && is_wanted(page.documents.len()) {
+        let message = format!(
+            "the result is larger than {bytes_max} bytes: ask for fewer documents with count, {} fit",
+            page.documents.len()
+        );
+        return Err(Error::new(ErrorCode::QueryNotSupported, message));
+    }
+    Ok(page)
+}
+
+/// See [`crate::Service::count`].
+pub(crate) async fn count(
+    core: &Arc<Core>,
+    ctx: &Context,
+    bucket: &str,
+    request: QueryRequest,
+) -> Result<Counted> {
+    let (session, mut template) = prepare(core, ctx, bucket, &request).await?;
+    template.count_only = true;
+    core.shards.parse_query(&template)?;
+    let _permit = core.query_permit(ctx.deadline).await?;
+    let reads = Reads {
+        core,
+        session: &session,
+        freshness: &request.freshness,
+        deadline: ctx.deadline,
+    };
+    let shards = (1..=session.state.shards).map(ShardId);
+    let counts = shards.map(|shard| reads.count(shard, template.clone()));
+    let parts: Vec<(u64, Option<Served>)> = stream::iter(counts)
+        .buffered(scatter::SHARDS_AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(Counted {
+        count: parts.iter().map(|(count, _)| count).sum(),
+        served: parts.iter().filter_map(|(_, served)| *served).collect(),
+    })
+}
+
+/// Who asks, and what every shard is asked.
+async fn prepare(
+    core: &Core,
+    ctx: &Context,
+    bucket: &str,
+    request: &QueryRequest,
+) -> Result<(Session, forward::Query)> {
+    let consistency = request.freshness.consistency;
+    let session = Box::pin(core.begin_at(ctx, &[bucket], consistency)).await?;
+    if request.allow_scan {
+        policy::require_admin(&session.principal)?;
+    }
+    let (database, _) = session.find(ctx, bucket)?;
+    let template = forward::Query {
+        database: database.name.clone(),
+        bucket: bucket.to_owned(),
+        filter: match request.filter.trim_ascii() {
+            [] => Bytes::from_static(ALL),
+            _ => request.filter.clone(),
+        },
+        sort: request.sort.clone(),
+        allow_scan: request.allow_scan,
+        ..forward::Query::default()
+    };
+    Ok((session, template))
+}
+
+impl Core {
+    /// The right to work on a query, until dropped. Waits for it.
+    async fn query_permit(&self, deadline: Instant) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        match tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Error::unavailable("too many queries at once")),
+        }
+    }
+}
+
+/// How shards are read for one page.
+struct Reads<'a> {
+    core: &'a Core,
+    session: &'a Session,
+    freshness: &'a Freshness,
+    deadline: Instant,
+}
+
+impl Reads<'_> {
+    /// One page of one shard.
+    async fn page(
+        &self,
+        shard: ShardId,
+        query: forward::Query,
+    ) -> Result<(forward::Found, Option<Served>)> {
+        let request = self.session.request(shard, None, Operation::Query(query));
+        let state = &self.session.state;
+        let read = self
+            .core
+            .read(state, request, self.freshness, self.deadline);
+        let (Answer::Found(found), level) = Box::pin(read).await? else {
+            return Err(unexpected());
+        };
+        let served = Served::of(shard, found.seen, level);
+        Ok((found, served))
+    }
+
+    /// All matches of one shard.
+    async fn count(
+        &self,
+        shard: ShardId,
+        mut query: forward::Query,
+    ) -> Result<(u64, Option<Served>)> {
+        let mut count = 0;
+        loop {
+            let (found, served) = self.page(shard, query.clone()).await?;
+            count += found.count;
+            if found.rest.is_none() {
+                return Ok((count, served));
+            }
+            query.after = found.rest;
+            query.examined += found.examined;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Pages of all shards, and their merge.
+//!
+//! Each shard has at most one page here. The next document of the result is known as soon as every shard that may have more shows its
+//! next one; a shard whose page is used up is asked again before the merge goes on.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use proto::ShardId;
+
+use super::Reads;
+use crate::context::Served;
+use crate::error::Result;
+use crate::forward::{self, Found, Hit};
+
+/// Shards that are read at the same time for one query: a cluster of usual size at once, and a large one without a thousand requests.
+pub(super) const SHARDS_AT_ONCE: usize = 16;
+/// What the pages of all shards of a query may hold together.
+pub(super) const HELD_BYTES: usize = 4 * 1024 * 1024;
+/// A page of a shard is never asked to be smaller: below, round trips cost more than memory.
+const PAGE_BYTES_MIN: usize = 16 * 1024;
+/// Documents that a shard is asked for at least, in the order of keys: shards are never exactly alike.
+const PAGE_DOCUMENTS_MIN: u64 = 16;
+
+/// A query of all shards.
+pub(super) struct Scatter {
+    /// What each shard is asked, but for the place.
+    template: forward::Query,
+    /// Results come in the order of keys, so that a shard goes on where it stopped.
+    in_key_order: bool,
+    parts: Vec<Part>,
+    /// The next place of each part that has one.
+    next: BinaryHeap<Reverse<(Bytes, usize)>>,
+    /// No part is open.
+    is_settled: bool,
+}
+
+/// One shard's part.
+struct Part {
+    shard: ShardId,
+    hits: VecDeque<Hit>,
+    rest: Rest,
+    /// Documents that it has looked at, where that adds up over pages.
+    examined: u64,
+    served: Option<Served>,
+}
+
+/// What a shard has behind its page.
+enum Rest {
+    /// What lies behind this place; `None`: everything.
+    Behind(Option<Bytes>),
+    Nothing,
+}
+
+impl Part {
+    /// Whether it must be asked before the merge can go on.
+    fn is_open(&self) -> bool {
+        self.hits.is_empty() && matches!(self.rest, Rest::Behind(_))
+    }
+}
+
+impl Scatter {
+    pub(super) fn new(
+        shards: u32,
+        template: forward::Query,
+        in_key_order: bool,
+        after: Option<Bytes>,
+    ) -> Scatter {
+        let part = |shard| Part {
+            shard: ShardId(shard),
+            hits: VecDeque::new(),
+            rest: Rest::Behind(after.clone()),
+            examined: 0,
+            served: None,
+        };
+        Scatter {
+            template,
+            in_key_order,
+            parts: (1..=shards).map(part).collect(),
+            next: BinaryHeap::new(),
+            is_settled: false,
+        }
+    }
+
+    /// Asks every shard that must be asked before [`Self::pop`] can tell what comes next. `wanted` documents are still to come.
+    ///
+    /// # Errors
+    /// The first of any shard.
+    pub(super) async fn fill(&mut self, reads: &Reads<'_>, wanted: Option<u64>) -> Result<()> {
+        while !self.is_settled {
+            let open = (0..self.parts.len()).filter(|&at| self.parts[at].is_open());
+            let asked: Vec<_> = open
+                .map(|at| (at, self.parts[at].shard, self.question(at, wanted)))
+                .collect();
+            self.is_settled = asked.is_empty();
+            let pages = asked.into_iter().map(|(at, shard, query)| async move {
+                let (found, served) = reads.page(shard, query).await?;
+                Ok::<_, crate::Error>((at, found, served))
+            });
+            let pages: Vec<_> = stream::iter(pages)
+                .buffer_unordered(SHARDS_AT_ONCE)
+                .try_collect()
+                .await?;
+            for (at, found, served) in pages {
+                self.take(at, found, served);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a shard is asked now.
+    fn question(&self, at: usize, wanted: Option<u64>) -> forward::Query {
+        let part = &self.parts[at];
+        let shards = self.parts.len();
+        let after = match &part.rest {
+            Rest::Behind(place) => place.clone(),
+            Rest::Nothing => None,
+        };
+        let documents_max = match wanted {
+            None => u64::MAX,
+            // A shard can go on where it stopped, so it is asked for its share first.
+            Some(wanted) if self.in_key_order => {
+                let share = wanted.saturating_mul(2) / shards as u64;
+                share.max(PAGE_DOCUMENTS_MIN).min(wanted)
+            }
+            Some(wanted) => wanted,
+        };
+        forward::Query {
+            after,
+            documents_max,
+            bytes_max: (HELD_BYTES / shards).max(PAGE_BYTES_MIN) as u64,
+            examined: part.examined,
+            ..self.template.clone()
+        }
+    }
+
+    fn take(&mut self, at: usize, found: Found, served: Option<Served>) {
+        let part = &mut self.parts[at];
+        if self.in_key_order {
+            part.examined += found.examined;
+        }
+        part.served = served.or(part.served);
+        part.rest = found
+            .rest
+            .map_or(Rest::Nothing, |place| Rest::Behind(Some(place)));
+        part.hits = found.hits.into();
+        self.show(at);
+    }
+
+    /// Puts a part's next document into the race.
+    fn show(&mut self, at: usize) {
+        if let Some(hit) = self.parts[at].hits.front() {
+            let place = Bytes::copy_from_slice(hit.place());
+            self.next.push(Reverse((place, at)));
+        }
+    }
+
+    /// The next document of the result. Right only while no part is open.
+    pub(super) fn pop(&mut self) -> Option<Hit> {
+        let Reverse((_, at)) = self.next.pop()?;
+        let hit = self.parts[at].hits.pop_front();
+        self.show(at);
+        self.is_settled &= !self.parts[at].is_open();
+        hit
+    }
+
+    /// Whether something may come behind what was popped. Exact while no part is open.
+    pub(super) fn has_more(&self) -> bool {
+        let has_more = |part: &Part| !part.hits.is_empty() || matches!(part.rest, Rest::Behind(_));
+        self.parts.iter().any(has_more)
+    }
+
+    /// How each shard was read.
+    pub(super) fn served(&self) -> Vec<Served> {
+        self.parts.iter().filter_map(|part| part.served).collect()
+    }
+}

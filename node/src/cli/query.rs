@@ -1,0 +1,135 @@
+//! `larder doc query|count`: documents that match a filter.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment};
+
+/// The header that leads to what comes behind an answer.
+const CONTINUATION: &str = "larder-continuation";
+
+/// Prints the documents that match a filter, one a line
+///
+/// The filter is MongoDB's language as JSON. Results come in the order of --sort, ties by id; without it in the order of keys.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    larder doc query Movie --filter '{\"year\":{\"$gte\":2000},\"genres\":\"Drama\"}' --sort '{\"year\":-1,\"title\":1}' --count 20\n  \
+    larder doc query Demo -o json")]
+pub struct Query {
+    #[command(flatten)]
+    select: Select,
+    /// Order of the results, first member first: 1 ascending, -1 descending
+    #[arg(long, value_name = "JSON")]
+    sort: Option<String>,
+    /// Pass over so many documents first
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    start: u64,
+    /// Print at most so many documents; without it all, up to the server's limit
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Only these members, separated by commas, and the metadata
+    #[arg(long, value_name = "NAMES")]
+    fields: Option<String>,
+    /// Go on behind an earlier answer, whose token was printed to standard error
+    #[arg(long, value_name = "TOKEN")]
+    after: Option<String>,
+}
+
+/// Prints how many documents match a filter
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  larder doc count Movie --filter '{\"genres\":\"Drama\"}'")]
+pub struct Count {
+    #[command(flatten)]
+    select: Select,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Select {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// The bucket (class) to look in
+    bucket: String,
+    /// What must hold of a document; without it every document matches
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    filter: String,
+    /// Look at any number of documents; for admins
+    #[arg(long)]
+    allow_scan: bool,
+}
+
+impl Select {
+    /// Sends the filter, with more parameters behind the address.
+    async fn send(&self, word: &str, parameters: &str) -> anyhow::Result<Answer> {
+        let client = Client::connect(&self.connect).await?;
+        let bucket = segment(&self.bucket);
+        let scan = self.allow_scan;
+        let path = format!("/db/{bucket}/{word}?allowScan={scan}{parameters}");
+        let request = Request {
+            body: Some(self.filter.clone().into()),
+            ..Request::default()
+        };
+        let answer = client.send(Method::POST, &path, request).await;
+        answer.map_err(|failure| failure.report(self.output.output))
+    }
+}
+
+impl Query {
+    fn parameters(&self) -> String {
+        let mut text = format!("&start={}", self.start);
+        if let Some(count) = self.count {
+            let _ = write!(text, "&count={count}");
+        }
+        let texts = [
+            ("sort", &self.sort),
+            ("fields", &self.fields),
+            ("after", &self.after),
+        ];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                let _ = write!(text, "&{name}={}", segment(value));
+            }
+        }
+        text
+    }
+}
+
+/// Runs `larder doc query`.
+pub(crate) async fn run_query(query: &Query) -> anyhow::Result<()> {
+    let answer = query.select.send("query", &query.parameters()).await?;
+    match query.select.output.output {
+        Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
+        Output::Text => {
+            let documents: Vec<&RawValue> =
+                serde_json::from_slice(&answer.body).context("the server's answer is not JSON")?;
+            for document in documents {
+                println!("{document}");
+            }
+        }
+    }
+    let more = answer.headers.get(CONTINUATION);
+    if let Some(token) = more.and_then(|token| token.to_str().ok()) {
+        eprintln!("there may be more: --after {token}");
+    }
+    Ok(())
+}
+
+/// Runs `larder doc count`.
+pub(crate) async fn run_count(count: &Count) -> anyhow::Result<()> {
+    let answer = count.select.send("count", "").await?;
+    match count.select.output.output {
+        Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
+        Output::Text => {
+            let counted: Value =
+                serde_json::from_slice(&answer.body).context("the server's answer is not JSON")?;
+            println!("{}", counted["count"]);
+        }
+    }
+    Ok(())
+}
