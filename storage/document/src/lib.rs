@@ -11,6 +11,7 @@
 //! | [`time`] | microseconds since 1970 and their JSON texts |
 //! | [`schema`] | class descriptors, how they may change, and compiled layouts |
 //! | [`body`] | checking a body against its class, and writing the stored form out again |
+//! | [`update`] | partial updates: fitting operations to a class, and applying them to stored fields |
 //! | [`error`] | what can be wrong with any of these |
 //!
 //! Deliberately absent: stored bytes and keys (crate `storage`), statuses and error codes (crate `proto`), and what a missing ACL means
@@ -25,5 +26,6 @@ pub mod id;
 mod json;
 pub mod schema;
 pub mod time;
+pub mod update;
 
 pub use error::{Error, SchemaError};

@@ -21,13 +21,15 @@
 //! Lacks: deciding about ids, versions and rights, which takes more than a body.
 
 mod members;
-mod number;
+pub(crate) mod number;
 mod parse;
 mod render;
 #[cfg(test)]
 mod tests;
 mod value;
 
-pub use self::members::{member, members, merge_readonly, readonly};
+pub use self::members::{fields_of, member, members, merge_readonly, readonly};
+pub(crate) use self::parse::check_object;
 pub use self::parse::{Limits, Parsed, parse};
 pub use self::render::{render, render_with_acl_json};
+pub(crate) use self::value::{Name, id_text, kind as kind_of, normalise, normalise_key, text};
