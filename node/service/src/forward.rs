@@ -88,9 +88,22 @@ pub enum Operation {
     /// Ask a node what it can prove as the leader of shards. For no shard in particular; never refused for not leading.
     #[prost(message, tag = "20")]
     Probe(Probe),
+    /// As `Write`, with a partial update among the writes. Apart from it, so that a node which does not know updates refuses instead of
+    /// taking one for a whole document.
+    #[prost(message, tag = "30")]
+    Update(Writes),
 }
 
 impl Operation {
+    /// The operation that carries out the writes.
+    pub(crate) fn of_writes(writes: Writes) -> Operation {
+        if writes.writes.iter().any(|write| write.update) {
+            Operation::Update(writes)
+        } else {
+            Operation::Write(writes)
+        }
+    }
+
     /// Whether the operation leaves everything as it is, so that trying again is always safe.
     pub fn is_read(&self) -> bool {
         match self {
@@ -101,6 +114,7 @@ impl Operation {
             | Operation::MetadataVersion(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
+            | Operation::Update(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
             | Operation::InitCluster(_)
@@ -113,7 +127,7 @@ impl Operation {
     pub(crate) fn needs_rights(&self) -> bool {
         match self {
             Operation::Get(get) => !get.internal,
-            Operation::Write(_) | Operation::Scan(_) => true,
+            Operation::Write(_) | Operation::Update(_) | Operation::Scan(_) => true,
             Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -191,6 +205,9 @@ pub struct Write {
     /// Delete instead of put.
     #[prost(bool, tag = "6")]
     pub delete: bool,
+    /// A partial update instead of a put: `body` holds its operations. Only in [`Operation::Update`].
+    #[prost(bool, tag = "7")]
+    pub update: bool,
 }
 
 /// Wire form of [`Condition`].

@@ -22,6 +22,7 @@ pub const RETRIES: &str = "larder_retries_total";
 pub(crate) enum Operation {
     Get,
     Put,
+    Update,
     Delete,
     Batch,
     Scan,
@@ -34,9 +35,10 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 11] = [
+    const ALL: [Operation; 12] = [
         Operation::Get,
         Operation::Put,
+        Operation::Update,
         Operation::Delete,
         Operation::Batch,
         Operation::Scan,
@@ -52,6 +54,7 @@ impl Operation {
         match self {
             Operation::Get => "get",
             Operation::Put => "put",
+            Operation::Update => "update",
             Operation::Delete => "delete",
             Operation::Batch => "batch",
             Operation::Scan => "scan",

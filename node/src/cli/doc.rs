@@ -1,4 +1,4 @@
-//! `larder doc get|put|delete`: one document.
+//! `larder doc get|put|update|delete`: one document.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -33,6 +33,14 @@ enum Verb {
         larder doc put Demo hello @hello.json --if-match 3\n  \
         cat hello.json | larder doc put Demo hello - --insert")]
     Put(Put),
+    /// Changes parts of a document where it is stored, and prints the whole of it
+    ///
+    /// Operations: $set $inc $dec $mul $min $max $and $or $xor $currentDate $push $unshift $pop $shift $replace $add $remove $put
+    /// $rename, each with an object of paths and arguments. All take effect at once, or none does.
+    #[command(after_help = "Examples:\n  \
+        larder doc update Demo hello --op '{\"$inc\":{\"visits\":1}}'\n  \
+        larder doc update Demo hello --op '{\"$push\":{\"tags\":\"new\"},\"$set\":{\"a.b\":true}}' --if-match 3")]
+    Update(Update),
     /// Deletes a document; one that is not there is no mistake, unless --if-match is given
     #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
     Delete(Delete),
@@ -78,6 +86,17 @@ struct Put {
     /// A JSON object; @FILE reads a file, - reads standard input
     #[arg(default_value = "-", value_name = "JSON|@FILE|-")]
     document: String,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Update {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    condition: Condition,
+    /// A JSON object, operation -> path -> argument; @FILE reads a file, - reads standard input
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    op: String,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -134,6 +153,7 @@ pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
             print_document(&answer, get.target.output.output)
         }
         Verb::Put(put) => run_put(&put).await,
+        Verb::Update(update) => run_update(&update).await,
         Verb::Delete(delete) => {
             let request = Request {
                 headers: delete.condition.headers()?,
@@ -180,6 +200,17 @@ async fn run_put(put: &Put) -> anyhow::Result<()> {
     print_document(&answer, put.target.output.output)
 }
 
+/// The operations go out as they were typed: numbers keep their digits.
+async fn run_update(update: &Update) -> anyhow::Result<()> {
+    let request = Request {
+        headers: update.condition.headers()?,
+        body: Some(read_argument(&update.op)?),
+    };
+    let target = &update.target;
+    let answer = call(target, Method::POST, &target.path(), request).await?;
+    print_document(&answer, target.output.output)
+}
+
 async fn call(
     target: &Target,
     method: Method,
@@ -194,7 +225,16 @@ async fn call(
 }
 
 fn read_document(argument: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
-    let bytes: Bytes = if argument == "-" {
+    match serde_json::from_slice(&read_argument(argument)?) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) => Err(usage("a document is a JSON object")),
+        Err(error) => Err(usage(format!("the document is not JSON: {error}"))),
+    }
+}
+
+/// The text itself, or what `@FILE` or `-` names.
+fn read_argument(argument: &str) -> anyhow::Result<Bytes> {
+    Ok(if argument == "-" {
         let mut bytes = Vec::new();
         std::io::stdin()
             .read_to_end(&mut bytes)
@@ -206,12 +246,7 @@ fn read_document(argument: &str) -> anyhow::Result<serde_json::Map<String, Value
             .into()
     } else {
         argument.to_owned().into()
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) => Err(usage("a document is a JSON object")),
-        Err(error) => Err(usage(format!("the document is not JSON: {error}"))),
-    }
+    })
 }
 
 /// Text is indented, JSON is the server's own bytes on one line.

@@ -65,6 +65,12 @@ fn step_to_log(step: Step) -> log::UpdateStep {
     }
 }
 
+/// The operation of a number in the log; `None`: this release does not know it.
+pub fn operation(number: log::UpdateOperation) -> Option<Operation> {
+    let known = OPERATIONS.into_iter().find(|(_, known)| *known == number);
+    known.map(|(operation, _)| operation)
+}
+
 /// The update of a command.
 ///
 /// # Errors
@@ -80,8 +86,8 @@ pub(super) fn from_log(update: &log::Update) -> Result<Update> {
 fn step_from_log(step: &log::UpdateStep) -> Result<Step> {
     let operation = log::UpdateOperation::try_from(step.operation)
         .ok()
-        .and_then(|number| OPERATIONS.into_iter().find(|(_, known)| *known == number));
-    let Some((operation, _)) = operation else {
+        .and_then(operation);
+    let Some(operation) = operation else {
         let number = step.operation;
         return Err(Error::corrupt(format!("command: unknown update operation {number}")));
     };

@@ -29,7 +29,7 @@ struct WireRequest {
     near: Option<Near>,
     #[prost(
         oneof = "Operation",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30"
     )]
     operation: Option<Operation>,
 }
@@ -218,6 +218,7 @@ mod tests {
             body: Bytes::from_static(b"{}"),
             hidden: Bytes::new(),
             delete: false,
+            update: false,
         };
         let operation = Operation::Write(Writes {
             database: "v1".to_owned(),

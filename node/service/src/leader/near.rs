@@ -49,6 +49,7 @@ impl Shards {
             Operation::Get(get) => self.get_applied(&replica, request, get, deadline).await?,
             Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
             Operation::Write(_)
+            | Operation::Update(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::SetBuckets(_)
