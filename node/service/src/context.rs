@@ -149,6 +149,8 @@ pub struct BatchWrite {
 pub enum BatchOperation {
     /// Stores this JSON object.
     Put(Bytes),
+    /// Changes parts of the document: these operations, a JSON object.
+    Update(Bytes),
     /// Deletes the document.
     Delete,
 }

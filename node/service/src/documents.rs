@@ -147,6 +147,7 @@ impl Core {
             body,
             hidden: Bytes::new(),
             delete: false,
+            update: false,
         };
         let writes = Writes {
             database: database.name.clone(),
@@ -206,7 +207,7 @@ impl Core {
         })
     }
 
-    async fn write_one(
+    pub(crate) async fn write_one(
         &self,
         session: &Session,
         request: &Request,
@@ -261,7 +262,7 @@ impl Core {
             .iter()
             .map(|write| (write.bucket.clone(), write.key.clone(), write.delete))
             .collect();
-        let operation = Operation::Write(Writes {
+        let operation = Operation::of_writes(Writes {
             database: database_name,
             writes,
             batch: true,
@@ -294,12 +295,13 @@ impl Core {
         write: BatchWrite,
         ordinal: usize,
     ) -> Result<Write> {
-        let (body, delete) = match write.operation {
-            BatchOperation::Put(body) => (body, false),
-            BatchOperation::Delete => (Bytes::new(), true),
+        let (body, delete, update) = match write.operation {
+            BatchOperation::Put(body) => (body, false, false),
+            BatchOperation::Update(operations) => (operations, false, true),
+            BatchOperation::Delete => (Bytes::new(), true, false),
         };
         self.check_body(&body)?;
-        let key = if write.key.is_empty() && !delete {
+        let key = if write.key.is_empty() && !delete && !update {
             key_of_body(session, ctx, database, info, &body, ordinal)?
         } else {
             write.key
@@ -312,6 +314,7 @@ impl Core {
             body,
             hidden: Bytes::new(),
             delete,
+            update,
         })
     }
 
@@ -342,7 +345,7 @@ impl Core {
         Ok(())
     }
 
-    fn check_idempotency_key(&self, ctx: &Context) -> Result<()> {
+    pub(crate) fn check_idempotency_key(&self, ctx: &Context) -> Result<()> {
         let limit = self.options.limits.idempotency_key_bytes_max;
         match ctx.idempotency_key.as_deref() {
             Some(key) if key.is_empty() || key.len() > limit => Err(Error::bad_request(format!(
@@ -352,9 +355,9 @@ impl Core {
         }
     }
 
-    fn check_batch(&self, batch: &[BatchWrite]) -> Result<()> {
+    pub(crate) fn check_batch(&self, batch: &[BatchWrite]) -> Result<()> {
         let bytes = |write: &BatchWrite| match &write.operation {
-            BatchOperation::Put(body) => body.len(),
+            BatchOperation::Put(body) | BatchOperation::Update(body) => body.len(),
             BatchOperation::Delete => 0,
         };
         self.check_batch_size(batch.len(), batch.iter().map(bytes).sum())

@@ -91,11 +91,24 @@ pub enum Operation {
     #[prost(message, tag = "20")]
     Probe(Probe),
     /// The documents of a bucket's part in this shard that match a filter, or how many there are.
-    #[prost(message, tag = "30")]
+    #[prost(message, tag = "31")]
     Query(Query),
+    /// As `Write`, with a partial update among the writes. Apart from it, so that a node which does not know updates refuses instead of
+    /// taking one for a whole document.
+    #[prost(message, tag = "30")]
+    Update(Writes),
 }
 
 impl Operation {
+    /// The operation that carries out the writes.
+    pub(crate) fn of_writes(writes: Writes) -> Operation {
+        if writes.writes.iter().any(|write| write.update) {
+            Operation::Update(writes)
+        } else {
+            Operation::Write(writes)
+        }
+    }
+
     /// Whether the operation leaves everything as it is, so that trying again is always safe.
     pub fn is_read(&self) -> bool {
         match self {
@@ -107,6 +120,7 @@ impl Operation {
             | Operation::MetadataVersion(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
+            | Operation::Update(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
             | Operation::InitCluster(_)
@@ -119,7 +133,10 @@ impl Operation {
     pub(crate) fn needs_rights(&self) -> bool {
         match self {
             Operation::Get(get) => !get.internal,
-            Operation::Write(_) | Operation::Scan(_) | Operation::Query(_) => true,
+            Operation::Write(_)
+            | Operation::Update(_)
+            | Operation::Scan(_)
+            | Operation::Query(_) => true,
             Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -197,6 +214,9 @@ pub struct Write {
     /// Delete instead of put.
     #[prost(bool, tag = "6")]
     pub delete: bool,
+    /// A partial update instead of a put: `body` holds its operations. Only in [`Operation::Update`].
+    #[prost(bool, tag = "7")]
+    pub update: bool,
 }
 
 /// Wire form of [`Condition`].

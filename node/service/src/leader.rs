@@ -16,6 +16,7 @@ mod query;
 mod read;
 mod refusal;
 mod ticks;
+mod update;
 mod write;
 
 use std::sync::Arc;
@@ -87,7 +88,9 @@ impl Shards {
             return Err(Failure::Busy(stale_rights(age_max)));
         }
         match &request.operation {
-            Operation::Write(writes) => self.write(request, writes, deadline).await,
+            Operation::Write(writes) | Operation::Update(writes) => {
+                self.write(request, writes, deadline).await
+            }
             Operation::Get(get) => self.get(request, get, deadline).await,
             Operation::Scan(scan) => Box::pin(self.scan(request, scan, deadline)).await,
             Operation::Query(query) => {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`context`] [`error`] | the plain types of the facade |
 //! | `documents` `scans` `bulk` | what the asked node does with a document request: who asks, which shard, which key |
+//! | `updates` `batches` | partial updates; batches that are not atomic |
 //! | `query` | filters over all shards of a bucket: results in order, counts, page tokens |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
@@ -24,6 +25,7 @@
 #![deny(unsafe_code)]
 
 pub mod auth;
+mod batches;
 mod bulk;
 pub mod clock;
 pub mod context;
@@ -53,6 +55,7 @@ pub mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod updates;
 
 use std::sync::Arc;
 
@@ -225,6 +228,44 @@ impl Service {
             .await
     }
 
+    /// Changes parts of one document where it is stored, and gives the whole of it: `operations` is a JSON object, operation → path →
+    /// argument (contract section 6).
+    ///
+    /// # Errors
+    /// `ObjectNotFound`: there is none, and no condition. `ObjectOutOfDate` by the condition. `PermissionDenied` also if the caller may
+    /// not read it. `BadRequest`: an operation is not for such a value, or such an argument. `InvalidTypeValue`, `SyntaxError`,
+    /// `BodyTooLarge` as for puts. `OutcomeUnknown`: it may have happened.
+    pub async fn update(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        operations: Bytes,
+        condition: Condition,
+    ) -> Result<Document> {
+        let update = self.core.update(ctx, bucket, key, operations, condition);
+        self.core.metrics.observe(Operation::Update, update).await
+    }
+
+    /// The same for a single field: `operations` is a JSON object, operation → argument.
+    ///
+    /// # Errors
+    /// Those of [`Service::update`].
+    pub async fn update_field(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        field: &str,
+        operations: Bytes,
+        condition: Condition,
+    ) -> Result<Document> {
+        let update = self
+            .core
+            .update_field(ctx, bucket, key, field, &operations, condition);
+        self.core.metrics.observe(Operation::Update, update).await
+    }
+
     /// Deletes one document; says whether it existed.
     ///
     /// # Errors
@@ -253,6 +294,24 @@ impl Service {
         self.core
             .metrics
             .observe(Operation::Batch, self.core.batch(ctx, writes))
+            .await
+    }
+
+    /// Carries out several writes each for itself, whatever their shards; gives the result of each, in order. Writes of one document
+    /// happen in order, others side by side.
+    ///
+    /// Under an idempotency key each write takes effect once, if it has the same place in the repeated batch.
+    ///
+    /// # Errors
+    /// Of the batch as a whole: `BodyTooLarge`, and what makes no sense to try. All else is in the results.
+    pub async fn batch_each(
+        &self,
+        ctx: &Context,
+        writes: Vec<BatchWrite>,
+    ) -> Result<Vec<Result<Document>>> {
+        self.core
+            .metrics
+            .observe(Operation::Batch, self.core.batch_each(ctx, writes))
             .await
     }
 

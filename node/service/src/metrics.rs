@@ -22,6 +22,7 @@ pub const RETRIES: &str = "larder_retries_total";
 pub(crate) enum Operation {
     Get,
     Put,
+    Update,
     Delete,
     Batch,
     Scan,
@@ -38,9 +39,10 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 15] = [
+    const ALL: [Operation; 16] = [
         Operation::Get,
         Operation::Put,
+        Operation::Update,
         Operation::Delete,
         Operation::Batch,
         Operation::Scan,
@@ -60,6 +62,7 @@ impl Operation {
         match self {
             Operation::Get => "get",
             Operation::Put => "put",
+            Operation::Update => "update",
             Operation::Delete => "delete",
             Operation::Batch => "batch",
             Operation::Scan => "scan",

@@ -1,4 +1,4 @@
-//! `larder doc get|put|delete`: one document. Queries are in [`super::query`].
+//! `larder doc get|put|update|delete`: one document. Queries are in [`super::query`].
 
 use std::io::Read as _;
 use std::path::Path;
@@ -34,6 +34,14 @@ enum Verb {
         larder doc put Demo hello @hello.json --if-match 3\n  \
         cat hello.json | larder doc put Demo hello - --insert")]
     Put(Put),
+    /// Changes parts of a document where it is stored, and prints the whole of it
+    ///
+    /// Operations: $set $inc $dec $mul $min $max $and $or $xor $currentDate $push $unshift $pop $shift $replace $add $remove $put
+    /// $rename, each with an object of paths and arguments. All take effect at once, or none does.
+    #[command(after_help = "Examples:\n  \
+        larder doc update Demo hello --op '{\"$inc\":{\"visits\":1}}'\n  \
+        larder doc update Demo hello --op '{\"$push\":{\"tags\":\"new\"},\"$set\":{\"a.b\":true}}' --if-match 3")]
+    Update(Update),
     /// Deletes a document; one that is not there is no mistake, unless --if-match is given
     #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
     Delete(Delete),
@@ -81,6 +89,17 @@ struct Put {
     /// A JSON object; @FILE reads a file, - reads standard input
     #[arg(default_value = "-", value_name = "JSON|@FILE|-")]
     document: String,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Update {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    condition: Condition,
+    /// A JSON object, operation -> path -> argument; @FILE reads a file, - reads standard input
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    op: String,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -139,6 +158,7 @@ pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
         Verb::Put(put) => run_put(&put).await,
         Verb::Query(query) => query::run_query(&query).await,
         Verb::Count(count) => query::run_count(&count).await,
+        Verb::Update(update) => run_update(&update).await,
         Verb::Delete(delete) => {
             let request = Request {
                 headers: delete.condition.headers()?,
@@ -185,6 +205,17 @@ async fn run_put(put: &Put) -> anyhow::Result<()> {
     print_document(&answer, put.target.output.output)
 }
 
+/// The operations go out as they were typed: numbers keep their digits.
+async fn run_update(update: &Update) -> anyhow::Result<()> {
+    let request = Request {
+        headers: update.condition.headers()?,
+        body: Some(read_argument(&update.op)?),
+    };
+    let target = &update.target;
+    let answer = call(target, Method::POST, &target.path(), request).await?;
+    print_document(&answer, target.output.output)
+}
+
 async fn call(
     target: &Target,
     method: Method,
@@ -199,7 +230,16 @@ async fn call(
 }
 
 fn read_document(argument: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
-    let bytes: Bytes = if argument == "-" {
+    match serde_json::from_slice(&read_argument(argument)?) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) => Err(usage("a document is a JSON object")),
+        Err(error) => Err(usage(format!("the document is not JSON: {error}"))),
+    }
+}
+
+/// The text itself, or what `@FILE` or `-` names.
+fn read_argument(argument: &str) -> anyhow::Result<Bytes> {
+    Ok(if argument == "-" {
         let mut bytes = Vec::new();
         std::io::stdin()
             .read_to_end(&mut bytes)
@@ -211,12 +251,7 @@ fn read_document(argument: &str) -> anyhow::Result<serde_json::Map<String, Value
             .into()
     } else {
         argument.to_owned().into()
-    };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) => Err(usage("a document is a JSON object")),
-        Err(error) => Err(usage(format!("the document is not JSON: {error}"))),
-    }
+    })
 }
 
 /// Text is indented, JSON is the server's own bytes on one line.

@@ -158,6 +158,30 @@ impl Documents {
         })
     }
 
+    async fn update_document(
+        &self,
+        request: Request<v1::UpdateRequest>,
+        id: String,
+    ) -> Result<v1::UpdateResponse, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let v1::UpdateRequest {
+            bucket,
+            key,
+            operations,
+            precondition,
+            ..
+        } = request.into_inner();
+        let condition = condition(precondition)?;
+        let service = &self.shared.service;
+        let document = service
+            .update(&call.ctx, &bucket, &key, operations, condition)
+            .await?;
+        Ok(v1::UpdateResponse {
+            position: position(document.served.as_ref()),
+            document: Some(to_wire(document)),
+        })
+    }
+
     async fn write_batch(
         &self,
         request: Request<v1::BatchRequest>,
@@ -319,11 +343,12 @@ fn condition(precondition: Option<v1::Precondition>) -> Result<Condition, Error>
 fn batch_write(write: v1::BatchWrite) -> Result<BatchWrite, Error> {
     let operation = match write.operation {
         Some(batch_write::Operation::Put(json)) => BatchOperation::Put(json),
+        Some(batch_write::Operation::Update(json)) => BatchOperation::Update(json),
         Some(batch_write::Operation::Delete(true)) => BatchOperation::Delete,
         Some(batch_write::Operation::Delete(false)) | None => {
             return Err(refuse(
                 ErrorCode::BadRequest,
-                "every write of a batch needs put, or delete: true",
+                "every write of a batch needs put, update, or delete: true",
             ));
         }
     };
@@ -359,6 +384,16 @@ impl documents_server::Documents for Documents {
     ) -> Result<Response<v1::DeleteResponse>, Status> {
         self.answer("Delete", request, |request, id| {
             self.delete_document(request, id)
+        })
+        .await
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::UpdateRequest>,
+    ) -> Result<Response<v1::UpdateResponse>, Status> {
+        self.answer("Update", request, |request, id| {
+            self.update_document(request, id)
         })
         .await
     }

@@ -27,7 +27,8 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, body, buckets, bulk, cors, documents, health, query, respond, schema, sessions,
+    Limits, batch, body, buckets, bulk, cors, documents, health, query, respond, schema, sessions,
+    updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -141,14 +142,23 @@ impl Call<'_> {
 
     /// The whole body.
     pub(crate) async fn read_body(&mut self) -> Result<bytes::Bytes, Error> {
-        let bytes = body::most_bytes(&self.head.headers, &self.shared.limits);
+        let limits = self.shared.limits.clone();
+        self.read_body_within(&limits).await
+    }
+
+    /// The whole body of a batch, which may be as long as one over gRPC.
+    pub(crate) async fn read_batch(&mut self) -> Result<bytes::Bytes, Error> {
+        let limits = Limits {
+            body_bytes_max: self.shared.limits.grpc_message_bytes_max,
+            ..self.shared.limits.clone()
+        };
+        self.read_body_within(&limits).await
+    }
+
+    async fn read_body_within(&mut self, limits: &Limits) -> Result<bytes::Bytes, Error> {
+        let bytes = body::most_bytes(&self.head.headers, limits);
         self.room = Some(self.shared.room(bytes)?);
-        body::read(
-            &self.head.headers,
-            std::mem::take(&mut self.body),
-            &self.shared.limits,
-        )
-        .await
+        body::read(&self.head.headers, std::mem::take(&mut self.body), limits).await
     }
 }
 
@@ -355,9 +365,11 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::SchemaClass(bucket)) => schema::add_class(call, bucket).await,
         (&Method::PUT, Route::SchemaClass(bucket)) => schema::replace_class(call, bucket).await,
         (&Method::DELETE, Route::SchemaClass(bucket)) => schema::drop_class(call, bucket).await,
-        (&Method::POST, Route::Document(..)) => Err(not_offered(
-            "partial updates: use PUT with the whole document",
-        )),
+        (&Method::POST, Route::Document(bucket, key)) => updates::update(call, bucket, key).await,
+        (&Method::POST, Route::Field(bucket, key, field)) => {
+            updates::update_field(call, bucket, key, field).await
+        }
+        (&Method::POST, Route::Batch) => batch::write(call).await,
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

@@ -9,7 +9,7 @@
 //! | `route` | raw path → database and resource |
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
-//! | `documents` `buckets` `schema` `sessions` `health` | the handlers |
+//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
@@ -21,9 +21,10 @@
 //! - What the contract names and this version lacks is refused by name, never answered with 404 or something made up.
 //! - Nothing waits without a limit: bodies, headers, requests in flight and connections have one each.
 //!
-//! Lacks: TLS, files, partial updates, caching beyond `no-cache`.
+//! Lacks: TLS, files, caching beyond `no-cache`.
 
 pub mod admin;
+mod batch;
 mod body;
 mod buckets;
 mod bulk;
@@ -45,6 +46,7 @@ pub mod server;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod updates;
 
 use std::time::Duration;
 

@@ -70,6 +70,10 @@ pub(crate) enum Route<'a> {
     Count(Text<'a>),
     /// One document: bucket and key.
     Document(Text<'a>, Text<'a>),
+    /// One field of a document: bucket, key and path.
+    Field(Text<'a>, Text<'a>, Text<'a>),
+    /// Several writes at once.
+    Batch,
     /// Log-in with name and password.
     Login,
     /// The caller's user.
@@ -104,6 +108,8 @@ impl Route<'_> {
             Self::Query(_) => "query",
             Self::Count(_) => "count",
             Self::Document(..) => "document",
+            Self::Field(..) => "field",
+            Self::Batch => "batch",
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
@@ -128,8 +134,8 @@ impl Route<'_> {
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Bucket(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Query(_) | Self::Count(_) => "GET, HEAD, POST, OPTIONS",
-            Self::Document(..) => "GET, HEAD, PUT, DELETE, OPTIONS",
-            Self::Login => "POST, OPTIONS",
+            Self::Document(..) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+            Self::Field(..) | Self::Batch | Self::Login => "POST, OPTIONS",
             Self::Later(_) | Self::Unknown => "OPTIONS",
         }
     }
@@ -213,6 +219,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("db", Some(rest)) => return database_resource(rest),
         ("", None) => Route::Root,
         ("connect", None) => Route::Connect,
+        ("batch", None) => Route::Batch,
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
         ("status", None) => Route::Status,
@@ -234,7 +241,7 @@ fn later(word: &str) -> Option<&'static str> {
         "explain" => "query plans",
         "config" => "configuration over HTTP",
         "spec" | "docs" => "the interface description",
-        "batch" => "batches over HTTP",
+        "batch" => "parts of batches",
         "changes" | "events" | "events-url" => "the change feed",
         "slices" => "sliced filters",
         "banned" => "bans",
@@ -254,7 +261,10 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
     };
     match (parts.next(), parts.next()) {
         (None, _) => bucket_resource(bucket, second),
-        (Some(third), None) => Ok(Route::Later(member_of_document(&bucket, second, third))),
+        (Some(third), None) => match member_of_document(&bucket, second, third) {
+            Some(later) => Ok(Route::Later(later)),
+            None => Ok(Route::Field(bucket, decode(second)?, decode(third)?)),
+        },
         _ => Ok(Route::Unknown),
     }
 }
@@ -278,15 +288,15 @@ fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Mal
     })
 }
 
-/// What three segments below `/db/` will mean in a later version.
-fn member_of_document(bucket: &str, second: &str, third: &str) -> &'static str {
-    match (bucket, second, third) {
+/// What three segments below `/db/` will mean in a later version; `None`: a field.
+fn member_of_document(bucket: &str, second: &str, third: &str) -> Option<&'static str> {
+    Some(match (bucket, second, third) {
         ("User", "mfa", _) => "the second factor",
         ("User", "OAuth" | "OAuth1", _) => "log-in through other providers",
         ("User", _, "token") => "tokens of other users",
         ("Role", _, "assume") => "assuming a role",
-        _ => "access to single fields",
-    }
+        _ => return None,
+    })
 }
 
 /// Decodes one segment that must not be empty.
@@ -371,10 +381,13 @@ mod tests {
             ("/-/other", "", Route::Unknown),
             // Named by the contract, not offered.
             (
-                "/db/Todo/1/name",
+                "/db/Todo/a%2Fb/list.0",
                 "",
-                Route::Later("access to single fields"),
+                Route::Field("Todo".into(), "a/b".into(), "list.0".into()),
             ),
+            ("/batch", "", Route::Batch),
+            ("/shop/batch", "shop", Route::Batch),
+            ("/batch/1", "", Route::Later("parts of batches")),
             ("/db/User/register", "", Route::Later("registration")),
             ("/db/User/mfa/init", "", Route::Later("the second factor")),
             (
@@ -422,6 +435,7 @@ mod tests {
             ("/db/", Malformed::Empty),
             ("/db//1", Malformed::Empty),
             ("/db/Todo/", Malformed::Empty),
+            ("/db/Todo/1/", Malformed::Empty),
             ("/schema/", Malformed::Empty),
         ] {
             assert_eq!(parse(path), Err(why), "{path}");

@@ -12,6 +12,7 @@
 //! | [`schema`] | class descriptors, how they may change, and compiled layouts |
 //! | [`body`] | checking a body against its class, and writing the stored form out again |
 //! | [`query`] | filters and sort orders: reading them, and asking stored documents |
+//! | [`update`] | partial updates: fitting operations to a class, and applying them to stored fields |
 //! | [`error`] | what can be wrong with any of these |
 //!
 //! Deliberately absent: stored bytes and keys (crate `storage`), statuses and error codes (crate `proto`), and what a missing ACL means
@@ -27,5 +28,6 @@ mod json;
 pub mod query;
 pub mod schema;
 pub mod time;
+pub mod update;
 
 pub use error::{Error, SchemaError};

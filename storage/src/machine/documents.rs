@@ -108,9 +108,14 @@ impl Request<'_> {
             };
         let outcome = self.write(tx, id, stamp_us)?;
         if let Some(pending) = pending {
-            idempotency::record(tx, pending, &outcome)?;
+            idempotency::record(tx, pending, &outcome, |at| self.is_update(at))?;
         }
         Ok(outcome)
+    }
+
+    fn is_update(&self, at: usize) -> bool {
+        let operation = self.mutations.get(at).map(|one| &one.operation);
+        matches!(operation, Some(Some(log::mutation::Operation::Update(_))))
     }
 
     fn write(&self, tx: &mut Transaction<'_>, id: LogId, stamp_us: u64) -> Result<Outcome> {

@@ -6,7 +6,7 @@ use super::Transaction;
 use super::outcome::{Outcome, Rejection};
 use crate::error::{Error, Result};
 use crate::tables::idempotency::{
-    self, Fingerprint, IdempotencyRecord, RecordedOutcome, RecordedWrite, Target,
+    self, Fingerprint, IdempotencyRecord, RecordedOutcome, RecordedUpdate, RecordedWrite, Target,
 };
 
 /// Bytes that the records of one shard may take. A request that finds them taken is rejected; only the record that passes the limit may
@@ -70,10 +70,16 @@ pub(super) fn begin(
 }
 
 /// Records what a request led to. A change of the schema is no outcome: the service validates again and proposes the same request.
+/// `is_update` tells which of the mutations are partial updates: their bodies are kept.
 ///
 /// # Errors
 /// [`Error::Corrupt`]: a row does not decode.
-pub(super) fn record(tx: &mut Transaction<'_>, pending: Pending, outcome: &Outcome) -> Result<()> {
+pub(super) fn record(
+    tx: &mut Transaction<'_>,
+    pending: Pending,
+    outcome: &Outcome,
+    is_update: impl Fn(usize) -> bool,
+) -> Result<()> {
     let outcome = match outcome {
         Outcome::Rejected {
             rejection: Rejection::SchemaChanged { .. },
@@ -84,6 +90,17 @@ pub(super) fn record(tx: &mut Transaction<'_>, pending: Pending, outcome: &Outco
             ordinal: u32::try_from(*ordinal).unwrap_or(u32::MAX),
             rejection: rejection.clone(),
         },
+        Outcome::Written(all) if (0..all.len()).any(&is_update) => {
+            let updates = all.iter().enumerate().map(|(at, written)| RecordedUpdate {
+                write: written.into(),
+                body: if is_update(at) {
+                    written.body.to_vec()
+                } else {
+                    Vec::new()
+                },
+            });
+            RecordedOutcome::Updated(updates.collect())
+        }
         Outcome::Written(all) => {
             RecordedOutcome::Written(all.iter().map(RecordedWrite::from).collect())
         }

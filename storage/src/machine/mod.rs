@@ -22,6 +22,7 @@ mod idempotency;
 pub mod outcome;
 mod replica;
 mod transaction;
+pub mod update;
 mod view;
 mod write;
 

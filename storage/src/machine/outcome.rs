@@ -45,7 +45,7 @@ pub struct Written {
     pub existed: bool,
     /// Whether this tells of an earlier request with the same idempotency key.
     pub replayed: bool,
-    /// The complete JSON as it is served; empty for a delete, and when replayed.
+    /// The complete JSON as it is served; empty for a delete, and when a put is replayed.
     pub body: Bytes,
 }
 
@@ -62,8 +62,8 @@ pub enum Rejection {
         /// Its version; `None`: there is none.
         stored: Option<u64>,
     },
-    /// The document is not there for this caller. No write says so: contract 7.3 refuses writes as denied, readable or not, since
-    /// clients take "not found" on an update for success. The service says it of loads.
+    /// There is no document to update. Only partial updates without a condition say so (contract 6): whole ones refuse as out of date,
+    /// since clients take "not found" on them for success.
     NotFound,
     /// The stored document's ACL does not let the caller write.
     Denied,
@@ -80,6 +80,37 @@ pub enum Rejection {
     IdempotencyMismatch,
     /// The shard has no room for another idempotency record. Never recorded: retry later, or without a key.
     IdempotencyBudget,
+    /// A step of a partial update does not fit the stored document.
+    Misfit {
+        /// Which one, from 0.
+        step: u32,
+        /// Why.
+        why: Misfit,
+    },
+    /// A partial update would make the document, or all documents of its batch together, larger than this.
+    TooLarge {
+        /// Bytes that are allowed.
+        bytes_max: u64,
+    },
+}
+
+/// [`document::update::Misfit`] as it is stored: variants are only added, at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Misfit {
+    /// The stored value is no number.
+    NotANumber,
+    /// The stored value is no whole number.
+    NotAnInteger,
+    /// The stored value is no list.
+    NotAList,
+    /// The stored value has no members.
+    NotAnObject,
+    /// There is no such element.
+    NoElement,
+    /// The key to remove is no text.
+    NotAKey,
+    /// The result is out of range.
+    Overflow,
 }
 
 impl Record for Rejection {
@@ -206,6 +237,11 @@ mod tests {
             Just(Rejection::BucketDropped),
             Just(Rejection::IdempotencyMismatch),
             Just(Rejection::IdempotencyBudget),
+            any::<u32>().prop_map(|step| Rejection::Misfit {
+                step,
+                why: Misfit::NoElement
+            }),
+            any::<u64>().prop_map(|bytes_max| Rejection::TooLarge { bytes_max }),
         ]
     }
 
@@ -231,6 +267,14 @@ mod tests {
             (Rejection::BucketDropped, &[1, 6]),
             (Rejection::IdempotencyMismatch, &[1, 7]),
             (Rejection::IdempotencyBudget, &[1, 8]),
+            (
+                Rejection::Misfit {
+                    step: 3,
+                    why: Misfit::Overflow,
+                },
+                &[1, 9, 3, 6],
+            ),
+            (Rejection::TooLarge { bytes_max: 7 }, &[1, 10, 7]),
         ] {
             assert_eq!(codec::encode(&rejection).expect("encodes"), bytes);
         }

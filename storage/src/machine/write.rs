@@ -8,8 +8,12 @@
 //!    may not even read is not, since the answer would depend on the stored ACL;
 //! 4. the version is the expected one. After the ACL, so that the version is told to writers only.
 //!
+//! A partial update needs a document, and may be answered with it, so it needs the right to read as well; the rest is in `update`.
+//!
 //! Versions: 1 for an id that was never there, and one more for each accepted write, also one without change, and for a delete. The
 //! tombstone keeps the last one, and an insert over it continues from there: a version never goes back.
+
+mod update;
 
 use std::borrow::Cow;
 
@@ -56,6 +60,8 @@ pub(super) struct Writer<'w, 'tx> {
     time_us: u64,
     /// Where the next change event goes.
     next: ChangeKey,
+    /// Bytes of the documents that updates of this entry made.
+    updated_bytes: u64,
 }
 
 /// A mutation, and what it meets.
@@ -97,6 +103,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             principal,
             time_us,
             next: ChangeKey { index, ordinal: 0 },
+            updated_bytes: 0,
         }
     }
 
@@ -116,7 +123,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
         let site = self.site(mutation, bucket_name)?;
         let acl = match operation {
             Operation::Put(put) => parse_acl(&put.acl)?,
-            Operation::Delete(Delete {}) => None,
+            Operation::Delete(Delete {}) | Operation::Update(_) => None,
         };
         self.check(
             &site,
@@ -125,6 +132,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
         Ok(match operation {
             Operation::Put(put) => self.put(&site, put, acl),
             Operation::Delete(Delete {}) => self.delete(&site),
+            Operation::Update(update) => self.update(&site, update)?,
         })
     }
 

@@ -3,7 +3,8 @@
 //! Three kinds of rows move together: the record by scope, an empty-handed row by (created T, scope) that says how many bytes the two
 //! take, and the sum of these bytes. All times here are the shard's T, which may run slow but never fast: records only live longer.
 //!
-//! Lacks: the bodies of written documents. A replay is asked with the same request, so the service renders them again.
+//! Of what a put wrote the body is not kept: a replay is asked with the same request, so the service renders it again. Of what a partial
+//! update wrote it is, since the request does not have it.
 
 use bincode::{Decode, Encode};
 use xxhash_rust::xxh3::xxh3_128;
@@ -58,6 +59,17 @@ pub enum RecordedOutcome {
         /// Why.
         rejection: Rejection,
     },
+    /// It was written, and some of it by partial updates.
+    Updated(Vec<RecordedUpdate>),
+}
+
+/// [`Written`] with its body, where that cannot be made again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RecordedUpdate {
+    /// All but the body.
+    pub write: RecordedWrite,
+    /// The body after a partial update; empty for other writes.
+    pub body: Vec<u8>,
 }
 
 /// [`Written`] without the body.
@@ -241,6 +253,13 @@ impl IdempotencyRecord {
                 ordinal: *ordinal as usize,
                 rejection: rejection.clone(),
             },
+            RecordedOutcome::Updated(updates) => {
+                let replay = |update: &RecordedUpdate| Written {
+                    body: bytes::Bytes::copy_from_slice(&update.body),
+                    ..update.write.replay()
+                };
+                Outcome::Written(updates.iter().map(replay).collect())
+            }
         }
     }
 }
@@ -298,10 +317,24 @@ mod tests {
         ];
         let rejected = (any::<u32>(), rejection)
             .prop_map(|(ordinal, rejection)| RecordedOutcome::Rejected { ordinal, rejection });
+        let updated = proptest::collection::vec(any::<(u64, bool, Vec<u8>)>(), 0..4).prop_map(
+            |updates| {
+                let updates = updates.into_iter().map(|(version, existed, body)| {
+                    let write = RecordedWrite {
+                        version,
+                        created_us: 1,
+                        updated_us: 2,
+                        existed,
+                    };
+                    RecordedUpdate { write, body }
+                });
+                RecordedOutcome::Updated(updates.collect())
+            },
+        );
         (
             any::<Fingerprint>(),
             any::<u64>(),
-            prop_oneof![writes, rejected],
+            prop_oneof![writes, rejected, updated],
         )
             .prop_map(|(fingerprint, created_us, outcome)| IdempotencyRecord {
                 fingerprint,
@@ -395,6 +428,11 @@ mod tests {
                 (Outcome::Written(replayed), RecordedOutcome::Written(writes)) => {
                     prop_assert_eq!(replayed.iter().map(RecordedWrite::from).collect::<Vec<_>>(), writes.clone());
                     prop_assert!(replayed.iter().all(|written| written.replayed && written.body.is_empty()));
+                }
+                (Outcome::Written(replayed), RecordedOutcome::Updated(updates)) => {
+                    let bodies = replayed.iter().map(|written| &written.body[..]);
+                    prop_assert!(bodies.eq(updates.iter().map(|update| &update.body[..])));
+                    prop_assert!(replayed.iter().all(|written| written.replayed));
                 }
                 (Outcome::Rejected { .. }, RecordedOutcome::Rejected { .. }) => {}
                 (outcome, _) => prop_assert!(false, "{outcome:?}"),

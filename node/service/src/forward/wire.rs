@@ -218,6 +218,7 @@ mod tests {
             body: Bytes::from_static(b"{}"),
             hidden: Bytes::new(),
             delete: false,
+            update: false,
         };
         let operation = Operation::Write(Writes {
             database: "v1".to_owned(),

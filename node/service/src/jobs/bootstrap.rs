@@ -93,6 +93,7 @@ impl Bootstrap {
             body: document.body.into(),
             hidden: Bytes::from(document.hidden),
             delete: false,
+            update: false,
         };
         let writes = Writes {
             database: database.name.clone(),

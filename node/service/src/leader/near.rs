@@ -50,6 +50,7 @@ impl Shards {
             Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
             Operation::Query(query) => self.query(request, query, false, deadline).await?,
             Operation::Write(_)
+            | Operation::Update(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::SetBuckets(_)

@@ -38,6 +38,11 @@ impl Prepared {
         matches!(self.mutation.operation, Some(Operation::Put(_)))
     }
 
+    /// Whether it changes parts of a stored one.
+    pub(super) fn is_update(&self) -> bool {
+        matches!(self.mutation.operation, Some(Operation::Update(_)))
+    }
+
     /// Whether the content depends on what is stored, so that [`Prepared::decide`] must come before the log.
     pub(super) fn is_undecided(&self) -> bool {
         !self.kept.is_empty() || (self.acl_of_new.is_some() && self.condition == Condition::None)
@@ -128,6 +133,11 @@ impl Shards {
         };
         if write.delete {
             prepared.mutation.operation = Some(Operation::Delete(proto::log::Delete {}));
+            return Ok(prepared);
+        }
+        if write.update {
+            let update = self.update_operation(database, bucket, write, condition)?;
+            prepared.mutation.operation = Some(update);
             return Ok(prepared);
         }
         check_reserved(write, condition, &request.principal)?;
@@ -228,7 +238,10 @@ pub(super) fn fingerprint(writes: &Writes, database: u32) -> Fingerprint {
         let condition = write.condition.unwrap_or_default();
         hash.number(u64::from(condition.kind));
         hash.number(condition.version);
-        hash.number(u64::from(write.delete));
+        hash.number(match (write.update, write.delete) {
+            (true, _) => 2,
+            (false, delete) => u64::from(delete),
+        });
         hash.bytes(&write.body);
         hash.bytes(&write.hidden);
     }

@@ -21,7 +21,8 @@ pub(super) fn refusal(
     let condition = prepared.condition;
     let Some(record) = stored else {
         let missing = matches!(condition, Condition::Exists | Condition::Version(_));
-        return missing.then_some(Rejection::OutOfDate { stored: None });
+        let out_of_date = missing.then_some(Rejection::OutOfDate { stored: None });
+        return out_of_date.or(prepared.is_update().then_some(Rejection::NotFound));
     };
     if condition == Condition::Absent {
         return Some(Rejection::Exists {
@@ -42,7 +43,10 @@ pub(super) fn refusal(
         Condition::Version(version) if version != record.version => Some(Rejection::OutOfDate {
             stored: Some(record.version),
         }),
-        Condition::Version(_) | Condition::None | Condition::Exists | Condition::Absent => None,
+        Condition::Version(_) | Condition::None | Condition::Exists | Condition::Absent => {
+            let unreadable = prepared.is_update() && !acl::may_read(stored_acl, principal);
+            unreadable.then_some(Rejection::Denied)
+        }
     }
 }
 
@@ -55,7 +59,11 @@ pub(super) fn is_condition(rejection: &Rejection) -> bool {
 }
 
 /// The client's view of a rejection.
-pub(super) fn rejected(rejection: &Rejection, write: Option<&Write>) -> Error {
+pub(super) fn rejected(
+    rejection: &Rejection,
+    write: Option<&Write>,
+    prepared: Option<&Prepared>,
+) -> Error {
     let id = write
         .map(|write| object_id(&write.bucket, &write.key))
         .unwrap_or_default();
@@ -70,9 +78,21 @@ pub(super) fn rejected(rejection: &Rejection, write: Option<&Write>) -> Error {
             ErrorCode::ObjectOutOfDate,
             format!("{id} is at version {version}"),
         ),
-        Rejection::OutOfDate { stored: None } | Rejection::NotFound => {
+        Rejection::OutOfDate { stored: None } => {
             Error::new(ErrorCode::ObjectOutOfDate, format!("{id} does not exist"))
         }
+        Rejection::NotFound => {
+            Error::new(ErrorCode::ObjectNotFound, format!("{id} does not exist"))
+        }
+        Rejection::Misfit { step, why } => {
+            let step = prepared.map(|prepared| prepared.step_text(*step));
+            let why = document::update::Misfit::from(*why);
+            Error::bad_request(format!("{}: {why}", step.unwrap_or_default()))
+        }
+        Rejection::TooLarge { bytes_max } => Error::new(
+            ErrorCode::BodyTooLarge,
+            format!("the update would make more than {bytes_max} bytes of documents"),
+        ),
         Rejection::Denied => Error::new(
             ErrorCode::PermissionDenied,
             format!("{id} may not be written by the caller"),

@@ -294,7 +294,7 @@ impl Shards {
                     return Ok(Round::Again);
                 }
                 let write = writes.writes.get(ordinal).or(writes.writes.first());
-                let error = rejected(&rejection, write);
+                let error = rejected(&rejection, write, prepared.get(ordinal));
                 let error = if writes.batch {
                     located(error, ordinal)
                 } else {

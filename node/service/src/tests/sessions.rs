@@ -35,6 +35,7 @@ async fn add_user(cluster: &TestCluster, key: &str, name: &str, password: &str) 
         body: body(&format!(r#"{{"username":"{name}"}}"#)),
         hidden: policy::hidden_password(&hash).into(),
         delete: false,
+        update: false,
     };
     let writes = Writes {
         database: "v1".to_owned(),

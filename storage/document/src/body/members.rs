@@ -25,6 +25,23 @@ pub fn members(fields: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
     })
 }
 
+/// The fields of a rendered document: what is between its metadata and its closing brace; empty if there is nothing.
+pub fn fields_of(document: &[u8]) -> &[u8] {
+    /// Members that [`render`](super::render()) writes in front of the fields.
+    const METADATA: usize = 5;
+    let inside = document
+        .get(1..document.len().saturating_sub(1))
+        .and_then(|inside| std::str::from_utf8(inside).ok())
+        .unwrap_or_default();
+    let mut rest = inside;
+    for _ in 0..METADATA {
+        let value = rest.get(json::value_end(rest) + 1..).unwrap_or_default();
+        let after = value.get(json::value_end(value)..).unwrap_or_default();
+        rest = after.strip_prefix(',').unwrap_or_default();
+    }
+    rest.as_bytes()
+}
+
 /// The value of one member of stored fields as JSON text; `None` if there is no such member.
 pub fn member<'a>(fields: &'a [u8], name: &str) -> Option<&'a str> {
     members(fields)
@@ -90,6 +107,23 @@ mod tests {
         assert_eq!(member(FIELDS, "n"), Some("-1.5"));
         assert_eq!(member(FIELDS, "c"), None);
         assert_eq!(members(b"").count(), 0);
+    }
+
+    #[test]
+    fn the_fields_of_a_document_are_what_it_was_rendered_from() {
+        for fields in ["", r#""a":{"version":1},"b":"},{""#] {
+            let acl = crate::acl::Acl {
+                read: crate::acl::Rules::admin_only(),
+                ..crate::acl::Acl::default()
+            };
+            for acl in [None, Some(&acl)] {
+                let document = super::super::render("B", "k,\"", 3, acl, 1, 2, fields.as_bytes());
+                assert_eq!(fields_of(&document), fields.as_bytes());
+            }
+        }
+        for other in [&b""[..], b"{", b"{}", b"{\"a\":1}", b"nonsense", b"\xff\xff\xff"] {
+            assert_eq!(fields_of(other), b"");
+        }
     }
 
     #[test]

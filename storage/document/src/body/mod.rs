@@ -23,7 +23,7 @@
 
 mod envelope;
 mod members;
-mod number;
+pub(crate) mod number;
 mod parse;
 mod render;
 #[cfg(test)]
@@ -31,6 +31,8 @@ mod tests;
 mod value;
 
 pub use self::envelope::{Envelope, envelope};
-pub use self::members::{member, members, merge_readonly, readonly};
+pub use self::members::{fields_of, member, members, merge_readonly, readonly};
+pub(crate) use self::parse::check_object;
 pub use self::parse::{Limits, Parsed, parse};
 pub use self::render::{render, render_with_acl_json};
+pub(crate) use self::value::{Name, id_text, kind as kind_of, normalise, normalise_key, text};

@@ -4,7 +4,7 @@
 ///
 /// Exact for any number of digits and any exponent: `9007199254740993` and `1.5e3` alike. `None` if the text is no JSON number or the
 /// integer does not fit.
-pub(super) fn integer(text: &str) -> Option<i64> {
+pub(crate) fn integer(text: &str) -> Option<i64> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(unsigned) => (true, unsigned),
         None => (false, text),
@@ -72,7 +72,7 @@ fn is_digits(text: &str) -> bool {
 }
 
 /// The value of a JSON number; `None` if the text is none, or if it lies beyond the range of doubles.
-pub(super) fn double(text: &str) -> Option<f64> {
+pub(crate) fn double(text: &str) -> Option<f64> {
     // `serde_json` also takes blanks around the number, which a key of a map must not have.
     let is_bare = text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && text.ends_with(|last: char| last.is_ascii_digit());

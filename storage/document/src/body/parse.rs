@@ -109,6 +109,23 @@ pub fn parse(
     schema: &Schema,
     limits: &Limits,
 ) -> Result<Parsed, Error> {
+    let body = check_object(body, limits)?;
+    let mut reader = serde_json::Deserializer::from_str(body);
+    let mut writer = Writer::new(layout, schema, body.len());
+    let document = Document {
+        writer: &mut writer,
+    };
+    let parsed = reader
+        .deserialize_any(document)
+        .and_then(|parsed| reader.end().map(|()| parsed));
+    parsed.map_err(|error| writer.explain(&error))
+}
+
+/// Checks what must hold before a body is read: UTF-8, depth, escapes, and that it begins as an object. Says nothing more of the syntax.
+///
+/// # Errors
+/// [`Error::Syntax`], [`Error::TooDeep`].
+pub(crate) fn check_object<'b>(body: &'b [u8], limits: &Limits) -> Result<&'b str, Error> {
     let body = std::str::from_utf8(body).map_err(|error| {
         Error::Syntax(format!(
             "body is not UTF-8 after {} bytes",
@@ -131,15 +148,7 @@ pub fn parse(
         let position = json::position(body, blanks);
         return Err(Error::Syntax(format!("expected a JSON object{position}")));
     }
-    let mut reader = serde_json::Deserializer::from_str(body);
-    let mut writer = Writer::new(layout, schema, body.len());
-    let document = Document {
-        writer: &mut writer,
-    };
-    let parsed = reader
-        .deserialize_any(document)
-        .and_then(|parsed| reader.end().map(|()| parsed));
-    parsed.map_err(|error| writer.explain(&error))
+    Ok(body)
 }
 
 /// Reads the outermost object.

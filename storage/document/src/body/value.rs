@@ -204,6 +204,45 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// The normal form of one value of the type `ty`, valid JSON; `field` names it in errors.
+///
+/// The depth of `raw` must have been checked.
+///
+/// # Errors
+/// [`Error::Type`]: it does not fit the type.
+pub(crate) fn normalise(
+    raw: &str,
+    ty: &FieldType,
+    layout: &Layout,
+    schema: &Schema,
+    field: &str,
+) -> Result<String, Error> {
+    let mut writer = Writer::new(layout, schema, raw.len());
+    writer.path.push(Step::Field(field));
+    let mut reader = serde_json::Deserializer::from_str(raw);
+    let value = Value {
+        writer: &mut writer,
+        ty,
+    };
+    if let Err(error) = value.deserialize(&mut reader) {
+        return Err(writer.explain(&error));
+    }
+    // Normal forms are made of whole characters, so nothing is ever replaced here.
+    Ok(String::from_utf8_lossy(&writer.out).into_owned())
+}
+
+/// The normal form of a text as the key of a map; `None`: it is none of this type.
+pub(crate) fn normalise_key(
+    ty: &FieldType,
+    text: &str,
+    layout: &Layout,
+    schema: &Schema,
+) -> Option<String> {
+    Writer::new(layout, schema, 0)
+        .normal_text(ty, text)
+        .map(Cow::into_owned)
+}
+
 /// Reads one value of a type.
 struct Value<'w, 'a> {
     writer: &'w mut Writer<'a>,
@@ -405,7 +444,7 @@ fn shifted(range: Range<usize>, base: usize) -> Range<usize> {
 }
 
 /// A member name, borrowed from the text unless it has escapes.
-pub(super) struct Name<'de>(pub(super) Cow<'de, str>);
+pub(crate) struct Name<'de>(pub(crate) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Name<'de>, D::Error> {
@@ -430,7 +469,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
 }
 
 /// The text that the raw JSON string denotes; `None` if it is no string.
-pub(super) fn text(raw: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn text(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
         return Some(Cow::Borrowed(inner));
@@ -439,7 +478,7 @@ pub(super) fn text(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The id in a raw value: a string, or the member `id` of an object, which is what clients send for loaded objects in some places.
-fn id_text(raw: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn id_text(raw: &str) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Identified {
         id: String,
@@ -464,7 +503,7 @@ fn is_number(raw: &str) -> bool {
 }
 
 /// What kind of JSON value the valid text is.
-fn kind(raw: &str) -> &'static str {
+pub(crate) fn kind(raw: &str) -> &'static str {
     match raw.as_bytes().first() {
         Some(b'{') => "an object",
         Some(b'[') => "an array",
