@@ -26,7 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
-use super::{Limits, body, buckets, bulk, cors, documents, health, respond, schema, sessions};
+use super::{
+    Limits, body, buckets, bulk, cors, documents, health, respond, schema, sessions, spec,
+};
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
 
@@ -108,6 +110,20 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The path of the database, without a slash at its end: what stands before all its routes, as this client wrote it.
+    pub(crate) fn base(&self) -> &str {
+        let path = self.head.uri.path();
+        let (first, _) = path
+            .strip_prefix('/')
+            .unwrap_or(path)
+            .split_once('/')
+            .unwrap_or((path.trim_start_matches('/'), ""));
+        match route::is_route_word(first) {
+            true => "",
+            false => &path[..=first.len()],
+        }
+    }
+
     /// The headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.head.headers
@@ -339,6 +355,8 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,
         (&Method::DELETE, Route::Bucket(bucket)) => bulk::truncate(call, bucket).await,
+        (&Method::GET, Route::Spec) => spec::document(call).await,
+        (&Method::GET, Route::Docs(file)) => spec::page(&call, *file),
         (&Method::GET, Route::Connect) => sessions::connect(call).await,
         (&Method::POST, Route::Connect) => sessions::connect_page(call).await,
         (&Method::POST, Route::Login) => sessions::login(call).await,
