@@ -28,7 +28,7 @@ use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
     Limits, batch, body, buckets, bulk, cors, documents, health, query, respond, schema, sessions,
-    updates,
+    spec, updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -111,6 +111,20 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The path of the database, without a slash at its end: what stands before all its routes, as this client wrote it.
+    pub(crate) fn base(&self) -> &str {
+        let path = self.head.uri.path();
+        let (first, _) = path
+            .strip_prefix('/')
+            .unwrap_or(path)
+            .split_once('/')
+            .unwrap_or((path.trim_start_matches('/'), ""));
+        match route::is_route_word(first) {
+            true => "",
+            false => &path[..=first.len()],
+        }
+    }
+
     /// The headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
         &self.head.headers
@@ -353,6 +367,8 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,
         (&Method::DELETE, Route::Bucket(bucket)) => bulk::truncate(call, bucket).await,
+        (&Method::GET, Route::Spec) => spec::document(call).await,
+        (&Method::GET, Route::Docs(file)) => spec::page(&call, *file),
         (&Method::GET, Route::Connect) => sessions::connect(call).await,
         (&Method::POST, Route::Connect) => sessions::connect_page(call).await,
         (&Method::POST, Route::Login) => sessions::login(call).await,

@@ -44,6 +44,7 @@ mod scan;
 mod schema;
 pub mod server;
 mod sessions;
+mod spec;
 #[cfg(test)]
 mod tests;
 mod updates;

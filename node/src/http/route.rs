@@ -84,6 +84,10 @@ pub(crate) enum Route<'a> {
     Status,
     /// Version of the server.
     Version,
+    /// The interface description.
+    Spec,
+    /// The page that shows it, or a file of that page (`None`: the address without the slash at its end).
+    Docs(Option<&'a str>),
     /// Whether the process lives.
     Live,
     /// Whether the node can serve.
@@ -115,6 +119,8 @@ impl Route<'_> {
             Self::Logout => "logout",
             Self::Status => "status",
             Self::Version => "version",
+            Self::Spec => "spec",
+            Self::Docs(_) => "docs",
             Self::Live => "live",
             Self::Ready => "ready",
             Self::Later(_) => "later",
@@ -129,7 +135,12 @@ impl Route<'_> {
                 "GET, HEAD, OPTIONS"
             }
             Self::Connect => "GET, HEAD, POST, OPTIONS",
-            Self::Status | Self::Version | Self::Live | Self::Ready => "GET, HEAD, OPTIONS",
+            Self::Status
+            | Self::Version
+            | Self::Spec
+            | Self::Docs(_)
+            | Self::Live
+            | Self::Ready => "GET, HEAD, OPTIONS",
             Self::Schema => "GET, HEAD, POST, PUT, OPTIONS",
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Bucket(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
@@ -174,7 +185,7 @@ pub(crate) fn database_name(name: &str) -> Option<&str> {
 }
 
 /// Words that are resources, and therefore never databases.
-fn is_route_word(word: &str) -> bool {
+pub(crate) fn is_route_word(word: &str) -> bool {
     matches!(
         word,
         "db" | "connect"
@@ -224,6 +235,8 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
         ("status", None) => Route::Status,
         ("version", None) => Route::Version,
+        ("spec", None) => Route::Spec,
+        ("docs", file) => Route::Docs(file),
         ("healthz", None) | ("-", Some("live" | "startup")) => Route::Live,
         ("readyz", None) | ("-", Some("ready")) => Route::Ready,
         _ => later(word).map_or(Route::Unknown, Route::Later),
@@ -240,7 +253,6 @@ fn later(word: &str) -> Option<&'static str> {
         "query" => "prepared queries",
         "explain" => "query plans",
         "config" => "configuration over HTTP",
-        "spec" | "docs" => "the interface description",
         "batch" => "parts of batches",
         "changes" | "events" | "events-url" => "the change feed",
         "slices" => "sliced filters",
@@ -372,6 +384,11 @@ mod tests {
             // Probes.
             ("/status", "", Route::Status),
             ("/v1/version", "", Route::Version),
+            ("/spec", "", Route::Spec),
+            ("/shop/spec", "shop", Route::Spec),
+            ("/docs", "", Route::Docs(None)),
+            ("/v1/docs/", "", Route::Docs(Some(""))),
+            ("/docs/index.css", "", Route::Docs(Some("index.css"))),
             ("/healthz", "", Route::Live),
             ("/-/live", "", Route::Live),
             ("/readyz", "", Route::Ready),

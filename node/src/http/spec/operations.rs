@@ -1,0 +1,384 @@
+//! Every call of the client port over HTTP: one row for each, from which its part of the description is made.
+
+use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{
+    ContentBuilder, HttpMethod, ObjectBuilder, Paths, Required, ResponseBuilder, Schema,
+};
+
+use super::TOKEN;
+
+/// A call.
+pub(crate) struct Operation {
+    pub(crate) method: HttpMethod,
+    /// Below the database; parameters in braces.
+    pub(crate) path: &'static str,
+    /// What it does, in one line.
+    summary: &'static str,
+    /// Names and meanings of the parameters behind `?`.
+    query: &'static [(&'static str, &'static str)],
+    /// What the body is; empty for none.
+    body: &'static str,
+    /// Statuses of success, with what they bring.
+    answers: &'static [(&'static str, &'static str)],
+}
+
+/// The first part of a group names it in the page.
+fn group(path: &str) -> &'static str {
+    match path.split('/').nth(1) {
+        Some("db") if path.starts_with("/db/User/") && !path.contains('{') => "sessions",
+        Some("db") if path.contains("{key}") => "documents",
+        Some("db") if path.ends_with("/query") || path.ends_with("/count") => "queries",
+        Some("batch") => "documents",
+        Some("db") => "buckets",
+        Some("schema") => "schema",
+        Some("connect") => "sessions",
+        _ => "node",
+    }
+}
+
+const WINDOW: &[(&str, &str)] = &[
+    ("start", "how many to skip; 0 by default"),
+    ("count", "how many to give; -1, the default, for all"),
+];
+const FILTER: &[(&str, &str)] = &[
+    ("q", "the filter: JSON, as MongoDB has it; {} for all"),
+    ("sort", "field to 1 or -1, the first one counting most"),
+    ("start", "how many to skip; 0 by default"),
+    ("count", "how many to give; -1, the default, for as many as the server gives at once"),
+];
+const DOCUMENT: (&str, &str) = ("200", "the stored document, with its version as ETag");
+
+/// All of them, in the order of the page.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/{bucket}/{key}",
+        summary: "Reads a document",
+        query: &[],
+        body: "",
+        answers: &[
+            DOCUMENT,
+            ("304", "the version in if-none-match is the stored one"),
+        ],
+    },
+    Operation {
+        method: HttpMethod::Put,
+        path: "/db/{bucket}/{key}",
+        summary: "Replaces a document; without a condition also inserts it",
+        query: &[],
+        body: "the whole document",
+        answers: &[DOCUMENT],
+    },
+    Operation {
+        method: HttpMethod::Delete,
+        path: "/db/{bucket}/{key}",
+        summary: "Deletes a document",
+        query: &[],
+        body: "",
+        answers: &[("204", "it is gone")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/db/{bucket}",
+        summary: "Inserts a document; its id is in the body, or made here",
+        query: &[],
+        body: "the document",
+        answers: &[("201", "the stored document, with its version as ETag")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/db/{bucket}/{key}",
+        summary: "Changes parts of a document",
+        query: &[],
+        body: "operation to path to argument: {\"$inc\": {\"n\": 1}}",
+        answers: &[DOCUMENT],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/db/{bucket}/{key}/{field}",
+        summary: "Changes one field of a document",
+        query: &[],
+        body: "operation to argument: {\"$inc\": 1}",
+        answers: &[DOCUMENT],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/batch",
+        summary: "Several writes at once: all or nothing within one shard",
+        query: &[],
+        body: "{\"atomic\": true, \"writes\": […]}",
+        answers: &[("200", "one result for each write")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/{bucket}/query",
+        summary: "Finds documents that match a filter",
+        query: FILTER,
+        body: "",
+        answers: &[("200", "an array of documents in order")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/db/{bucket}/query",
+        summary: "The same, with the filter as the body",
+        query: FILTER,
+        body: "the filter",
+        answers: &[("200", "an array of documents in order")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/{bucket}/count",
+        summary: "Counts the documents that match a filter",
+        query: FILTER,
+        body: "",
+        answers: &[("200", "their number")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/db/{bucket}/count",
+        summary: "The same, with the filter as the body",
+        query: FILTER,
+        body: "the filter",
+        answers: &[("200", "their number")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db",
+        summary: "Lists the buckets",
+        query: &[],
+        body: "",
+        answers: &[("200", "an array of /db/<bucket>")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/{bucket}/ids",
+        summary: "Lists the ids of the documents that the caller may read",
+        query: WINDOW,
+        body: "",
+        answers: &[("200", "an array of ids")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/{bucket}",
+        summary: "Exports a bucket; for admins",
+        query: &[],
+        body: "",
+        answers: &[("200", "an array of documents with all their members")],
+    },
+    Operation {
+        method: HttpMethod::Put,
+        path: "/db/{bucket}",
+        summary: "Imports documents; existing ids are replaced, others stay; for admins",
+        query: &[],
+        body: "an array of documents as the export gives them, or one document a line",
+        answers: &[("200", "how many were imported, and which were not and why")],
+    },
+    Operation {
+        method: HttpMethod::Delete,
+        path: "/db/{bucket}",
+        summary: "Deletes all documents of a bucket; for admins",
+        query: &[],
+        body: "",
+        answers: &[("200", "how many were deleted")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/schema",
+        summary: "Gives all class descriptors",
+        query: &[],
+        body: "",
+        answers: &[("200", "an array of descriptors")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/schema",
+        summary: "Adds classes and fields, or changes class rules; takes nothing away",
+        query: &[],
+        body: "an array of descriptors and operations",
+        answers: &[("200", "the whole schema, as it is now")],
+    },
+    Operation {
+        method: HttpMethod::Put,
+        path: "/schema",
+        summary: "Replaces the whole schema; documents of classes that are not in it are lost",
+        query: &[],
+        body: "an array of descriptors",
+        answers: &[("200", "the whole schema, as it is now")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/schema/{bucket}",
+        summary: "Gives one class descriptor",
+        query: &[],
+        body: "",
+        answers: &[("200", "the descriptor")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/schema/{bucket}",
+        summary: "Adds fields to a class",
+        query: &[],
+        body: "the descriptor",
+        answers: &[("200", "the descriptor, as it is now")],
+    },
+    Operation {
+        method: HttpMethod::Put,
+        path: "/schema/{bucket}",
+        summary: "Replaces a class",
+        query: &[],
+        body: "the descriptor",
+        answers: &[("200", "the descriptor, as it is now")],
+    },
+    Operation {
+        method: HttpMethod::Delete,
+        path: "/schema/{bucket}",
+        summary: "Drops a class and its documents",
+        query: &[],
+        body: "",
+        answers: &[("204", "it is gone")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/connect",
+        summary: "Gives a starting client the schema and its session",
+        query: &[],
+        body: "",
+        answers: &[(
+            "200",
+            "schema, and with a valid token the user and the token",
+        )],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/connect",
+        summary: "The page through which browsers of other origins call",
+        query: &[],
+        body: "",
+        answers: &[("200", "an HTML page")],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/db/User/login",
+        summary: "Logs in",
+        query: &[],
+        body: "username and password",
+        answers: &[(
+            "200",
+            "the user; the token is in baqend-authorization-token",
+        )],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/User/me",
+        summary: "Gives the caller's user",
+        query: &[],
+        body: "",
+        answers: &[("200", "the user")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/db/User/logout",
+        summary: "Ends the session",
+        query: &[],
+        body: "",
+        answers: &[("204", "done")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/spec",
+        summary: "Gives this description",
+        query: &[],
+        body: "",
+        answers: &[("200", "an OpenAPI 3.1 document")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/docs/",
+        summary: "The page that shows this description",
+        query: &[],
+        body: "",
+        answers: &[("200", "an HTML page")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/status",
+        summary: "Says whether this node can serve",
+        query: &[],
+        body: "",
+        answers: &[("200", "it can")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/version",
+        summary: "Gives the version of the server",
+        query: &[],
+        body: "",
+        answers: &[("200", "the version")],
+    },
+];
+
+/// The description of all calls.
+pub(super) fn paths() -> Paths {
+    let mut paths = Paths::new();
+    for operation in OPERATIONS {
+        let method = operation.method.clone();
+        paths.add_path_operation(operation.path, vec![method], operation.describe());
+    }
+    paths
+}
+
+impl Operation {
+    fn describe(&self) -> utoipa::openapi::path::Operation {
+        let mut built = OperationBuilder::new()
+            .tag(group(self.path))
+            .summary(Some(self.summary))
+            .security(SecurityRequirement::default())
+            .security(SecurityRequirement::new(TOKEN, Vec::<String>::new()));
+        for name in path_parameters(self.path) {
+            let parameter = ParameterBuilder::new()
+                .name(name)
+                .parameter_in(ParameterIn::Path)
+                .required(Required::True)
+                .schema(Some(text()));
+            built = built.parameter(parameter);
+        }
+        for (name, meaning) in self.query {
+            let parameter = ParameterBuilder::new()
+                .name(*name)
+                .parameter_in(ParameterIn::Query)
+                .required(Required::False)
+                .description(Some(*meaning))
+                .schema(Some(text()));
+            built = built.parameter(parameter);
+        }
+        if !self.body.is_empty() {
+            let body = RequestBodyBuilder::new()
+                .description(Some(self.body))
+                .content("application/json", ContentBuilder::new().build())
+                .required(Some(Required::True));
+            built = built.request_body(Some(body.build()));
+        }
+        for (status, meaning) in self.answers {
+            built = built.response(*status, ResponseBuilder::new().description(*meaning));
+        }
+        let error = ResponseBuilder::new()
+            .description("an error: `code`, `message`, `effect` and `requestId`");
+        built.response("default", error).build()
+    }
+}
+
+/// The names in braces.
+fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn text() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .build()
+        .into()
+}
