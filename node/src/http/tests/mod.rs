@@ -7,6 +7,7 @@ mod export;
 mod grpc;
 mod harness;
 mod refusals;
+mod spec;
 
 use std::time::Duration;
 
