@@ -82,7 +82,7 @@ impl Core {
             condition: Condition::None.into(),
             body,
             hidden,
-            delete: false,
+            ..Write::default()
         })
     }
 

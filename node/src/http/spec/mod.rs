@@ -73,7 +73,10 @@ pub(crate) fn page(call: &Call<'_>, file: Option<&str>) -> Result<Response, Erro
         return Ok(redirect(&format!("{base}/docs/")));
     };
     let config = Arc::new(Config::from(format!("{base}/spec")));
-    let found = utoipa_swagger_ui::serve(file, config).map_err(|error| Error::internal(&error))?;
+    let found = utoipa_swagger_ui::serve(file, config).map_err(|error| {
+        tracing::error!(%error, "the page's settings are not UTF-8");
+        refuse(ErrorCode::Internal, "internal error")
+    })?;
     let found = found.ok_or_else(|| refuse(ErrorCode::NoRoute, "no such file of the page"))?;
     let mut response = Response::new(Body::from(found.bytes.into_owned()));
     if let Ok(content_type) = HeaderValue::try_from(found.content_type) {

@@ -47,7 +47,10 @@ const FILTER: &[(&str, &str)] = &[
     ("q", "the filter: JSON, as MongoDB has it; {} for all"),
     ("sort", "field to 1 or -1, the first one counting most"),
     ("start", "how many to skip; 0 by default"),
-    ("count", "how many to give; -1, the default, for as many as the server gives at once"),
+    (
+        "count",
+        "how many to give; -1, the default, for as many as the server gives at once",
+    ),
 ];
 const DOCUMENT: (&str, &str) = ("200", "the stored document, with its version as ETag");
 

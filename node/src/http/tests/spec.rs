@@ -20,7 +20,11 @@ fn every_method_of_a_described_path_is_described() {
     let mut described: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for operation in OPERATIONS {
         let methods = described.entry(operation.path).or_default();
-        assert!(methods.insert(upper(&operation.method)), "{}", operation.path);
+        assert!(
+            methods.insert(upper(&operation.method)),
+            "{}",
+            operation.path
+        );
     }
     for (path, methods) in described {
         let concrete = path.replace('{', "").replace('}', "");
@@ -59,18 +63,27 @@ async fn the_description_has_the_classes_and_the_page_its_files() {
     let found: Value = get("/v1/spec").await.json();
     assert_eq!(found["openapi"], "3.1.0");
     assert_eq!(found["servers"][0]["url"], "/v1");
-    assert!(found["components"]["schemas"]["User"].is_object(), "{found}");
+    assert!(
+        found["components"]["schemas"]["User"].is_object(),
+        "{found}"
+    );
     let put = &found["paths"]["/db/{bucket}/{key}"]["put"];
     assert_eq!(put["parameters"][1]["name"], "key");
     let short: Value = get("/spec").await.json();
     assert_eq!(short["servers"][0]["url"], "");
 
     let moved = get("/v1/docs").await;
-    assert_eq!((moved.status.as_u16(), moved.header("location")), (308, Some("/v1/docs/")));
+    assert_eq!(
+        (moved.status.as_u16(), moved.header("location")),
+        (308, Some("/v1/docs/"))
+    );
     let page = get("/v1/docs/").await;
     assert_eq!(page.header("content-type"), Some("text/html"));
     let page = String::from_utf8_lossy(&page.body).into_owned();
-    assert!(!page.contains("https://"), "nothing comes from elsewhere: {page}");
+    assert!(
+        !page.contains("https://"),
+        "nothing comes from elsewhere: {page}"
+    );
     let start = get("/v1/docs/swagger-initializer.js").await;
     assert!(String::from_utf8_lossy(&start.body).contains("/v1/spec"));
     assert_eq!(get("/v1/docs/swagger-ui-bundle.js").await.status, 200);

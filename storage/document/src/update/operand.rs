@@ -36,7 +36,11 @@ impl<'a> Site<'a> {
             | Operation::Max
             | Operation::And
             | Operation::Or
-            | Operation::Xor => Ok((self.number_kind(resolved.target)?, self.number(raw, resolved.target)?, 0)),
+            | Operation::Xor => Ok((
+                self.number_kind(resolved.target)?,
+                self.number(raw, resolved.target)?,
+                0,
+            )),
             Operation::CurrentDate => {
                 self.no_argument(raw)?;
                 let kind = match resolved.target {
@@ -58,17 +62,18 @@ impl<'a> Site<'a> {
             Operation::Pop | Operation::Shift => {
                 self.no_argument(raw)?;
                 match resolved.target {
-                    Target::Json
-                    | Target::Typed(FieldType::JsonArray | FieldType::List(_)) => {
+                    Target::Json | Target::Typed(FieldType::JsonArray | FieldType::List(_)) => {
                         Ok((Kind::Json, String::new(), 0))
                     }
                     Target::Typed(ty) => Err(self.not_for(ty)),
                 }
             }
             Operation::Add => match resolved.target {
-                Target::Typed(FieldType::Set(element)) => {
-                    Ok((element_kind(element), self.value(raw, Target::Typed(element))?, 1))
-                }
+                Target::Typed(FieldType::Set(element)) => Ok((
+                    element_kind(element),
+                    self.value(raw, Target::Typed(element))?,
+                    1,
+                )),
                 Target::Json | Target::Typed(FieldType::JsonArray) => {
                     Ok((Kind::Json, self.value(raw, Target::Json)?, 1))
                 }
@@ -157,17 +162,19 @@ impl<'a> Site<'a> {
 
     fn to_remove(&self, raw: &str, target: Target<'a>) -> Result<Fitted, Error> {
         match target {
-            Target::Typed(FieldType::List(element) | FieldType::Set(element)) => {
-                Ok((element_kind(element), self.value(raw, Target::Typed(element))?, 0))
-            }
+            Target::Typed(FieldType::List(element) | FieldType::Set(element)) => Ok((
+                element_kind(element),
+                self.value(raw, Target::Typed(element))?,
+                0,
+            )),
             Target::Typed(FieldType::Map(key, _)) => {
                 let key = normalise_key(key, &self.key_text(raw)?, self.layout, self.schema)
                     .ok_or_else(|| self.refuse(format!("expected a key of {key}")))?;
                 Ok((Kind::Json, string(&key), 0))
             }
-            Target::Typed(FieldType::JsonObject) if text(raw).is_none() => {
-                Err(self.refuse(format!("expected the name of a member, found {}", kind_of(raw))))
-            }
+            Target::Typed(FieldType::JsonObject) if text(raw).is_none() => Err(self.refuse(
+                format!("expected the name of a member, found {}", kind_of(raw)),
+            )),
             Target::Json | Target::Typed(FieldType::JsonObject | FieldType::JsonArray) => {
                 Ok((Kind::Json, self.value(raw, Target::Json)?, 0))
             }
