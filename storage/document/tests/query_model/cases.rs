@@ -222,7 +222,12 @@ fn places() -> Vec<(&'static str, BoxedStrategy<Value>)> {
     ]
 }
 
-fn operators(values: BoxedStrategy<Value>, depth: u32) -> BoxedStrategy<Vec<Operator>> {
+/// `objects` says whether elements there may be objects that [`element_filter`] is about.
+fn operators(
+    values: BoxedStrategy<Value>,
+    objects: bool,
+    depth: u32,
+) -> BoxedStrategy<Vec<Operator>> {
     let value = || or_null(values.clone());
     let list = || prop::collection::vec(value(), 0..3);
     let flat = prop_oneof![
@@ -244,12 +249,12 @@ fn operators(values: BoxedStrategy<Value>, depth: u32) -> BoxedStrategy<Vec<Oper
     let one = if depth == 0 {
         flat
     } else {
-        let inner = operators(values, depth - 1);
+        let inner = operators(values, objects, depth - 1);
         prop_oneof![
             6 => flat,
             1 => inner.clone().prop_map(Operator::Not),
             1 => inner.prop_map(Operator::Element),
-            1 => element_filter().prop_map(|filter| Operator::ElementObject(Box::new(filter))),
+            u32::from(objects) => element_filter().prop_map(|filter| Operator::ElementObject(Box::new(filter))),
         ]
         .boxed()
     };
@@ -278,7 +283,8 @@ fn element_filter() -> BoxedStrategy<Filter> {
         ("a.b", json()),
     ];
     let field = select(members).prop_flat_map(|(path, values)| {
-        operators(values, 0).prop_map(move |operators| Filter::Field(path.to_owned(), operators))
+        operators(values, false, 0)
+            .prop_map(move |operators| Filter::Field(path.to_owned(), operators))
     });
     prop_oneof![
         2 => field.clone(),
@@ -289,7 +295,11 @@ fn element_filter() -> BoxedStrategy<Filter> {
 
 pub(crate) fn filter() -> BoxedStrategy<Filter> {
     let field = select(places()).prop_flat_map(|(path, values)| {
-        operators(values, 2).prop_map(move |operators| Filter::Field(path.to_owned(), operators))
+        let objects = ["parts", "json", "list"]
+            .iter()
+            .any(|name| path.starts_with(name));
+        operators(values, objects, 2)
+            .prop_map(move |operators| Filter::Field(path.to_owned(), operators))
     });
     field
         .prop_recursive(2, 6, 3, |inner| {
