@@ -1,4 +1,5 @@
-//! What the tests take from the npm registry: the published SDK and a data set. `tests/sdk` pins both.
+//! What the tests take from the npm registry: the published SDK and a data set, pinned by `tests/sdk`, and other packages, each pinned by
+//! a folder of its own.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,7 +17,15 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(180);
 /// # Panics
 /// If `npm ci` fails.
 pub fn folder() -> PathBuf {
-    let folder = crate::repository().join("tests/sdk");
+    installed("sdk")
+}
+
+/// `tests/<name>` with its packages installed, now if need be.
+///
+/// # Panics
+/// If `npm ci` fails.
+pub fn installed(name: &str) -> PathBuf {
+    let folder = crate::repository().join("tests").join(name);
     if !folder.join("node_modules/.package-lock.json").is_file() {
         let mut npm = Command::new("npm");
         npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])

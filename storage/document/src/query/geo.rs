@@ -402,3 +402,6 @@ fn unit(vector: Vector) -> Vector {
     let length = dot(vector, vector).sqrt();
     vector.map(|part| part / length)
 }
+
+#[cfg(test)]
+mod tests;

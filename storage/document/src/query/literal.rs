@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::number::Number;
-use super::path::Path;
+use super::path::{Path, Start};
 use super::value::{Typing, Value};
 use super::{Error, moment};
 use crate::id;
@@ -21,7 +21,7 @@ pub(super) fn is_date(members: &Map<String, Json>) -> bool {
 /// [`Error::InvalidValue`]: a text that is no date for a field of dates. [`Error::Unsupported`]: an operator inside of a value.
 pub(super) fn read(json: &Json, path: &Path, layout: &Layout) -> Result<Value, Error> {
     let typing = path.typing(layout);
-    if let (true, Json::String(text)) = (path.is_id(), json) {
+    if let (Start::Id, Json::String(text)) = (path.start, json) {
         return Ok(Value::Text(object_id(text)));
     }
     value(json, typing).map_err(|error| match error {

@@ -38,8 +38,6 @@ mod pattern;
 mod raw;
 mod sort;
 mod subject;
-#[cfg(test)]
-mod tests;
 mod value;
 
 pub use self::error::Error;

@@ -176,11 +176,6 @@ impl Path {
         Typing::of(self.ty.as_ref(), layout)
     }
 
-    /// Whether it leads to ids of objects.
-    pub(super) fn is_id(&self) -> bool {
-        self.start == Start::Id || matches!(self.ty, Some(FieldType::Reference(_)))
-    }
-
     /// Whether `test` holds for one of the values that the path leads to. `test` sees them in order until it holds.
     pub(super) fn any<'a>(
         &self,
