@@ -31,7 +31,12 @@ impl Core {
             results
         });
         let done = stream::iter(lines).buffer_unordered(SIDE_BY_SIDE_MAX);
-        let mut results: Vec<_> = done.collect::<Vec<_>>().await.into_iter().flatten().collect();
+        let mut results: Vec<_> = done
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
         results.sort_by_key(|(ordinal, _)| *ordinal);
         Ok(results.into_iter().map(|(_, result)| result).collect())
     }

@@ -214,8 +214,7 @@ mod tests {
 
     fn read(text: &str) -> Result<BatchWrite, String> {
         let body = Bytes::copy_from_slice(text.as_bytes());
-        let write: Write<'_> =
-            serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        let write: Write<'_> = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         batch_write(write, &body).map_err(|error| error.message)
     }
 

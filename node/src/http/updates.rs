@@ -9,11 +9,7 @@ use super::edge::Call;
 use super::respond;
 
 /// `POST /db/:bucket/:oid`: operation → path → argument. Without a condition any version is meant.
-pub(crate) async fn update(
-    mut call: Call<'_>,
-    bucket: &str,
-    key: &str,
-) -> Result<Response, Error> {
+pub(crate) async fn update(mut call: Call<'_>, bucket: &str, key: &str) -> Result<Response, Error> {
     let ctx = call.context()?;
     let condition = conditions::of_write(call.headers())?;
     let operations = call.read_body().await?;

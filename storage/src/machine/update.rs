@@ -79,7 +79,11 @@ pub(super) fn from_log(update: &log::Update) -> Result<Update> {
     let steps = update.steps.iter().map(step_from_log);
     Ok(Update {
         steps: steps.collect::<Result<_>>()?,
-        shapes: update.shapes.iter().map(|shape| shape.names.clone()).collect(),
+        shapes: update
+            .shapes
+            .iter()
+            .map(|shape| shape.names.clone())
+            .collect(),
     })
 }
 
@@ -89,7 +93,9 @@ fn step_from_log(step: &log::UpdateStep) -> Result<Step> {
         .and_then(operation);
     let Some(operation) = operation else {
         let number = step.operation;
-        return Err(Error::corrupt(format!("command: unknown update operation {number}")));
+        return Err(Error::corrupt(format!(
+            "command: unknown update operation {number}"
+        )));
     };
     let kind = match log::UpdateKind::try_from(step.kind) {
         Ok(log::UpdateKind::Json) => Kind::Json,
@@ -100,7 +106,9 @@ fn step_from_log(step: &log::UpdateStep) -> Result<Step> {
         Ok(log::UpdateKind::Time) => Kind::Time,
         Err(_) => {
             let number = step.kind;
-            return Err(Error::corrupt(format!("command: unknown update kind {number}")));
+            return Err(Error::corrupt(format!(
+                "command: unknown update kind {number}"
+            )));
         }
     };
     let path = step.path.iter().map(|segment| Segment {
@@ -150,17 +158,34 @@ mod tests {
     #[test]
     fn updates_round_trip_and_unknown_ones_are_corrupt() {
         for (at, (operation, _)) in Operation::ALL.into_iter().enumerate() {
-            let kinds = [Kind::Json, Kind::Integer, Kind::Double, Kind::DateTime, Kind::Date, Kind::Time];
+            let kinds = [
+                Kind::Json,
+                Kind::Integer,
+                Kind::Double,
+                Kind::DateTime,
+                Kind::Date,
+                Kind::Time,
+            ];
             let step = Step {
                 operation,
                 path: vec![
-                    Segment { name: "a".to_owned(), ..Segment::default() },
-                    Segment { name: "0".to_owned(), is_index: true, shape: Some(at) },
+                    Segment {
+                        name: "a".to_owned(),
+                        ..Segment::default()
+                    },
+                    Segment {
+                        name: "0".to_owned(),
+                        is_index: true,
+                        shape: Some(at),
+                    },
                 ],
                 kind: kinds[at % kinds.len()],
                 operand: at.to_string(),
             };
-            let update = Update { steps: vec![step], shapes: vec![vec!["x".to_owned()]] };
+            let update = Update {
+                steps: vec![step],
+                shapes: vec![vec!["x".to_owned()]],
+            };
             let mut logged = to_log(update.clone(), 7);
             assert_eq!(from_log(&logged).expect("decodes"), update);
             logged.steps[0].operation = 0;

@@ -317,8 +317,8 @@ mod tests {
         ];
         let rejected = (any::<u32>(), rejection)
             .prop_map(|(ordinal, rejection)| RecordedOutcome::Rejected { ordinal, rejection });
-        let updated = proptest::collection::vec(any::<(u64, bool, Vec<u8>)>(), 0..4).prop_map(
-            |updates| {
+        let updated =
+            proptest::collection::vec(any::<(u64, bool, Vec<u8>)>(), 0..4).prop_map(|updates| {
                 let updates = updates.into_iter().map(|(version, existed, body)| {
                     let write = RecordedWrite {
                         version,
@@ -329,8 +329,7 @@ mod tests {
                     RecordedUpdate { write, body }
                 });
                 RecordedOutcome::Updated(updates.collect())
-            },
-        );
+            });
         (
             any::<Fingerprint>(),
             any::<u64>(),

@@ -42,7 +42,10 @@ impl Prepared {
         let Some(Operation::Update(update)) = &self.mutation.operation else {
             return String::new();
         };
-        let Some(step) = usize::try_from(step).ok().and_then(|at| update.steps.get(at)) else {
+        let Some(step) = usize::try_from(step)
+            .ok()
+            .and_then(|at| update.steps.get(at))
+        else {
             return String::new();
         };
         let names: Vec<&str> = step.path.iter().map(|part| part.name.as_str()).collect();

@@ -121,7 +121,14 @@ mod tests {
                 assert_eq!(fields_of(&document), fields.as_bytes());
             }
         }
-        for other in [&b""[..], b"{", b"{}", b"{\"a\":1}", b"nonsense", b"\xff\xff\xff"] {
+        for other in [
+            &b""[..],
+            b"{",
+            b"{}",
+            b"{\"a\":1}",
+            b"nonsense",
+            b"\xff\xff\xff",
+        ] {
             assert_eq!(fields_of(other), b"");
         }
     }

@@ -138,7 +138,9 @@ fn shortened(stored: Option<&str>, step: &Step) -> Result<Option<String>, Misfit
         let key = text(&step.operand).ok_or(Misfit::NotAKey)?;
         let kept = distinct_members(stored);
         let kept = kept.iter().filter(|(name, _)| *name != key);
-        return Ok(Some(object(kept.map(|(name, value)| (name.as_ref(), *value)))));
+        return Ok(Some(object(
+            kept.map(|(name, value)| (name.as_ref(), *value)),
+        )));
     }
     let list = list(stored)?;
     Ok(Some(match step.operation {
@@ -175,10 +177,13 @@ fn put(stored: Option<&str>, added: &str) -> Result<String, Misfit> {
         return Err(Misfit::NotAnObject);
     }
     let mut all = indexmap::IndexMap::new();
-    for (name, value) in members(inside(stored).as_bytes()).chain(members(inside(added).as_bytes())) {
+    for (name, value) in members(inside(stored).as_bytes()).chain(members(inside(added).as_bytes()))
+    {
         all.insert(name, value);
     }
-    Ok(object(all.iter().map(|(name, value)| (name.as_ref(), *value))))
+    Ok(object(
+        all.iter().map(|(name, value)| (name.as_ref(), *value)),
+    ))
 }
 
 /// `$rename` of a key: the member keeps its place.

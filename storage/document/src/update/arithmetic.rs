@@ -19,10 +19,7 @@ pub(super) fn compute(
     if !stored.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return Err(Misfit::NotANumber);
     }
-    let is_bits = matches!(
-        operation,
-        Operation::And | Operation::Or | Operation::Xor
-    );
+    let is_bits = matches!(operation, Operation::And | Operation::Or | Operation::Xor);
     match (kind, whole(stored), whole(operand)) {
         (Kind::Integer, Some(stored), _) => integers(operation, stored, operand),
         (Kind::Integer, None, _) => Err(Misfit::NotAnInteger),
@@ -120,7 +117,10 @@ mod tests {
                 Ok("9007199254740994".to_owned())
             );
             assert_eq!(of(Operation::Inc, kind, &max, "1"), Err(Misfit::Overflow));
-            assert_eq!(of(Operation::Dec, kind, "-9223372036854775808", "1"), Err(Misfit::Overflow));
+            assert_eq!(
+                of(Operation::Dec, kind, "-9223372036854775808", "1"),
+                Err(Misfit::Overflow)
+            );
             assert_eq!(of(Operation::Mul, kind, &max, "2"), Err(Misfit::Overflow));
             assert_eq!(of(Operation::Xor, kind, "6", "3"), Ok("5".to_owned()));
         }
@@ -128,13 +128,30 @@ mod tests {
 
     #[test]
     fn a_division_is_one() {
-        for (stored, divisor) in [(49_i64, 49_i64), (9, 3), (10, 4), (-7, 2), (i64::MAX, 7), (i64::MIN, 10)] {
+        for (stored, divisor) in [
+            (49_i64, 49_i64),
+            (9, 3),
+            (10, 4),
+            (-7, 2),
+            (i64::MAX, 7),
+            (i64::MIN, 10),
+        ] {
             let factor = double_text(1.0 / divisor as f64);
             let expected = Ok((stored / divisor).to_string());
-            assert_eq!(of(Operation::Mul, Kind::Integer, &stored.to_string(), &factor), expected, "{stored}/{divisor}");
+            assert_eq!(
+                of(Operation::Mul, Kind::Integer, &stored.to_string(), &factor),
+                expected,
+                "{stored}/{divisor}"
+            );
         }
-        assert_eq!(of(Operation::Mul, Kind::Integer, "5", "1.5"), Ok("7".to_owned()));
-        assert_eq!(of(Operation::Mul, Kind::Integer, "9223372036854775807", "1.5"), Err(Misfit::Overflow));
+        assert_eq!(
+            of(Operation::Mul, Kind::Integer, "5", "1.5"),
+            Ok("7".to_owned())
+        );
+        assert_eq!(
+            of(Operation::Mul, Kind::Integer, "9223372036854775807", "1.5"),
+            Err(Misfit::Overflow)
+        );
     }
 
     #[test]
@@ -151,9 +168,18 @@ mod tests {
             (5e-324, "5e-324"),
         ] {
             assert_eq!(double_text(value), text);
-            assert_eq!(number::double(text).map(f64::to_bits), Some(value.to_bits()));
+            assert_eq!(
+                number::double(text).map(f64::to_bits),
+                Some(value.to_bits())
+            );
         }
-        assert_eq!(of(Operation::Mul, Kind::Double, "1e308", "10"), Err(Misfit::Overflow));
-        assert_eq!(of(Operation::Max, Kind::Double, "1.10", "1.1"), Ok("1.10".to_owned()));
+        assert_eq!(
+            of(Operation::Mul, Kind::Double, "1e308", "10"),
+            Err(Misfit::Overflow)
+        );
+        assert_eq!(
+            of(Operation::Max, Kind::Double, "1.10", "1.1"),
+            Ok("1.10".to_owned())
+        );
     }
 }

@@ -69,8 +69,8 @@ pub(super) fn edit(
 
 /// The index that a part of a path names, in its one canonical form.
 pub(super) fn index(name: &str) -> Option<usize> {
-    let canonical = name.bytes().all(|byte| byte.is_ascii_digit())
-        && (name == "0" || !name.starts_with('0'));
+    let canonical =
+        name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
     if canonical { name.parse().ok() } else { None }
 }
 

@@ -36,7 +36,11 @@ impl<'a> Site<'a> {
             | Operation::Max
             | Operation::And
             | Operation::Or
-            | Operation::Xor => Ok((self.number_kind(resolved.target)?, self.number(raw, resolved.target)?, 0)),
+            | Operation::Xor => Ok((
+                self.number_kind(resolved.target)?,
+                self.number(raw, resolved.target)?,
+                0,
+            )),
             Operation::CurrentDate => {
                 self.no_argument(raw)?;
                 let kind = match resolved.target {
@@ -58,17 +62,18 @@ impl<'a> Site<'a> {
             Operation::Pop | Operation::Shift => {
                 self.no_argument(raw)?;
                 match resolved.target {
-                    Target::Json
-                    | Target::Typed(FieldType::JsonArray | FieldType::List(_)) => {
+                    Target::Json | Target::Typed(FieldType::JsonArray | FieldType::List(_)) => {
                         Ok((Kind::Json, String::new(), 0))
                     }
                     Target::Typed(ty) => Err(self.not_for(ty)),
                 }
             }
             Operation::Add => match resolved.target {
-                Target::Typed(FieldType::Set(element)) => {
-                    Ok((element_kind(element), self.value(raw, Target::Typed(element))?, 1))
-                }
+                Target::Typed(FieldType::Set(element)) => Ok((
+                    element_kind(element),
+                    self.value(raw, Target::Typed(element))?,
+                    1,
+                )),
                 Target::Json | Target::Typed(FieldType::JsonArray) => {
                     Ok((Kind::Json, self.value(raw, Target::Json)?, 1))
                 }
@@ -87,7 +92,7 @@ impl<'a> Site<'a> {
                     Target::Typed(ty) => Err(self.not_for(ty)),
                 }
             }
-            Operation::Rename => Ok((Kind::Json, self.new_name(raw, resolved.holder)?, 0)),
+            Operation::Rename => Ok((Kind::Json, self.new_name(raw, resolved)?, 0)),
         }
     }
 
@@ -157,17 +162,19 @@ impl<'a> Site<'a> {
 
     fn to_remove(&self, raw: &str, target: Target<'a>) -> Result<Fitted, Error> {
         match target {
-            Target::Typed(FieldType::List(element) | FieldType::Set(element)) => {
-                Ok((element_kind(element), self.value(raw, Target::Typed(element))?, 0))
-            }
+            Target::Typed(FieldType::List(element) | FieldType::Set(element)) => Ok((
+                element_kind(element),
+                self.value(raw, Target::Typed(element))?,
+                0,
+            )),
             Target::Typed(FieldType::Map(key, _)) => {
                 let key = normalise_key(key, &self.key_text(raw)?, self.layout, self.schema)
                     .ok_or_else(|| self.refuse(format!("expected a key of {key}")))?;
                 Ok((Kind::Json, string(&key), 0))
             }
-            Target::Typed(FieldType::JsonObject) if text(raw).is_none() => {
-                Err(self.refuse(format!("expected the name of a member, found {}", kind_of(raw))))
-            }
+            Target::Typed(FieldType::JsonObject) if text(raw).is_none() => Err(self.refuse(
+                format!("expected the name of a member, found {}", kind_of(raw)),
+            )),
             Target::Json | Target::Typed(FieldType::JsonObject | FieldType::JsonArray) => {
                 Ok((Kind::Json, self.value(raw, Target::Json)?, 0))
             }
@@ -184,15 +191,19 @@ impl<'a> Site<'a> {
         text.ok_or_else(|| self.refuse(format!("expected a key, found {}", kind_of(raw))))
     }
 
-    fn new_name(&self, raw: &str, holder: Holder<'_>) -> Result<String, Error> {
+    /// The new name of a member: alone, or behind the path of what holds it.
+    fn new_name(&self, raw: &str, resolved: &Resolved<'_>) -> Result<String, Error> {
         let name = text(raw)
             .ok_or_else(|| self.refuse(format!("expected a name, found {}", kind_of(raw))))?;
-        match holder {
-            Holder::Json => Ok(string(&name)),
-            Holder::Map(key) => normalise_key(key, &name, self.layout, self.schema)
+        let holder = self.path.split('.').take(resolved.path.len() - 1);
+        let prefix: String = holder.flat_map(|part| [part, "."]).collect();
+        let name = name.strip_prefix(&prefix).unwrap_or(&name);
+        match resolved.holder {
+            Holder::Json => Ok(string(name)),
+            Holder::Map(key) => normalise_key(key, name, self.layout, self.schema)
                 .map(|key| string(&key))
                 .ok_or_else(|| self.refuse(format!("the new name is no key of {key}"))),
-            Holder::Document if is_unknown_member(&name, self.layout) => Ok(string(&name)),
+            Holder::Document if is_unknown_member(name, self.layout) => Ok(string(name)),
             Holder::Document => Err(self.refuse("the new name is a field of the class".to_owned())),
             Holder::Class | Holder::List => Err(self.refuse(
                 "only keys of maps and members of JSON objects have names that change".to_owned(),

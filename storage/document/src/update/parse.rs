@@ -39,9 +39,8 @@ pub fn parse(
     let mut update = Update::default();
     let mut seen = HashSet::new();
     for (name, paths) in &read(body)?.0 {
-        let operation = Operation::parse(name).ok_or_else(|| {
-            Error::BadRequest(format!("no operation {:?}", json::excerpt(name)))
-        })?;
+        let operation = Operation::parse(name)
+            .ok_or_else(|| Error::BadRequest(format!("no operation {:?}", json::excerpt(name))))?;
         for (path, raw) in &paths_of(operation, paths)?.0 {
             let site = Site {
                 operation,

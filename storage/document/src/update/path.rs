@@ -57,7 +57,9 @@ pub(super) fn resolve<'a>(
         return Err(refuse("a part of it is empty".to_owned()));
     }
     if path.split('.').count() > PATH_SEGMENTS_MAX {
-        return Err(refuse(format!("it has more than {PATH_SEGMENTS_MAX} parts")));
+        return Err(refuse(format!(
+            "it has more than {PATH_SEGMENTS_MAX} parts"
+        )));
     }
     let (field, mut rest) = split(path);
     let slot = check_field(field, layout).map_err(&refuse)?;

@@ -28,10 +28,12 @@ impl Writer<'_, '_> {
         }
         let bytes_max = u64::from(update.bytes_max);
         let steps = from_log(update)?;
-        let fields = apply(fields_of(&record.body), &steps, signed(self.time_us))
-            .map_err(|refusal| Rejection::Misfit {
-                step: u32::try_from(refusal.step).unwrap_or(u32::MAX),
-                why: stored_misfit(refusal.misfit),
+        let fields =
+            apply(fields_of(&record.body), &steps, signed(self.time_us)).map_err(|refusal| {
+                Rejection::Misfit {
+                    step: u32::try_from(refusal.step).unwrap_or(u32::MAX),
+                    why: stored_misfit(refusal.misfit),
+                }
             })?;
         if fields.len() as u64 > bytes_max {
             return Err(Rejection::TooLarge { bytes_max }.into());
@@ -41,9 +43,7 @@ impl Writer<'_, '_> {
             ..Put::default()
         };
         let written = self.put(site, &put, record.acl.clone());
-        self.updated_bytes = self
-            .updated_bytes
-            .saturating_add(written.body.len() as u64);
+        self.updated_bytes = self.updated_bytes.saturating_add(written.body.len() as u64);
         if self.updated_bytes > UPDATED_BYTES_MAX {
             let bytes_max = UPDATED_BYTES_MAX;
             return Err(Rejection::TooLarge { bytes_max }.into());
