@@ -26,7 +26,8 @@
 //!   `$min` and `$max` set it. `$pop $shift $remove $rename` of what is not there change nothing; `$replace` refuses.
 //! - Objects on the way to an unset value are made; elements of lists are not.
 //! - `$remove` takes all equal elements out of a list. Numbers are equal by value, objects whatever the order of their members.
-//! - `$rename` is for keys of maps and members of JSON objects; another member of the new name is replaced.
+//! - `$rename` is for keys of maps and members of JSON objects; another member of the new name is replaced. The new name may stand behind
+//!   the path of the object (`map.a` to `map.b`) or alone.
 //! - Integers never lose digits: what does not fit into 64 bits is refused. `$mul` drops the fraction of a result, and a factor that is
 //!   one by a whole number, which is how clients divide, divides.
 //! - Steps are done in the order in which they were sent; each sees what those before it did. If one fails, nothing is done.

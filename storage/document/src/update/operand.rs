@@ -92,7 +92,7 @@ impl<'a> Site<'a> {
                     Target::Typed(ty) => Err(self.not_for(ty)),
                 }
             }
-            Operation::Rename => Ok((Kind::Json, self.new_name(raw, resolved.holder)?, 0)),
+            Operation::Rename => Ok((Kind::Json, self.new_name(raw, resolved)?, 0)),
         }
     }
 
@@ -191,15 +191,19 @@ impl<'a> Site<'a> {
         text.ok_or_else(|| self.refuse(format!("expected a key, found {}", kind_of(raw))))
     }
 
-    fn new_name(&self, raw: &str, holder: Holder<'_>) -> Result<String, Error> {
+    /// The new name of a member: alone, or behind the path of what holds it.
+    fn new_name(&self, raw: &str, resolved: &Resolved<'_>) -> Result<String, Error> {
         let name = text(raw)
             .ok_or_else(|| self.refuse(format!("expected a name, found {}", kind_of(raw))))?;
-        match holder {
-            Holder::Json => Ok(string(&name)),
-            Holder::Map(key) => normalise_key(key, &name, self.layout, self.schema)
+        let holder = self.path.split('.').take(resolved.path.len() - 1);
+        let prefix: String = holder.flat_map(|part| [part, "."]).collect();
+        let name = name.strip_prefix(&prefix).unwrap_or(&name);
+        match resolved.holder {
+            Holder::Json => Ok(string(name)),
+            Holder::Map(key) => normalise_key(key, name, self.layout, self.schema)
                 .map(|key| string(&key))
                 .ok_or_else(|| self.refuse(format!("the new name is no key of {key}"))),
-            Holder::Document if is_unknown_member(&name, self.layout) => Ok(string(&name)),
+            Holder::Document if is_unknown_member(name, self.layout) => Ok(string(name)),
             Holder::Document => Err(self.refuse("the new name is a field of the class".to_owned())),
             Holder::Class | Holder::List => Err(self.refuse(
                 "only keys of maps and members of JSON objects have names that change".to_owned(),

@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use document::schema::Schema;
 use parking_lot::Mutex;
 use prost::Message as _;
 use proto::ShardId;
@@ -19,6 +20,7 @@ use crate::error::Result;
 use crate::ids::{LogId, StoreId};
 use crate::machine::documents::DocumentMachine;
 use crate::machine::outcome::Outcome;
+use crate::machine::update::to_log;
 use crate::machine::{Entry, Machine, Payload, Replica, Transaction};
 
 pub(super) const DATABASE: u32 = 1;
@@ -157,6 +159,20 @@ pub(super) fn put(fields: &str, acl: &str) -> MutationOperation {
         hidden: Bytes::new(),
         readonly: Vec::new(),
     })
+}
+
+/// An update of the open class `Script`, fitted to it as a leader does.
+pub(super) fn update(operations: &str, bytes_max: u32) -> MutationOperation {
+    let class = r#"[{"class":"/db/Script","metadata":{"larder.open":"true"},"fields":{
+        "n":{"name":"n","type":"/db/Integer"},"at":{"name":"at","type":"/db/DateTime"}}}]"#;
+    let changes = Schema::parse_changes(class.as_bytes()).expect("descriptors");
+    let schema = Schema::system()
+        .merge(&changes, &document::acl::Principal::root())
+        .expect("compatible");
+    let layout = schema.layout("Script").expect("an entity");
+    let limits = document::body::Limits::default();
+    let update = document::update::parse(operations.as_bytes(), &layout, &schema, &limits);
+    MutationOperation::Update(to_log(update.expect("fits"), bytes_max))
 }
 
 pub(super) fn delete() -> MutationOperation {

@@ -3,6 +3,7 @@
 //! | command | |
 //! |---|---|
 //! | `bucket ID version=N [dropped=true]` | tells the shard of a bucket (7 is the one that writes go to) |
+//! | `update KEY OPERATIONS [max=BYTES] …` | a partial update of the class `Script`: `n` Integer, `at` DateTime, all else open |
 //! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] …`, `delete KEY …` | one write |
 //! | `batch …`, writes, `end` | one entry of several writes; within it writes print nothing |
 //! | `tick BASE ELAPSED`, `expire kept=US page=N`, `blank`, `membership TEXT`, `raw HEX` | other entries |
@@ -74,6 +75,10 @@ impl goldenscript::Runner for Runner {
         let output = match command.name.as_str() {
             "put" => {
                 let mutation = put(&mut args)?;
+                self.write(&mut args, mutation)?
+            }
+            "update" => {
+                let mutation = update(&mut args)?;
                 self.write(&mut args, mutation)?
             }
             "delete" => {
@@ -276,6 +281,16 @@ fn put(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
         readonly: list(args.take_key("readonly")),
     };
     mutation(args, key, MutationOperation::Put(put))
+}
+
+fn update(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
+    let (key, operations) = (
+        args.next_pos().ok_or("no key")?,
+        args.next_pos().ok_or("no operations")?,
+    );
+    let bytes_max = args.take_key("max").map(str::parse).transpose()?;
+    let update = harness::update(operations, bytes_max.unwrap_or(1_000_000));
+    mutation(args, key, update)
 }
 
 fn mutation(
