@@ -31,19 +31,23 @@ impl Options {
         Self {
             log: LogOptions {
                 tail_bytes: memory::tail_bytes(budget),
-                // A log that is full to a quarter of the common budget is flushed, so that a start has little to read back.
-                memtable_bytes: memory::memtable_bytes(budget) / 4,
+                memtable_bytes: memory::log_memtable_bytes(budget),
             },
             data: DataOptions {
-                memtable_bytes: memory::memtable_bytes(budget),
+                memtable_bytes: memory::data_memtable_bytes(budget),
                 block_cache_bytes: memory::cache_bytes(budget),
+                kept_rows_bytes: memory::kept_rows_bytes(budget),
                 ..DataOptions::default()
             },
         }
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.data.block_cache_bytes, self.data.memtable_bytes)
+        Memory::new(
+            self.data.block_cache_bytes,
+            self.data.memtable_bytes,
+            self.data.kept_rows_bytes,
+        )
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
+use crate::machine::KeptRows;
 
 type Map = BTreeMap<Bytes, Bytes>;
 
@@ -66,12 +67,21 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Memory {
     state: RwLock<State>,
+    kept_rows: Option<KeptRows>,
 }
 
 impl Memory {
     /// An empty engine.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty engine that replicas keep rows beside.
+    pub fn keeping(rows: KeptRows) -> Self {
+        Self {
+            kept_rows: Some(rows),
+            ..Self::default()
+        }
     }
 
     /// Loses power: back to what was flushed or ingested. Views that are out keep what they saw.
@@ -164,6 +174,10 @@ impl Engine for Memory {
             scrubbed.bytes += key.len() + value.len();
         }
         Ok(scrubbed)
+    }
+
+    fn kept_rows(&self) -> Option<&KeptRows> {
+        self.kept_rows.as_ref()
     }
 
     fn stats(&self) -> EngineStats {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::ids::StoreId;
+use crate::machine::KeptRows;
 
 mod batch;
 #[cfg(test)]
@@ -159,6 +160,11 @@ pub trait Engine: Send + Sync + 'static {
         to: &StoreId,
         path: &Path,
     ) -> Result<Option<SstInfo>>;
+
+    /// Where replicas keep rows in memory; `None`: nowhere.
+    fn kept_rows(&self) -> Option<&KeptRows> {
+        None
+    }
 
     /// Where the engine stands. Cheap enough for each scrape; does not wait for a disk.
     fn stats(&self) -> EngineStats;

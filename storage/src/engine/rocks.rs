@@ -27,6 +27,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
+use crate::machine::KeptRows;
 use crate::memory::{self, Memory};
 use crate::open::{checksum_file, open_error};
 
@@ -57,14 +58,19 @@ const JOBS_MAX: i32 = 8;
 /// Of walks over everything: fewer and larger reads.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
+/// Of an operation in a write batch, beside key and value: kind, column and two lengths.
+const OP_OVERHEAD: usize = 12;
+
 /// Settings of the data database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataOptions {
-    /// Budget of the memtables of both databases together. Past it they are flushed; during that flush new ones may take half as
-    /// much again.
+    /// Budget of the memtables of all columns together. Past it they are flushed; during that flush new ones may take half as much
+    /// again.
     pub memtable_bytes: usize,
     /// Budget of cached blocks (data, indexes and filters) of both databases, memtables included.
     pub block_cache_bytes: usize,
+    /// Budget of rows that replicas keep ready.
+    pub kept_rows_bytes: usize,
     /// Threads for flushes and compactions together, of both databases.
     pub background_jobs: i32,
     /// Open files at most; each costs a descriptor and its reader's memory.
@@ -74,8 +80,9 @@ pub struct DataOptions {
 impl Default for DataOptions {
     fn default() -> Self {
         Self {
-            memtable_bytes: memory::memtable_bytes(BUDGET_BYTES),
+            memtable_bytes: memory::data_memtable_bytes(BUDGET_BYTES),
             block_cache_bytes: memory::cache_bytes(BUDGET_BYTES),
+            kept_rows_bytes: memory::kept_rows_bytes(BUDGET_BYTES),
             background_jobs: background_jobs(),
             open_files_max: 4_096,
         }
@@ -127,7 +134,11 @@ impl Rocks {
     /// # Errors
     /// [`Error::Locked`]: another process has it. [`Error::Corrupt`]: RocksDB does not read its own files.
     pub fn open(dir: &Path, options: &DataOptions) -> Result<Self> {
-        let memory = Memory::new(options.block_cache_bytes, options.memtable_bytes);
+        let memory = Memory::new(
+            options.block_cache_bytes,
+            options.memtable_bytes,
+            options.kept_rows_bytes,
+        );
         Self::open_in(dir, options, &memory)
     }
 
@@ -187,7 +198,7 @@ impl Engine for Rocks {
     fn write(&self, batch: Batch) -> Result<()> {
         let handles = handles(&self.db)?;
         let at = |column: Column| handles[column as usize];
-        let mut native = WriteBatch::default();
+        let mut native = WriteBatch::with_capacity_bytes(batch.bytes() + batch.len() * OP_OVERHEAD);
         for op in &batch {
             match op {
                 Op::Put { column, key, value } => native.put_cf(at(*column), key, value),
@@ -261,6 +272,10 @@ impl Engine for Rocks {
         writer.finish()?;
         let (bytes, checksum) = checksum_file(path)?;
         Ok(Some(SstInfo { bytes, checksum }))
+    }
+
+    fn kept_rows(&self) -> Option<&KeptRows> {
+        Some(self.memory.kept_rows())
     }
 
     fn stats(&self) -> EngineStats {

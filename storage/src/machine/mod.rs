@@ -19,6 +19,7 @@
 mod chain;
 pub mod documents;
 mod idempotency;
+mod kept_rows;
 pub mod outcome;
 mod replica;
 mod transaction;
@@ -35,6 +36,7 @@ use crate::error::Result;
 use crate::ids::LogId;
 
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
+pub use kept_rows::KeptRows;
 pub use replica::{ChainPoint, Replica, apply_together};
 pub use transaction::{Savepoint, Transaction};
 pub use view::ReplicaView;

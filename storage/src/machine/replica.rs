@@ -7,7 +7,8 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use proto::ShardId;
 
-use super::{Applied, Entry, Machine, ReplicaView, Transaction};
+use super::kept_rows::{Keeper, Owner};
+use super::{Applied, Entry, KeptRows, Machine, ReplicaView, Transaction};
 use crate::engine::{Batch, Cached, Column, Engine};
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -23,6 +24,8 @@ pub struct Replica {
     engine: Arc<dyn Engine>,
     machine: Arc<dyn Machine>,
     shard: ShardId,
+    /// Of what is kept for it; `None`: the engine keeps nothing.
+    owner: Option<Owner>,
     current: RwLock<Current>,
     /// Held while the state moves.
     moving: Mutex<()>,
@@ -64,10 +67,12 @@ impl Replica {
         let applied = applied::get(&*engine, store)?;
         machine.applied(&ReplicaView::lazy(&*engine, store))?;
         let current = RwLock::new(Current { store, applied });
+        let owner = engine.kept_rows().map(KeptRows::owner);
         Ok(Arc::new(Self {
             engine,
             machine,
             shard,
+            owner,
             current,
             moving: Mutex::new(()),
             points: Mutex::default(),
@@ -116,7 +121,7 @@ impl Replica {
     fn stage(&self, entries: Vec<Entry>, batch: &mut Batch) -> Result<Staged<'_>> {
         let moving = self.moving.lock();
         let Current { store, applied } = self.current.read().clone();
-        let mut tx = Transaction::new(&*self.engine, store, applied);
+        let mut tx = Transaction::new(&*self.engine, self.keeper(), store, applied);
         let mut replies = Vec::with_capacity(entries.len());
         let mut points = Vec::new();
         for entry in entries {
@@ -128,6 +133,7 @@ impl Replica {
             }
         }
         let (effects, applied) = tx.into_batch()?;
+        let written = self.keeper().take_out(&effects);
         batch.append(effects);
         Ok(Staged {
             replica: self,
@@ -136,6 +142,7 @@ impl Replica {
             applied,
             points,
             replies,
+            written,
         })
     }
 
@@ -164,6 +171,10 @@ impl Replica {
         points
     }
 
+    fn keeper(&self) -> Keeper<'_> {
+        Keeper::new(self.engine.kept_rows(), self.owner)
+    }
+
     fn remember(&self, new: Vec<ChainPoint>) {
         if new.is_empty() {
             return;
@@ -188,8 +199,11 @@ impl Replica {
     /// Those of the engine.
     pub fn get_cached(&self, column: Column, key: &[u8]) -> Result<Cached> {
         self.in_store(|store| {
-            self.engine
-                .get_cached(column, &keys::with_store(store, key))
+            let key = keys::with_store(store, key);
+            match self.keeper().get(&key) {
+                Some(row) => Ok(Cached::Found(row)),
+                None => self.engine.get_cached(column, &key),
+            }
         })
     }
 
@@ -221,11 +235,18 @@ struct Staged<'r> {
     applied: Applied,
     points: Vec<ChainPoint>,
     replies: Vec<Bytes>,
+    /// Rows to keep, keys with store id.
+    written: Vec<(Bytes, Bytes)>,
 }
 
 impl Staged<'_> {
     /// Lets readers see how far the replica is, now that it is written; gives the replies.
     fn publish(self) -> Result<Vec<Bytes>> {
+        let keeper = self.replica.keeper();
+        for (key, row) in &self.written {
+            keeper.put(key, row);
+        }
+        // Whoever waits for this index finds its rows, kept or not.
         self.replica.current.write().applied = self.applied;
         self.replica.remember(self.points);
         self.replica

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::chain::Chain;
+use super::kept_rows::Keeper;
 use super::{Applied, Entry, Machine, Payload};
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::tables::applied;
 /// - What the chain hash covers is every write that was not rolled back, in order.
 pub struct Transaction<'a> {
     engine: &'a dyn Engine,
+    kept: Keeper<'a>,
     store: StoreId,
     /// Where the store stands, with the entries applied so far.
     applied: Applied,
@@ -55,9 +57,15 @@ struct Staged {
 pub struct Savepoint(usize);
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(engine: &'a dyn Engine, store: StoreId, applied: Applied) -> Self {
+    pub(super) fn new(
+        engine: &'a dyn Engine,
+        kept: Keeper<'a>,
+        store: StoreId,
+        applied: Applied,
+    ) -> Self {
         Self {
             engine,
+            kept,
             store,
             applied,
             rows: Default::default(),
@@ -78,9 +86,24 @@ impl<'a> Transaction<'a> {
         if let Some(row) = rows.get(self.scratch.as_slice()) {
             return Ok(row.value.clone());
         }
-        let value = self.engine.get(column, &self.scratch)?;
+        let kept = self.kept.get(&self.scratch);
+        let key = Bytes::copy_from_slice(&self.scratch);
+        let value = match kept {
+            Some(value) => {
+                #[cfg(debug_assertions)]
+                check_kept(self.engine, column, &key, &value);
+                Some(value)
+            }
+            None => {
+                let value = self.engine.get(column, &key)?;
+                if let Some(value) = &value {
+                    self.kept.put(&key, value);
+                }
+                value
+            }
+        };
         rows.insert(
-            Bytes::copy_from_slice(&self.scratch),
+            key,
             Row {
                 value: value.clone(),
                 is_written: false,
@@ -255,6 +278,14 @@ impl<'a> Transaction<'a> {
             applied::encode(&self.applied)?,
         );
         Ok((batch, self.applied))
+    }
+}
+
+/// A kept row is what the engine has, unless that cannot be read.
+#[cfg(debug_assertions)]
+fn check_kept(engine: &dyn Engine, column: Column, key: &[u8], kept: &Bytes) {
+    if let Ok(stored) = engine.get(column, key) {
+        assert_eq!(stored.as_ref(), Some(kept), "kept row of {key:02x?}");
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ReadOptions};
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, ReadOptions,
+};
 
 use super::layout::{self, Kind};
 use super::sizes::Sizes;
@@ -15,6 +17,12 @@ use crate::open::open_error;
 
 /// A memtable in use and two being flushed: past that writes wait for the disk.
 const MEMTABLES_MAX: i32 = 3;
+/// Sorted runs before some are merged. With the default budgets, about as many memtables as the logs may hold: by then much of the
+/// oldest is purged. A lagging follower and a start read merges of that many at most.
+const RUNS_MERGED: i32 = 24;
+/// A merge that lags: writes are slowed, and stopped.
+const RUNS_SLOWED: i32 = 2 * RUNS_MERGED;
+const RUNS_STOPPED: i32 = 3 * RUNS_MERGED;
 const INFO_LOGS: usize = 4;
 /// RocksDB's name for the column family that there always is.
 pub(super) const COLUMN: &str = "default";
@@ -47,10 +55,16 @@ pub(super) fn options(options: &LogOptions, memory: &Memory) -> rocksdb::Options
     let mut database = rocksdb::Options::default();
     database.create_if_missing(true);
     database.set_block_based_table_factory(&memory.tables());
-    database.set_write_buffer_manager(memory.memtables());
+    database.set_write_buffer_manager(memory.log_memtables());
     database.set_write_buffer_size(options.memtable_bytes);
     database.set_max_write_buffer_number(MEMTABLES_MAX);
     database.set_compression_type(DBCompressionType::Lz4);
+    // Every flush touches the range of every group, so levels would rewrite all of the log with each few flushes. Most of what
+    // it holds is purged unread: the later runs are merged, the less is left to be written again.
+    database.set_compaction_style(DBCompactionStyle::Universal);
+    database.set_level_zero_file_num_compaction_trigger(RUNS_MERGED);
+    database.set_level_zero_slowdown_writes_trigger(RUNS_SLOWED);
+    database.set_level_zero_stop_writes_trigger(RUNS_STOPPED);
     database.set_max_background_jobs(2);
     database.set_recycle_log_file_num(0);
     // Notices a write-ahead log that was synced and is gone, or shorter than it was.

@@ -83,7 +83,7 @@ pub struct LogSize {
 pub struct LogOptions {
     /// Newest entries that all groups together keep in memory. Entries not written yet are kept beyond it.
     pub tail_bytes: usize,
-    /// Size of a memtable; there are at most three. They count in the budget that both databases share.
+    /// Size of a memtable; there are at most three. They are charged to the cache that both databases share.
     pub memtable_bytes: usize,
 }
 
@@ -136,8 +136,8 @@ impl Logs {
     /// # Errors
     /// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: RocksDB or the directory does not read.
     pub fn open(dir: &Path, options: &LogOptions) -> Result<Self> {
-        let memtables = options.memtable_bytes * 2;
-        Self::open_in(dir, options, &Memory::new(memtables * 2, memtables))
+        let cache = options.memtable_bytes * 4;
+        Self::open_in(dir, options, &Memory::new(cache, 0, 0))
     }
 
     /// As [`Self::open`], in memory that is shared with another database.

@@ -65,7 +65,7 @@ impl Found {
 /// # Errors
 /// [`Error::Format`]: a newer release wrote it. Damage goes to the report.
 pub(crate) fn check(dir: &Path, budget: usize, report: &mut Report) -> Result<Found> {
-    let memory = Memory::new(budget / 2, budget / 2);
+    let memory = Memory::new(budget / 2, budget / 2, 0);
     let options = super::database::options(&LogOptions::default(), &memory);
     let mut found = Found::default();
     let db = match DB::open_cf_descriptors_read_only(

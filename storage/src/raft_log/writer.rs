@@ -309,7 +309,8 @@ impl Writer {
         sync: bool,
     ) -> Result<()> {
         let sync = sync || requests.iter().any(|request| request.done.is_some());
-        let mut batch = WriteBatch::default();
+        let bytes = requests.iter().map(Request::bytes).sum();
+        let mut batch = WriteBatch::with_capacity_bytes(bytes);
         let mut entries = 0;
         for request in &requests {
             entries += encode(request, &mut batch);

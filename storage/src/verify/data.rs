@@ -16,7 +16,7 @@ use crate::tables::{applied, documents};
 
 /// Checks the database in `dir`, and adds what its replicas have applied to the report.
 pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Report) {
-    let memory = Memory::new(budget / 2, budget / 2);
+    let memory = Memory::new(budget / 2, budget / 2, 0);
     let db = match open(dir, &memory) {
         Ok(db) => db,
         Err(error) => {

@@ -50,7 +50,11 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(store: u64) -> Self {
-        let (engine, recorder) = (Arc::new(Memory::new()), Arc::new(Recorder::default()));
+        Self::over(Memory::new(), store)
+    }
+
+    pub(super) fn over(engine: Memory, store: u64) -> Self {
+        let (engine, recorder) = (Arc::new(engine), Arc::new(Recorder::default()));
         let replica = Replica::open(engine.clone(), recorder.clone(), ShardId(1), StoreId(store))
             .expect("an empty store opens");
         Self {

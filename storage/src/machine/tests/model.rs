@@ -30,7 +30,7 @@ const USERS: [&str; 3] = ["", "/db/User/10", "/db/User/11"];
 
 /// One generated mutation.
 #[derive(Clone, Debug)]
-struct Step {
+pub(super) struct Step {
     key: usize,
     /// `None`: a delete.
     put: Option<(u8, usize)>,
@@ -47,7 +47,7 @@ impl Step {
 }
 
 #[derive(Clone, Debug)]
-enum Request {
+pub(super) enum Request {
     Write { user: usize, step: Step },
     Batch { user: usize, steps: Vec<Step> },
     Tick(u64),
@@ -69,7 +69,7 @@ fn steps() -> impl Strategy<Value = Step> {
     })
 }
 
-fn requests() -> impl Strategy<Value = Vec<Request>> {
+pub(super) fn requests() -> impl Strategy<Value = Vec<Request>> {
     let request = prop_oneof![
         6 => (0..USERS.len(), steps()).prop_map(|(user, step)| Request::Write { user, step }),
         2 => (0..USERS.len(), proptest::collection::vec(steps(), 0..5)).prop_map(|(user, steps)| Request::Batch { user, steps }),
@@ -80,7 +80,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
 }
 
 /// Whether requests carry idempotency keys of their own, and stamps: not rising, so that apply has to make them.
-fn commands(requests: &[Request], with_keys: bool) -> Vec<Command> {
+pub(super) fn commands(requests: &[Request], with_keys: bool) -> Vec<Command> {
     let key = |at: usize| {
         with_keys.then(|| idempotency(&format!("k{}", at % 7), &format!("{:?}", requests[at])))
     };
@@ -120,7 +120,7 @@ fn commands(requests: &[Request], with_keys: bool) -> Vec<Command> {
     commands
 }
 
-fn entries(commands: &[Command]) -> Vec<Entry> {
+pub(super) fn entries(commands: &[Command]) -> Vec<Entry> {
     commands
         .iter()
         .enumerate()
