@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use proto::NodeId;
-use proto::peer::beat_result::Result as BeatResult;
+use proto::peer::beat_result::Result as BeatResultKind;
 use proto::peer::envelope::Body;
 use proto::peer::{AppendResponse, Beat, BeatsRequest, BeatsResponse};
 use tokio::sync::futures::OwnedNotified;
@@ -177,8 +177,8 @@ fn outcomes(answer: Result<Body, CallError>, count: usize) -> Vec<Outcome> {
         Ok(Body::BeatsResponse(BeatsResponse { results })) => results
             .into_iter()
             .map(|result| match result.result {
-                Some(BeatResult::Append(response)) => Outcome::Answered(response),
-                Some(BeatResult::Refused(refused)) => {
+                Some(BeatResultKind::Append(response)) => Outcome::Answered(response),
+                Some(BeatResultKind::Refused(refused)) => {
                     Outcome::Failed(CallError::NotSent(refused.message))
                 }
                 None => Outcome::Slow,
@@ -187,5 +187,127 @@ fn outcomes(answer: Result<Body, CallError>, count: usize) -> Vec<Outcome> {
         // The connection is down, which each finds out at no cost, or the node knows no such message.
         Ok(_) | Err(CallError::NotSent(_)) => Vec::new(),
         Err(lost) => vec![Outcome::Failed(lost); count],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::peer::{BeatResult, Refused};
+
+    use super::*;
+    use crate::transport::memory::Network;
+
+    const PEER: NodeId = NodeId(2);
+
+    /// To nodes that do not exist.
+    fn beats(network: &Network, window: Duration) -> Beats {
+        let transport = Arc::new(network.endpoint(NodeId(1)));
+        Beats::new(transport, window * WINDOW_PART)
+    }
+
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn beat(shard: u32) -> Beat {
+        Beat {
+            shard,
+            ..Beat::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_within_the_window_leaves_together_at_its_end() {
+        let (network, waiting) = (Network::default(), Waiting::default());
+        let window = Duration::from_millis(50);
+        let beats = beats(&network, window);
+        let start = tokio::time::Instant::now();
+        tokio::join!(
+            beats.send(PEER, beat(1), &waiting),
+            beats.send(PEER, beat(2), &waiting)
+        );
+        assert_eq!(network.beats(NodeId(1), PEER), [2]);
+        assert!(start.elapsed() >= window);
+        beats.send(PEER, beat(3), &waiting).await;
+        assert_eq!(network.beats(NodeId(1), PEER), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn whoever_begins_to_wait_ends_the_window_of_his_group_only() {
+        let network = Network::default();
+        let (idle, read) = (Waiting::default(), Waiting::default());
+        let beats = beats(&network, LONG);
+        let reader = async {
+            drop(beats.wait(&Waiting::default()));
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let none: [usize; 0] = [];
+            assert_eq!(network.beats(NodeId(1), PEER), none, "nobody waits for it");
+            let waits = beats.wait(&read);
+            let next = beats.send(PEER, beat(2), &read).await;
+            assert!(matches!(next, Outcome::Busy), "{next:?}");
+            waits
+        };
+        let all = async {
+            tokio::join!(
+                beats.send(PEER, beat(1), &idle),
+                beats.send(PEER, beat(2), &read),
+                reader
+            )
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), all).await;
+        let (_, _, waits) = ended.expect("the window ended");
+        assert_eq!(network.beats(NodeId(1), PEER), [2], "the last joined none");
+        assert!(read.is_any());
+        drop(waits);
+        assert!(!read.is_any());
+    }
+
+    #[tokio::test]
+    async fn a_full_message_leaves_at_once() {
+        let (network, waiting) = (Network::default(), Waiting::default());
+        let beats = beats(&network, LONG);
+        let all = (0..BEATS_MAX).map(|_| beats.send(PEER, beat(1), &waiting));
+        let all = futures::future::join_all(all);
+        let ended = tokio::time::timeout(Duration::from_secs(20), all).await;
+        assert!(ended.is_ok(), "it waits for the end of its window");
+        assert_eq!(network.beats(NodeId(1), PEER), [BEATS_MAX]);
+    }
+
+    #[test]
+    fn each_group_gets_its_own_outcome() {
+        let results = vec![
+            BeatResult {
+                result: Some(BeatResultKind::Append(AppendResponse::default())),
+            },
+            BeatResult { result: None },
+            BeatResult {
+                result: Some(BeatResultKind::Refused(Refused::default())),
+            },
+        ];
+        let answer = Body::BeatsResponse(BeatsResponse { results });
+        let each = outcomes(Ok(answer), 3);
+        assert!(
+            matches!(
+                each[..],
+                [
+                    Outcome::Answered(_),
+                    Outcome::Slow,
+                    Outcome::Failed(CallError::NotSent(_))
+                ]
+            ),
+            "{each:?}"
+        );
+        let lost = outcomes(Err(CallError::Lost("no answer in time")), 2);
+        assert!(matches!(
+            lost[..],
+            [
+                Outcome::Failed(CallError::Lost(_)),
+                Outcome::Failed(CallError::Lost(_))
+            ]
+        ));
+        // From a node that knows no such message: each asks by itself.
+        let refused = Err(CallError::NotSent("not a request".to_owned()));
+        assert!(outcomes(refused, 2).is_empty());
     }
 }

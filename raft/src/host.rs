@@ -385,6 +385,14 @@ impl Host {
     }
 }
 
+#[cfg(test)]
+impl Host {
+    /// openraft's handle, for tests that disturb a group.
+    pub(crate) fn raft(&self, shard: ShardId) -> self::group::RaftHandle {
+        self.group(shard).expect("a group").raft().clone()
+    }
+}
+
 async fn stop(group: &Group) {
     match tokio::time::timeout(STOP_TIMEOUT, group.raft().shutdown()).await {
         Ok(Ok(())) => {}

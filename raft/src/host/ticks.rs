@@ -24,11 +24,14 @@ const LOOKS: u32 = 4;
 /// fifth) that is less than the two heartbeats which `election_min` exceeds.
 const SILENCE_HALVES: u32 = 3;
 
+/// No time that is reached.
+const NEVER: u64 = u64::MAX;
+
 /// When a replica last heard of its leader.
 #[derive(Debug)]
 pub(super) struct Heard {
     start: Instant,
-    /// Since `start`; 0: never.
+    /// Since `start`.
     at_us: AtomicU64,
 }
 
@@ -36,18 +39,18 @@ impl Heard {
     pub(super) fn never() -> Self {
         Self {
             start: Instant::now(),
-            at_us: AtomicU64::new(0),
+            at_us: AtomicU64::new(NEVER),
         }
     }
 
     pub(super) fn now(&self) {
-        let us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.at_us.store(us.max(1), Ordering::Relaxed);
+        let us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(NEVER);
+        self.at_us.store(us, Ordering::Relaxed);
     }
 
     fn is_within(&self, silence: Duration) -> bool {
         let at_us = self.at_us.load(Ordering::Relaxed);
-        at_us > 0 && self.start.elapsed() < Duration::from_micros(at_us) + silence
+        at_us != NEVER && self.start.elapsed() < Duration::from_micros(at_us) + silence
     }
 }
 
@@ -111,4 +114,18 @@ fn beat(group: &Group) -> bool {
     tokio::task::unconstrained(trigger.heartbeat())
         .now_or_never()
         .is_some_and(|asked| asked.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_gets_old() {
+        let (long, heard) = (Duration::from_secs(3600), Heard::never());
+        assert!(!heard.is_within(long), "never heard of");
+        heard.now();
+        assert!(heard.is_within(long));
+        assert!(!heard.is_within(Duration::ZERO));
+    }
 }

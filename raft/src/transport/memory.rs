@@ -183,8 +183,8 @@ impl Transport for Endpoint {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
-            let host = self.network.route(self.node, to)?;
             let is_lost = self.network.note(self.node, to, &body);
+            let host = self.network.route(self.node, to)?;
             let answer = async {
                 match body {
                     Body::RaftRequest(request) => Ok(host.handle(request).await),
