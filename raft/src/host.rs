@@ -388,7 +388,7 @@ impl Host {
 #[cfg(test)]
 impl Host {
     /// openraft's handle, for tests that disturb a group.
-    pub(crate) fn raft(&self, shard: ShardId) -> self::group::RaftHandle {
+    pub(crate) fn raft(&self, shard: ShardId) -> group::RaftHandle {
         self.group(shard).expect("a group").raft().clone()
     }
 }

@@ -12,7 +12,7 @@ use storage::raft_log::{GroupLog, LogSize};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::Inner;
-use super::ticks::Heard;
+use super::ticks::{Heard, Ticking};
 use crate::beats::Waiting;
 use crate::error::{Error, Result};
 use crate::log_store::LogStore;
@@ -98,6 +98,7 @@ pub(crate) struct Group {
     recording: Mutex<()>,
     leader: Arc<watch::Sender<Option<Leader>>>,
     heard: Heard,
+    ticking: Ticking,
     waiting: Arc<Waiting>,
 }
 
@@ -151,6 +152,7 @@ impl Group {
             recording: Mutex::new(()),
             leader,
             heard: Heard::never(),
+            ticking: Ticking::on(),
             waiting,
         }))
     }
@@ -193,6 +195,10 @@ impl Group {
 
     pub(super) fn heard(&self) -> &Heard {
         &self.heard
+    }
+
+    pub(super) fn ticking(&self) -> &Ticking {
+        &self.ticking
     }
 
     pub(super) fn waiting(&self) -> &Waiting {

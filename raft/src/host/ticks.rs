@@ -7,7 +7,7 @@
 //! Invariants: a follower ticks again well before its shortest election timeout; a group that could not be asked for its heartbeat ticks;
 //! when this task ends, however it ends, every group ticks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -54,6 +54,23 @@ impl Heard {
     }
 }
 
+/// Whether a group ticks by itself; openraft is told of changes only.
+#[derive(Debug)]
+pub(super) struct Ticking(AtomicBool);
+
+impl Ticking {
+    /// As openraft starts.
+    pub(super) fn on() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    fn set(&self, group: &Group, ticks: bool) {
+        if self.0.swap(ticks, Ordering::Relaxed) != ticks {
+            group.raft().runtime_config().tick(ticks);
+        }
+    }
+}
+
 /// The task.
 pub(super) struct Ticks {
     host: Weak<Inner>,
@@ -93,7 +110,7 @@ impl Ticks {
             Some(false) => !group.heard().is_within(self.heartbeat * SILENCE_HALVES / 2),
             None => true,
         };
-        group.raft().runtime_config().tick(ticks);
+        group.ticking().set(group, ticks);
     }
 }
 
@@ -101,7 +118,7 @@ impl Drop for Ticks {
     fn drop(&mut self) {
         if let Some(host) = self.host.upgrade() {
             for group in host.groups.read().values() {
-                group.raft().runtime_config().tick(true);
+                group.ticking().set(group, true);
             }
         }
     }
