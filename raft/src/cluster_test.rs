@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::transport::memory::Network;
 use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
 
+mod beats;
 mod purge;
 mod transfer;
 
@@ -44,7 +45,16 @@ impl Machine for Counter {
 struct Node {
     host: Host,
     replica: Arc<Replica>,
+    engine: Arc<dyn Engine>,
+    logs: Logs,
     _dir: TempDir,
+}
+
+impl Node {
+    /// Opens the group of a replica that it makes.
+    async fn open(&self, shard: ShardId, number: u64) -> Arc<Replica> {
+        open(&self.host, &self.logs, &self.engine, shard, number).await
+    }
 }
 
 struct Cluster {
@@ -134,21 +144,35 @@ async fn start_node(
         send_dir: dir.path().join("send"),
     })
     .expect("options");
-    let row = logs
-        .directory()
-        .create_replica(SHARD, ReplicaId(number))
-        .expect("row");
-    let replica = Replica::open(engine, Arc::new(Counter), SHARD, row.data).expect("replica");
-    let log = logs.group(row.log).expect("log");
-    host.open_group(SHARD, ReplicaId(number), Arc::clone(&replica), log)
-        .await
-        .expect("open");
+    let replica = open(&host, &logs, &engine, SHARD, number).await;
     network.connect(NodeId(number), host.clone(), dir.path().join("receive"));
     Node {
         host,
         replica,
+        engine,
+        logs,
         _dir: dir,
     }
+}
+
+async fn open(
+    host: &Host,
+    logs: &Logs,
+    engine: &Arc<dyn Engine>,
+    shard: ShardId,
+    number: u64,
+) -> Arc<Replica> {
+    let row = logs
+        .directory()
+        .create_replica(shard, ReplicaId(number))
+        .expect("row");
+    let replica =
+        Replica::open(Arc::clone(engine), Arc::new(Counter), shard, row.data).expect("replica");
+    let log = logs.group(row.log).expect("log");
+    host.open_group(shard, ReplicaId(number), Arc::clone(&replica), log)
+        .await
+        .expect("open");
+    replica
 }
 
 fn deadline() -> Instant {

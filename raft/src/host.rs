@@ -9,6 +9,7 @@ mod group;
 mod purge;
 mod serve;
 mod snapshots;
+mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -29,7 +30,9 @@ use tokio::time::Instant;
 
 use self::chains::Quarantine;
 use self::group::Group;
+use self::ticks::Ticks;
 use crate::applier::Applier;
+use crate::beats::Beats;
 use crate::error::{Error, ProposeError, ReadError, Result};
 use crate::options::Options;
 use crate::pool::Pool;
@@ -75,6 +78,7 @@ pub(crate) struct Inner {
     applier: Applier,
     pool: Pool,
     transport: Arc<dyn Transport>,
+    beats: Beats,
     send_dir: PathBuf,
     groups: RwLock<HashMap<ShardId, Arc<Group>>>,
     /// Whether the replicas of this node stand for election.
@@ -89,10 +93,13 @@ pub(crate) struct Inner {
 }
 
 impl Host {
+    /// In a runtime: a task of the host keeps its groups' time.
+    ///
     /// # Errors
     /// [`Error::Options`]: an option breaks a rule.
     pub fn new(parts: HostParts) -> Result<Self> {
         let config = parts.options.validate()?;
+        let heartbeat = parts.options.heartbeat;
         let inner = Inner {
             node: parts.node,
             bytes: Semaphore::new(parts.options.proposal_bytes_in_flight_max),
@@ -103,15 +110,16 @@ impl Host {
             logs: parts.logs,
             applier: parts.applier,
             pool: parts.pool,
+            beats: Beats::new(Arc::clone(&parts.transport), heartbeat),
             transport: parts.transport,
             send_dir: parts.send_dir,
             groups: RwLock::default(),
             quarantine: Quarantine::default(),
             opened: watch::Sender::new(0),
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Arc::new(inner);
+        tokio::spawn(Ticks::new(Arc::downgrade(&inner), heartbeat).run());
+        Ok(Self { inner })
     }
 
     /// This node.
@@ -200,6 +208,7 @@ impl Host {
         else {
             return Err(ProposeError::Overloaded);
         };
+        let _waits = self.inner.beats.wait(group.waiting());
         let write = group.raft().client_write(Command::proposed(command));
         match tokio::time::timeout_at(deadline, write).await {
             Ok(Ok(response)) => Ok(response.data.0),
@@ -226,6 +235,7 @@ impl Host {
         let left = deadline.saturating_duration_since(Instant::now());
         // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);
+        let _waits = self.inner.beats.wait(group.waiting());
         let barrier = group.raft().ensure_linearizable(option);
         match tokio::time::timeout_at(deadline, barrier).await {
             Ok(Ok(_)) => Ok(()),
@@ -372,6 +382,14 @@ impl Host {
 
     fn group(&self, shard: ShardId) -> Option<Arc<Group>> {
         self.inner.groups.read().get(&shard).cloned()
+    }
+}
+
+#[cfg(test)]
+impl Host {
+    /// openraft's handle, for tests that disturb a group.
+    pub(crate) fn raft(&self, shard: ShardId) -> group::RaftHandle {
+        self.group(shard).expect("a group").raft().clone()
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing about documents. [`transport`] is the seam to the network. See `DESIGN.md` for the options and why so.
 
 mod applier;
+mod beats;
 mod codec;
 mod error;
 mod host;

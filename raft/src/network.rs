@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyerror::AnyError;
@@ -25,6 +26,7 @@ use storage::ids::StoreId;
 use storage::snapshot;
 use tokio::time::Instant;
 
+use crate::beats::{Beats, Outcome, Waiting};
 use crate::codec;
 use crate::error::Error;
 use crate::pool::Pool;
@@ -55,6 +57,9 @@ pub(crate) struct Factory {
     pub(crate) pool: Pool,
     /// Files of outgoing snapshots are written below it.
     pub(crate) send_dir: PathBuf,
+    pub(crate) beats: Beats,
+    /// What waits for the group.
+    pub(crate) waiting: Arc<Waiting>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -68,6 +73,19 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
             transport: Arc::clone(&self.transport),
             pool: self.pool.clone(),
             send_dir: self.send_dir.clone(),
+            heartbeats: None,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Client {
+        let heartbeats = Heartbeats {
+            beats: self.beats.clone(),
+            waiting: Arc::clone(&self.waiting),
+            alone: Arc::default(),
+        };
+        Client {
+            heartbeats: Some(heartbeats),
+            ..self.new_client(target, node).await
         }
     }
 }
@@ -81,6 +99,17 @@ pub(crate) struct Client {
     transport: Arc<dyn Transport>,
     pool: Pool,
     send_dir: PathBuf,
+    /// Set on the client that openraft sends heartbeats with; it sends nothing else.
+    heartbeats: Option<Heartbeats>,
+}
+
+/// A group's heartbeats to one replica, which travel with those of other groups.
+#[derive(Clone)]
+struct Heartbeats {
+    beats: Beats,
+    waiting: Arc<Waiting>,
+    /// Whether the replica was slower than its neighbours the last time: it then holds up nobody else's answer.
+    alone: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -109,6 +138,41 @@ impl Client {
             }) => Ok(response),
             _ => Err(malformed("not a raft response")),
         }
+    }
+
+    /// A heartbeat, with those of other groups if that holds up nobody.
+    async fn heartbeat(
+        &self,
+        heartbeats: &Heartbeats,
+        request: AppendEntriesRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = Instant::now() + timeout;
+        if !heartbeats.alone.load(Ordering::Relaxed) {
+            let beat = peer::Beat {
+                shard: self.shard.0,
+                target: self.target.0,
+                vote: Some(codec::vote_to_proto(&request.vote)),
+                previous: request.prev_log_id.as_ref().map(codec::log_id_to_proto),
+                commit: request.leader_commit.as_ref().map(codec::log_id_to_proto),
+            };
+            let sent = heartbeats
+                .beats
+                .send(self.node.node, beat, &heartbeats.waiting)
+                .await;
+            match sent {
+                Outcome::Answered(response) => return append_response(response).map_err(wire),
+                Outcome::Failed(error) => return Err(rpc_error(error)),
+                Outcome::Busy => {}
+                Outcome::Slow => heartbeats.alone.store(true, Ordering::Relaxed),
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self.append(request, left).await;
+        if answer.is_ok() {
+            heartbeats.alone.store(false, Ordering::Relaxed);
+        }
+        answer
     }
 
     async fn append(
@@ -319,7 +383,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 } else {
                     APPEND_TIMEOUT
                 };
-                async move { (client.append(request, timeout).await, previous, last) }
+                async move {
+                    let answer = match &client.heartbeats {
+                        Some(heartbeats) if request.entries.is_empty() => {
+                            client.heartbeat(heartbeats, request, timeout).await
+                        }
+                        Some(_) | None => client.append(request, timeout).await,
+                    };
+                    (answer, previous, last)
+                }
             })
             // In the order of the requests, so that answers can be matched without an id.
             .buffered(PIPELINE);

@@ -12,6 +12,8 @@ use storage::raft_log::{GroupLog, LogSize};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::Inner;
+use super::ticks::{Heard, Ticking};
+use crate::beats::Waiting;
 use crate::error::{Error, Result};
 use crate::log_store::LogStore;
 use crate::network::Factory;
@@ -95,6 +97,9 @@ pub(crate) struct Group {
     /// Held while a position is recorded.
     recording: Mutex<()>,
     leader: Arc<watch::Sender<Option<Leader>>>,
+    heard: Heard,
+    ticking: Ticking,
+    waiting: Arc<Waiting>,
 }
 
 impl Group {
@@ -105,8 +110,11 @@ impl Group {
         machine: Arc<Replica>,
         log: GroupLog,
     ) -> Result<Arc<Self>> {
+        let waiting = Arc::new(Waiting::default());
         let network = Factory {
             shard,
+            beats: host.beats.clone(),
+            waiting: Arc::clone(&waiting),
             transport: Arc::clone(&host.transport),
             pool: host.pool.clone(),
             send_dir: host.send_dir.clone(),
@@ -143,6 +151,9 @@ impl Group {
             permits,
             recording: Mutex::new(()),
             leader,
+            heard: Heard::never(),
+            ticking: Ticking::on(),
+            waiting,
         }))
     }
 
@@ -180,6 +191,18 @@ impl Group {
 
     pub(super) fn watch_leader(&self) -> watch::Receiver<Option<Leader>> {
         self.leader.subscribe()
+    }
+
+    pub(super) fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    pub(super) fn ticking(&self) -> &Ticking {
+        &self.ticking
+    }
+
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     pub(super) fn commit_index(&self) -> u64 {

@@ -9,14 +9,23 @@ use proto::peer::envelope::Body;
 use proto::peer::raft_request::Request;
 use proto::peer::raft_response::Response;
 use proto::peer::refused::Reason;
-use proto::peer::{self, AppendResponse, RaftRequest, RaftResponse, Refused, TransferResponse};
+use proto::peer::{
+    self, AppendRequest, AppendResponse, Beat, BeatResult, BeatsRequest, BeatsResponse,
+    RaftRequest, RaftResponse, Refused, TransferResponse, beat_result,
+};
 use proto::{ReplicaId, ShardId};
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::Instant;
 
 use super::Host;
 use super::group::{Group, RaftHandle};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::type_config::TypeConfig;
+
+/// The part of a heartbeat that the answers of groups which travelled together wait for the slowest of them.
+const ANSWER_PART: u32 = 8;
 
 impl Host {
     /// Answers one raft request of a peer: a response, or `Refused` when the addressed replica is not here.
@@ -44,7 +53,7 @@ impl Host {
         }
         let raft = group.raft();
         let response = match request {
-            Request::Append(request) => append(raft, request).await,
+            Request::Append(request) => append(&group, request).await,
             Request::Vote(request) => vote(raft, request).await,
             Request::PreVote(request) => pre_vote(raft, request).await,
             Request::Transfer(request) => transfer(raft, request).await,
@@ -54,6 +63,45 @@ impl Host {
                 response: Some(response),
             }),
             Err(error) => refused(Reason::Stopped, error.to_string()),
+        }
+    }
+
+    /// Answers the heartbeats of many groups: all that have an answer soon, together.
+    pub async fn beats(&self, request: BeatsRequest) -> BeatsResponse {
+        let deadline = Instant::now() + self.inner.options.heartbeat / ANSWER_PART;
+        let mut results = vec![BeatResult::default(); request.beats.len()];
+        let mut answers: FuturesUnordered<_> = request
+            .beats
+            .into_iter()
+            .enumerate()
+            .map(|(position, beat)| async move { (position, self.beat(beat).await) })
+            .collect();
+        while let Ok(Some((position, result))) =
+            tokio::time::timeout_at(deadline, answers.next()).await
+        {
+            results[position].result = result;
+        }
+        BeatsResponse { results }
+    }
+
+    async fn beat(&self, beat: Beat) -> Option<beat_result::Result> {
+        let append = AppendRequest {
+            vote: beat.vote,
+            previous: beat.previous,
+            entries: Vec::new(),
+            commit: beat.commit,
+        };
+        let request = RaftRequest {
+            shard: beat.shard,
+            target: beat.target,
+            request: Some(Request::Append(append)),
+        };
+        match self.handle(request).await {
+            Body::RaftResponse(RaftResponse {
+                response: Some(Response::Append(response)),
+            }) => Some(beat_result::Result::Append(response)),
+            Body::Refused(refused) => Some(beat_result::Result::Refused(refused)),
+            _ => None,
         }
     }
 
@@ -75,7 +123,7 @@ fn refused(reason: Reason, message: String) -> Body {
     })
 }
 
-async fn append(raft: &RaftHandle, request: peer::AppendRequest) -> Result<Response> {
+async fn append(group: &Group, request: AppendRequest) -> Result<Response> {
     let request = AppendEntriesRequest::<TypeConfig> {
         vote: codec::vote_from_proto(request.vote)?,
         prev_log_id: request.previous.map(codec::log_id_from_proto),
@@ -86,7 +134,12 @@ async fn append(raft: &RaftHandle, request: peer::AppendRequest) -> Result<Respo
             .collect::<Result<_>>()?,
         leader_commit: request.commit.map(codec::log_id_from_proto),
     };
-    let response = match raft.append_entries(request).await.map_err(stopped)? {
+    let response = group.raft().append_entries(request).await;
+    let response = response.map_err(stopped)?;
+    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+        group.heard().now();
+    }
+    let response = match response {
         AppendEntriesResponse::Success => result(AppendResult::Success),
         AppendEntriesResponse::PartialSuccess(matching) => AppendResponse {
             matching: matching.as_ref().map(codec::log_id_to_proto),

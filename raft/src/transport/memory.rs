@@ -44,6 +44,10 @@ struct State {
     faults: HashMap<u64, ChunkFault>,
     chunks: u64,
     refused: Vec<String>,
+    /// Messages of heartbeats by sender and receiver: how many heartbeats each had.
+    beats: HashMap<(NodeId, NodeId), Vec<usize>>,
+    /// Messages of heartbeats that are still to be lost, of each sender.
+    lose_beats: HashMap<NodeId, u32>,
 }
 
 impl Network {
@@ -66,6 +70,43 @@ impl Network {
     /// Why snapshots did not arrive.
     pub fn refused(&self) -> Vec<String> {
         self.state.lock().refused.clone()
+    }
+
+    /// How many heartbeats each message of heartbeats from one node to another had.
+    pub fn beats(&self, from: NodeId, to: NodeId) -> Vec<usize> {
+        let state = self.state.lock();
+        state.beats.get(&(from, to)).cloned().unwrap_or_default()
+    }
+
+    /// Loses the next messages of heartbeats of a node, this many.
+    pub fn lose_beats(&self, from: NodeId, messages: u32) {
+        self.state.lock().lose_beats.insert(from, messages);
+    }
+
+    /// Messages of heartbeats of a node that are still to be lost.
+    pub fn beats_to_lose(&self, from: NodeId) -> u32 {
+        self.state
+            .lock()
+            .lose_beats
+            .get(&from)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Counts what is a message of heartbeats; whether it gets lost.
+    fn note(&self, from: NodeId, to: NodeId, body: &Body) -> bool {
+        let Body::BeatsRequest(request) = body else {
+            return false;
+        };
+        let mut state = self.state.lock();
+        let beats = request.beats.len();
+        state.beats.entry((from, to)).or_default().push(beats);
+        let Some(left) = state.lose_beats.get_mut(&from) else {
+            return false;
+        };
+        let is_lost = *left > 0;
+        *left = left.saturating_sub(1);
+        is_lost
     }
 
     /// One snapshot part on its way.
@@ -142,13 +183,24 @@ impl Transport for Endpoint {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
+            let is_lost = self.network.note(self.node, to, &body);
             let host = self.network.route(self.node, to)?;
-            let Body::RaftRequest(request) = body else {
-                return Err(CallError::NotSent("only consensus travels here".to_owned()));
+            let answer = async {
+                match body {
+                    Body::RaftRequest(request) => Ok(host.handle(request).await),
+                    Body::BeatsRequest(request) => {
+                        Ok(Body::BeatsResponse(host.beats(request).await))
+                    }
+                    _ => Err(CallError::NotSent("only consensus travels here".to_owned())),
+                }
             };
-            let answer = tokio::time::timeout(timeout, host.handle(request))
+            if is_lost {
+                tokio::time::sleep(timeout).await;
+                return Err(CallError::Lost("no answer in time"));
+            }
+            let answer = tokio::time::timeout(timeout, answer)
                 .await
-                .map_err(|_| CallError::Lost("no answer in time"))?;
+                .map_err(|_| CallError::Lost("no answer in time"))??;
             self.network
                 .route(to, self.node)
                 .map_err(|_| CallError::Lost("cut off"))?;

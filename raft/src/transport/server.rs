@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::Either;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use proto::peer::envelope::Body;
 use proto::peer::peer_server::{Peer, PeerServer};
@@ -211,7 +213,14 @@ impl Session {
                             Some(Body::RaftRequest(request)) => {
                                 let host = self.host.clone();
                                 let id = envelope.id;
-                                raft.push(async move { Envelope { id, body: Some(host.handle(request).await) } });
+                                raft.push(Either::Left(async move { Envelope { id, body: Some(host.handle(request).await) } }));
+                            }
+                            Some(Body::BeatsRequest(request)) => {
+                                let host = self.host.clone();
+                                let id = envelope.id;
+                                // Boxed: rare beside the appends, and larger.
+                                let answer = async move { Body::BeatsResponse(host.beats(request).await) }.boxed();
+                                raft.push(Either::Right(async move { Envelope { id, body: Some(answer.await) } }));
                             }
                             Some(Body::ForwardRequest(body)) => self.forward(envelope.id, body),
                             Some(Body::ChainsRequest(_)) => {
