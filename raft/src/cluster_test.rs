@@ -16,13 +16,17 @@ use tokio::time::Instant;
 use crate::transport::memory::Network;
 use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
 
+mod diverge;
 mod purge;
 mod transfer;
 
 const SHARD: ShardId = ShardId(1);
 
-/// Counts commands in a row of its own and answers with the count.
-struct Counter;
+/// Counts commands in a row of its own and answers with the count. One that is wrong leaves a row that the others do not have.
+#[derive(Default)]
+struct Counter {
+    is_wrong: bool,
+}
 
 impl Machine for Counter {
     fn apply(
@@ -37,6 +41,9 @@ impl Machine for Counter {
             .map_or(0, |bytes| bytes.len() as u64)
             + 1;
         tx.put(column, b"count", vec![b'x'; count as usize].into());
+        if self.is_wrong {
+            tx.put(column, b"wrong", Bytes::new());
+        }
         Ok(Bytes::from(count.to_be_bytes().to_vec()))
     }
 }
@@ -65,7 +72,8 @@ impl Cluster {
         let network = Network::default();
         let mut nodes = Vec::new();
         for number in 1..=count {
-            nodes.push(start_node(&network, number, options.clone(), &engine).await);
+            let machine = Counter::default();
+            nodes.push(start_node(&network, number, options.clone(), &engine, machine).await);
         }
         let members: BTreeMap<_, _> = (1..=count).map(|n| (ReplicaId(n), NodeId(n))).collect();
         nodes[0]
@@ -120,6 +128,7 @@ async fn start_node(
     number: u64,
     options: Options,
     engine: &impl Fn(&TempDir) -> Arc<dyn Engine>,
+    machine: Counter,
 ) -> Node {
     let dir = tempfile::tempdir().expect("folder");
     let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("logs");
@@ -138,7 +147,7 @@ async fn start_node(
         .directory()
         .create_replica(SHARD, ReplicaId(number))
         .expect("row");
-    let replica = Replica::open(engine, Arc::new(Counter), SHARD, row.data).expect("replica");
+    let replica = Replica::open(engine, Arc::new(machine), SHARD, row.data).expect("replica");
     let log = logs.group(row.log).expect("log");
     host.open_group(SHARD, ReplicaId(number), Arc::clone(&replica), log)
         .await

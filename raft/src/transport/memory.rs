@@ -143,8 +143,10 @@ impl Transport for Endpoint {
     ) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
             let host = self.network.route(self.node, to)?;
-            let Body::RaftRequest(request) = body else {
-                return Err(CallError::NotSent("only consensus travels here".to_owned()));
+            let request = match body {
+                Body::RaftRequest(request) => request,
+                Body::ChainsRequest(_) => return Ok(Body::ChainsResponse(host.chains())),
+                _ => return Err(CallError::NotSent("this does not travel here".to_owned())),
             };
             let answer = tokio::time::timeout(timeout, host.handle(request))
                 .await
