@@ -18,7 +18,10 @@ async fn one_wrong() -> Cluster {
     }
     let members: BTreeMap<_, _> = (1..=3).map(|n| (ReplicaId(n), NodeId(n))).collect();
     let first = &nodes[0].host;
-    first.initialize(SHARD, &members).await.expect("initialized");
+    first
+        .initialize(SHARD, &members)
+        .await
+        .expect("initialized");
     let cluster = Cluster { network, nodes };
     let leader = cluster.leader(&[0, 1, 2]).await;
     // Past the first point that is remembered by all.
@@ -55,10 +58,7 @@ async fn the_one_that_a_majority_contradicts_knows_it() {
     assert!(!wrong.is_leader(SHARD));
     // What is known to be wrong is not compared any more.
     assert_eq!(verdict(&cluster, 0).await, None);
-    assert_eq!(
-        cluster.nodes[0].host.quarantined_nodes(SHARD),
-        [NodeId(3)]
-    );
+    assert_eq!(cluster.nodes[0].host.quarantined_nodes(SHARD), [NodeId(3)]);
     assert!(serves(&cluster, 0) && serves(&cluster, 1));
 }
 

@@ -71,7 +71,7 @@ impl Host {
         self.is_quarantined(shard, replica) || contested.get(&shard) == Some(&replica)
     }
 
-    fn is_quarantined(&self, shard: ShardId, replica: ReplicaId) -> bool {
+    pub(super) fn is_quarantined(&self, shard: ShardId, replica: ReplicaId) -> bool {
         let own = self.inner.quarantine.own.read();
         !own.is_empty() && own.get(&shard) == Some(&replica)
     }
@@ -299,7 +299,11 @@ mod tests {
                 Some((128, Verdict::Upheld)),
             ),
             // One does, and the other is down: nobody can tell.
-            (vec![points(&[(128, 7)])], 3, Some((128, Verdict::Contested))),
+            (
+                vec![points(&[(128, 7)])],
+                3,
+                Some((128, Verdict::Contested)),
+            ),
             // All three differ.
             (
                 vec![points(&[(64, 7)]), points(&[(64, 8)])],

@@ -88,8 +88,7 @@ impl<'a> ReplicaView<'a> {
         );
         let damage = self.damage;
         Box::new(pairs.map(move |pair| {
-            noted(damage, pair)
-                .map(|(key, value)| (key.slice(StoreId::LEN..), value))
+            noted(damage, pair).map(|(key, value)| (key.slice(StoreId::LEN..), value))
         }))
     }
 

@@ -135,7 +135,11 @@ fn what_reads_is_kept_and_what_is_gone_is_said() {
 
     let salvaged = salvage(dir.path(), &options(), &[]).unwrap();
     assert_eq!(salvaged.kept, [(ShardId(3), ReplicaId(7))]);
-    let left_out: Vec<_> = salvaged.left_out.iter().map(|(shard, ..)| shard.0).collect();
+    let left_out: Vec<_> = salvaged
+        .left_out
+        .iter()
+        .map(|(shard, ..)| shard.0)
+        .collect();
     assert_eq!(left_out, [1, 2]);
     assert!(
         salvaged.left_out[0].2.contains(".sst"),
