@@ -17,13 +17,17 @@ use crate::transport::memory::Network;
 use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
 
 mod beats;
+mod diverge;
 mod purge;
 mod transfer;
 
 const SHARD: ShardId = ShardId(1);
 
-/// Counts commands in a row of its own and answers with the count.
-struct Counter;
+/// Counts commands in a row of its own and answers with the count. One that is wrong leaves a row that the others do not have.
+#[derive(Default)]
+struct Counter {
+    is_wrong: bool,
+}
 
 impl Machine for Counter {
     fn apply(
@@ -38,6 +42,9 @@ impl Machine for Counter {
             .map_or(0, |bytes| bytes.len() as u64)
             + 1;
         tx.put(column, b"count", vec![b'x'; count as usize].into());
+        if self.is_wrong {
+            tx.put(column, b"wrong", Bytes::new());
+        }
         Ok(Bytes::from(count.to_be_bytes().to_vec()))
     }
 }
@@ -53,7 +60,8 @@ struct Node {
 impl Node {
     /// Opens the group of a replica that it makes.
     async fn open(&self, shard: ShardId, number: u64) -> Arc<Replica> {
-        open(&self.host, &self.logs, &self.engine, shard, number).await
+        let machine = Counter::default();
+        open(&self.host, &self.logs, &self.engine, machine, shard, number).await
     }
 }
 
@@ -75,7 +83,8 @@ impl Cluster {
         let network = Network::default();
         let mut nodes = Vec::new();
         for number in 1..=count {
-            nodes.push(start_node(&network, number, options.clone(), &engine).await);
+            let machine = Counter::default();
+            nodes.push(start_node(&network, number, options.clone(), &engine, machine).await);
         }
         let members: BTreeMap<_, _> = (1..=count).map(|n| (ReplicaId(n), NodeId(n))).collect();
         nodes[0]
@@ -130,6 +139,7 @@ async fn start_node(
     number: u64,
     options: Options,
     engine: &impl Fn(&TempDir) -> Arc<dyn Engine>,
+    machine: Counter,
 ) -> Node {
     let dir = tempfile::tempdir().expect("folder");
     let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("logs");
@@ -144,7 +154,7 @@ async fn start_node(
         send_dir: dir.path().join("send"),
     })
     .expect("options");
-    let replica = open(&host, &logs, &engine, SHARD, number).await;
+    let replica = open(&host, &logs, &engine, machine, SHARD, number).await;
     network.connect(NodeId(number), host.clone(), dir.path().join("receive"));
     Node {
         host,
@@ -159,6 +169,7 @@ async fn open(
     host: &Host,
     logs: &Logs,
     engine: &Arc<dyn Engine>,
+    machine: Counter,
     shard: ShardId,
     number: u64,
 ) -> Arc<Replica> {
@@ -167,7 +178,7 @@ async fn open(
         .create_replica(shard, ReplicaId(number))
         .expect("row");
     let replica =
-        Replica::open(Arc::clone(engine), Arc::new(Counter), shard, row.data).expect("replica");
+        Replica::open(Arc::clone(engine), Arc::new(machine), shard, row.data).expect("replica");
     let log = logs.group(row.log).expect("log");
     host.open_group(shard, ReplicaId(number), Arc::clone(&replica), log)
         .await

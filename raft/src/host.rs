@@ -4,6 +4,7 @@
 //! `Stopping` was never appended. Lacks: placement and who should lead, which are the metadata's and the jobs'.
 
 mod chains;
+mod damage;
 mod evidence;
 mod group;
 mod purge;
@@ -39,7 +40,7 @@ use crate::pool::Pool;
 use crate::transport::Transport;
 use crate::type_config::{Command, Member};
 
-pub use self::chains::Divergence;
+pub use self::chains::{Divergence, Verdict};
 pub use self::evidence::Confirmed;
 pub use self::group::{GroupStatus, Leader, MemberStatus, Role};
 

@@ -18,7 +18,9 @@ mod type_config;
 
 pub use applier::Applier;
 pub use error::{Error, ProposeError, ReadError, Result};
-pub use host::{Confirmed, Divergence, GroupStatus, Host, HostParts, Leader, MemberStatus, Role};
+pub use host::{
+    Confirmed, Divergence, GroupStatus, Host, HostParts, Leader, MemberStatus, Role, Verdict,
+};
 pub use options::Options;
 pub use pool::Pool;
 

@@ -48,6 +48,15 @@ pub enum Error {
         /// The cluster asked for.
         wanted: String,
     },
+    /// The data database holds stores that the log database never made: one of the two is not of this data directory. Nothing was
+    /// written.
+    #[error(
+        "{0}/data holds stores that {0}/log never made: put back the log directory that belongs to it, or wipe both", path.display()
+    )]
+    Unpaired {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// Another process has the data directory open. Nothing was written.
     #[error(
         "{} is in use by another process: most likely a `larder` node is already running on it; \

@@ -15,6 +15,7 @@
 //! | [`memory`] | one budget, shared out |
 //! | [`snapshot`] | one replica as files: written, verified, installed |
 //! | [`mod@verify`] | an offline check of all of it |
+//! | [`salvage`] | what still reads of a damaged data database, put into a new one |
 //! | [`format`](mod@format) | the version of all of this |
 //!
 //! Deliberately absent: openraft's types (crate `raft`), anything asynchronous, wall clocks. Calls block; whoever calls from an async
@@ -32,10 +33,11 @@ pub mod machine;
 pub mod memory;
 mod open;
 pub mod raft_log;
+pub mod salvage;
 pub mod snapshot;
 pub mod tables;
 pub mod verify;
 
 pub use error::{Error, Result};
 pub use ids::{LogId, StoreId, Vote};
-pub use open::{Options, Storage, drop_stores, open};
+pub use open::{Lost, Options, Storage, drop_stores, open};

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use proto::{ReplicaId, ShardId};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::engine::rocks::{DataOptions, Rocks};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ids::LogId;
 use crate::memory::{self, Memory};
 use crate::raft_log::{LogOptions, Logs};
+use crate::salvage;
 use crate::tables::applied;
 
 /// Settings of a data directory.
@@ -42,7 +44,7 @@ impl Options {
         }
     }
 
-    fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> Memory {
         Memory::new(
             self.data.block_cache_bytes,
             self.data.memtable_bytes,
@@ -58,6 +60,23 @@ pub struct Storage {
     pub logs: Logs,
     /// Applied data.
     pub engine: Arc<dyn Engine>,
+    /// Replicas that must not be opened, see [`Lost`]. Everything else of them is as it should be.
+    pub lost: Vec<Lost>,
+}
+
+/// A replica whose applied data ends before its log begins: the entries between are gone. A data database that lost its newest tables
+/// (a MANIFEST cut short, an older copy put back) opens without complaint, and would answer with old documents; one that was
+/// [salvaged](crate::salvage) lacks what could not be read.
+///
+/// It must neither serve nor take part in its group; its peers hold the data, for a new replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// What is missing, for people.
+    pub what: String,
 }
 
 /// Opens `dir` (`log/` and `data/` below it), or makes it, and removes stores that are no longer wanted.
@@ -65,22 +84,23 @@ pub struct Storage {
 /// A snapshot that was being received is forgotten: its sender starts again.
 ///
 /// # Errors
-/// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: a database does not open, holds less than was synced,
-/// or `data/` is not of this `log/`.
+/// [`Error::Locked`], [`Error::Format`], [`Error::Unpaired`]: nothing was changed. [`Error::Corrupt`]: a database does not open or holds
+/// less than was synced; if it is the data, [`salvage`](crate::salvage::salvage) helps.
 pub fn open(dir: &Path, options: &Options) -> Result<Storage> {
     let memory = options.memory();
     let logs = Logs::open_in(&dir.join("log"), &options.log, &memory)?;
+    salvage::finish(dir)?;
     let data = Rocks::open_in(&dir.join("data"), &options.data, &memory)?;
     let engine: Arc<dyn Engine> = Arc::new(data);
     check_pair(&logs, engine.as_ref(), dir)?;
-    check_covered(&logs, engine.as_ref(), dir)?;
+    let lost = uncovered(&logs, engine.as_ref())?;
     for row in logs.directory().replicas() {
         if row.receiving.is_some() {
             logs.directory().abort_receive(row.shard)?;
         }
     }
     drop_stores(&logs, engine.as_ref())?;
-    Ok(Storage { logs, engine })
+    Ok(Storage { logs, engine, lost })
 }
 
 /// Refuses data under store ids that the directory has not given out: with another log, or none, those would be given out again, and
@@ -97,32 +117,29 @@ fn check_pair(logs: &Logs, engine: &dyn Engine, dir: &Path) -> Result<()> {
             continue;
         };
         if last.0[..] >= next.prefix()[..] {
-            let dir = dir.display();
-            return Err(Error::corrupt(format!(
-                "{dir}/data holds stores that {dir}/log never made: put back the log directory that belongs to it, or wipe both"
-            )));
+            return Err(Error::Unpaired {
+                path: dir.to_owned(),
+            });
         }
     }
     Ok(())
 }
 
-/// Refuses applied data that ends before its log begins: the entries between are gone. A data database that lost its newest tables (a
-/// MANIFEST cut short, an older copy put back) opens without complaint, and would answer with old documents.
-fn check_covered(logs: &Logs, engine: &dyn Engine, dir: &Path) -> Result<()> {
+/// Replicas with a gap between their data and their log.
+fn uncovered(logs: &Logs, engine: &dyn Engine) -> Result<Vec<Lost>> {
+    let mut lost = Vec::new();
     for row in logs.directory().replicas() {
         let log = logs.group(row.log)?;
         let applied = applied::get_persisted(engine, row.data)?.id;
-        if let Some(gap) = gap(applied, log.state().purged, log.first()) {
-            return Err(Error::corrupt(format!(
-                "{}/data: replica {} of shard {} {gap}; this node must not serve it: remove the node from the cluster and start \
-                 it anew with an empty data directory",
-                dir.display(),
-                row.replica,
-                row.shard
-            )));
-        }
+        lost.extend(
+            gap(applied, log.state().purged, log.first()).map(|what| Lost {
+                shard: row.shard,
+                replica: row.replica,
+                what,
+            }),
+        );
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// What is missing between the applied state and the log, if anything is.
@@ -197,7 +214,7 @@ mod tests {
         let row = storage
             .logs
             .directory()
-            .create_replica(proto::ShardId(1), proto::ReplicaId(1))
+            .create_replica(ShardId(1), ReplicaId(1))
             .unwrap();
         let mut batch = Batch::new();
         batch.put(Column::State, row.data.prefix().to_vec(), "state");
@@ -222,7 +239,7 @@ mod tests {
         let row = storage
             .logs
             .directory()
-            .create_replica(proto::ShardId(1), proto::ReplicaId(1))
+            .create_replica(ShardId(1), ReplicaId(1))
             .unwrap();
         let mut batch = Batch::new();
         batch.put(Column::Documents, row.data.prefix().to_vec(), "document");

@@ -8,7 +8,7 @@
 //!
 //! Not seen: damage in a Bloom filter or in a table's properties, which RocksDB treats as "may be there" and reads on.
 
-mod data;
+pub(crate) mod data;
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};

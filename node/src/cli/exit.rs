@@ -24,6 +24,8 @@ pub enum Status {
     LogFailed = 70,
     /// `start`: the disk of the data failed or is full.
     DataFailed = 71,
+    /// `start`: the data directory is damaged where the node cannot repair it; the message names the place and the way out.
+    DataDamaged = 72,
     /// `start`: the configuration cannot be used.
     Config = 78,
 }

@@ -29,7 +29,8 @@ use crate::config::Config;
 #[command(name = "larder", version, about, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
-    6 damaged data, 70 log disk failed, 71 data disk failed, 78 configuration.\n\n\
+    6 damaged data, 70 log disk failed, 71 data disk failed, 72 damage beyond repair, \
+    78 configuration.\n\n\
     Environment: LARDER_URL and LARDER_ADMIN_URL stand for --url and --admin.\n\n\
     To begin, with a cluster in one terminal and documents in another:\n  \
     larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'\n  larder doc get Demo hello"

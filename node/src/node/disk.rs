@@ -16,6 +16,7 @@ use std::time::Duration;
 use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
+use super::repair;
 use crate::cli::exit::Status;
 
 /// Between two looks: far shorter than it takes to write the reserve full.
@@ -70,11 +71,15 @@ impl Disk {
             }
             let errors = storage.engine.stats().background_errors;
             if errors > 0 {
+                if self.shortage().is_none() {
+                    repair::note(&self.dir, "a background write of the data database failed");
+                }
                 tracing::error!(
                     errors,
                     dir = %self.dir.display(),
                     "the data database cannot write (disk full, failed or damaged; its own log, data/LOG, has the cause); \
-                     the process ends, nothing acknowledged is lost"
+                     the process ends, nothing acknowledged is lost: start it again when the disk is well; damaged files are then \
+                     found, and what they held is fetched from the peers"
                 );
                 std::process::exit(i32::from(Status::DataFailed as u8));
             }

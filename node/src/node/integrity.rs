@@ -1,67 +1,79 @@
-//! Finding damage while the node runs: replicas are compared with their peers, and stored data is read again.
+//! Finding damage while the node runs: replicas are compared with their peers, and failed reads are looked into.
 //!
-//! The comparison finds state that differs, whatever made it differ; the scrub finds blocks that rotted, before somebody needs them.
-//! Either takes the replica out of service: it answers nothing and does not lead, the node forwards its requests to the others, the
-//! gauge `larder_replicas_quarantined` and `cluster status` show it. A file in `<data dir>/quarantine` keeps it so over a restart. It
-//! is over when the replica is replaced (another replica id), or when an operator who knows better removes the file.
+//! The comparison finds state that differs, whatever made it differ; the scrub (`scrub.rs`) and reads of all kinds find blocks that
+//! rotted. Either takes the replica out of service: it answers nothing and does not lead, the node forwards its requests to the others,
+//! the gauge `larder_replicas_quarantined` and `cluster status` show it. A file in `<data dir>/quarantine` keeps it so over a restart. It
+//! is over when the replica was renewed (`repair.rs`), or when an operator who knows better removes the file.
+//!
+//! An operator who knows that a replica is wrong, where nobody else can tell, makes such a file and starts the node again.
 
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use proto::{ReplicaId, ShardId};
-use raft::{Host, Role};
-use storage::engine::Column;
-use tokio::time::{Instant, sleep};
+use raft::{Host, Role, Verdict};
+use service::Service;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use super::repair::{self, Repair, quarantine_dir};
+use super::scrub;
+use crate::cli::exit::Status;
 
 /// Between two comparisons. One message per peer, so it can be often; damage is served until it is found.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// How long a peer may take to say what it holds.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
-/// One piece of a scrub; the rate is kept by the pauses between them.
-const PIECE_BYTES: usize = 256 << 10;
-/// Between two passes over everything; small data would be read without end.
-const SCRUB_PAUSE: Duration = Duration::from_secs(60);
+/// Between two looks for reads that failed, and for replicas to renew.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(super) struct Integrity {
     host: Host,
     dir: PathBuf,
+    repair: Repair,
 }
 
 impl Integrity {
     /// Quarantines again what was quarantined before. After the stored replicas were opened.
     ///
     /// # Errors
-    /// The folder of marks cannot be read.
-    pub(super) fn load(host: Host, dir: PathBuf) -> anyhow::Result<Arc<Self>> {
-        let integrity = Arc::new(Self { host, dir });
-        let marks = match std::fs::read_dir(&integrity.dir) {
-            Ok(marks) => marks,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(integrity),
-            Err(error) => {
-                return Err(error).with_context(|| integrity.dir.display().to_string());
-            }
-        };
-        for mark in marks {
-            let name = mark?.file_name();
-            let Some((shard, replica)) = name.to_str().and_then(parse_mark) else {
-                continue;
-            };
-            if integrity.host.quarantine(shard, replica) {
+    /// The folder of marks cannot be read, or one of a replica that is gone not be removed.
+    pub(super) fn load(host: Host, dir: PathBuf, repair: Repair) -> anyhow::Result<Arc<Self>> {
+        for (shard, replica) in marks(&dir)? {
+            if host.quarantine(shard, replica) {
                 tracing::error!(%shard, %replica, "replica is quarantined since an earlier run");
+            } else {
+                unmark(&dir, shard, replica)?;
             }
         }
-        Ok(integrity)
+        Ok(Arc::new(Self { host, dir, repair }))
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The data directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Looks for damage until `stop`; `scrub_bytes_per_s` 0: only compares.
-    pub(super) async fn run(self: Arc<Self>, scrub_bytes_per_s: usize, stop: CancellationToken) {
+    pub(super) async fn run(
+        self: Arc<Self>,
+        service: Service,
+        scrub_bytes_per_s: usize,
+        stop: CancellationToken,
+    ) {
         let work = async {
-            tokio::join!(self.compare(), self.scrub(scrub_bytes_per_s));
+            tokio::join!(
+                self.compare(),
+                self.look(&service),
+                scrub::run(&self, scrub_bytes_per_s)
+            );
         };
         tokio::select! {
             () = stop.cancelled() => {}
@@ -74,21 +86,40 @@ impl Integrity {
             sleep(COMPARE_EVERY).await;
             let diverged = self.host.compare_chains(COMPARE_TIMEOUT).await;
             metrics::gauge!("larder_shards_diverged").set(diverged.len() as f64);
+            metrics::gauge!("larder_replicas_contested").set(self.host.contested().len() as f64);
             for found in diverged {
                 let (shard, replica, index) = (found.shard, found.replica, found.index);
-                if found.own {
-                    let why = format!("holds other state at index {index} than the majority");
-                    self.condemn(shard, replica, &why).await;
-                } else {
-                    tracing::error!(
+                match found.verdict {
+                    Verdict::Outvoted => {
+                        let why = format!("holds other state at index {index} than the majority");
+                        self.condemn(shard, replica, &why).await;
+                    }
+                    Verdict::Upheld => tracing::error!(
                         %shard, index,
-                        "replicas hold different state, and not this one against a majority: see `larder cluster status`"
-                    );
+                        "another replica holds other state than the majority: see `larder cluster status`"
+                    ),
+                    Verdict::Contested => tracing::error!(
+                        %shard, %replica, index,
+                        "replicas hold different state and no majority says which is right: this one serves nothing until one does; \
+                         start the nodes that are down. Whoever knows which is wrong stops its node and makes the file \
+                         quarantine/{} in its data directory", mark(shard, replica)
+                    ),
                 }
             }
             self.give_up_leaders().await;
-            metrics::gauge!("larder_replicas_quarantined")
-                .set(self.host.quarantined().len() as f64);
+        }
+    }
+
+    /// Condemns replicas whose state failed somebody's read, and has renewed what is damaged.
+    async fn look(&self, service: &Service) {
+        loop {
+            for (shard, replica, what) in self.host.damaged() {
+                self.condemn_unreadable(shard, replica, &what).await;
+            }
+            self.repair.renew(&self.host, service).await;
+            let out = self.host.quarantined().len() + self.repair.waiting();
+            metrics::gauge!("larder_replicas_quarantined").set(out as f64);
+            sleep(LOOK).await;
         }
     }
 
@@ -115,17 +146,32 @@ impl Integrity {
         }
     }
 
+    /// As [`Self::condemn`], and the database that it lies in is rewritten at the next start.
+    pub(super) async fn condemn_unreadable(&self, shard: ShardId, replica: ReplicaId, what: &str) {
+        let known = self.host.quarantined().contains(&(shard, replica));
+        if !known {
+            let dir = self.dir.clone();
+            let why = what.to_owned();
+            let noted = tokio::task::spawn_blocking(move || repair::note(&dir, &why)).await;
+            if let Err(error) = noted {
+                tracing::error!(%error, "damage is not noted for the next start");
+            }
+            self.condemn(shard, replica, &format!("cannot be read: {what}"))
+                .await;
+        }
+    }
+
     async fn condemn(&self, shard: ShardId, replica: ReplicaId, why: &str) {
         if !self.host.quarantine(shard, replica) {
             return;
         }
         tracing::error!(
             %shard, %replica, why,
-            "replica is damaged and quarantined: it serves nothing; replace it (its peers hold the data), and check the disk \
-             with `larder data verify` while the node is stopped"
+            "replica is damaged and quarantined: it serves nothing, and is renewed from its peers; check the disk"
         );
         let (dir, why) = (self.dir.clone(), why.to_owned());
         let marked = tokio::task::spawn_blocking(move || {
+            let dir = quarantine_dir(&dir);
             std::fs::create_dir_all(&dir)?;
             std::fs::write(dir.join(mark(shard, replica)), why)?;
             std::fs::File::open(&dir)?.sync_all()
@@ -135,78 +181,41 @@ impl Integrity {
             Ok(Err(error)) => tracing::error!(%error, "quarantine will be forgotten at a restart"),
             Err(error) => tracing::error!(%error, "quarantine will be forgotten at a restart"),
         }
+        if shard.is_meta() {
+            tracing::error!(
+                "the metadata of this node is damaged; the process ends: start it again, and the metadata is made anew from its log"
+            );
+            std::process::exit(i32::from(Status::DataFailed as u8));
+        }
         self.give_up_leaders().await;
     }
+}
 
-    /// Reads all stored data again and again, at a bounded rate.
-    async fn scrub(&self, bytes_per_s: usize) {
-        if bytes_per_s == 0 {
-            return;
-        }
-        loop {
-            let started = Instant::now();
-            for shard in self.host.shards() {
-                for column in Column::ALL {
-                    self.scrub_column(shard, column, bytes_per_s).await;
-                }
-            }
-            metrics::counter!("larder_scrub_passes_total").increment(1);
-            metrics::gauge!("larder_scrub_pass_seconds").set(started.elapsed().as_secs_f64());
-            sleep(SCRUB_PAUSE).await;
-        }
+/// The replicas that are marked as quarantined below the data directory `dir`.
+///
+/// # Errors
+/// The folder of marks is there and cannot be read.
+pub(super) fn marks(dir: &Path) -> anyhow::Result<Vec<(ShardId, ReplicaId)>> {
+    let dir = quarantine_dir(dir);
+    let files = match std::fs::read_dir(&dir) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| dir.display().to_string()),
+    };
+    let mut marks = Vec::new();
+    for file in files {
+        marks.extend(file?.file_name().to_str().and_then(parse_mark));
     }
+    Ok(marks)
+}
 
-    async fn scrub_column(&self, shard: ShardId, column: Column, bytes_per_s: usize) {
-        let mut from = None;
-        while let ControlFlow::Continue(next) = self.scrub_piece(shard, column, &mut from).await {
-            let rest = Duration::from_secs_f64(next as f64 / bytes_per_s as f64);
-            sleep(rest).await;
-        }
-    }
-
-    /// One piece from `from` on, which is moved on; gives how many bytes it had, or that the column is through.
-    async fn scrub_piece(
-        &self,
-        shard: ShardId,
-        column: Column,
-        from: &mut Option<Vec<u8>>,
-    ) -> ControlFlow<(), usize> {
-        // A quarantined one is known to be damaged, and gives none.
-        let (Some(replica), Some(status)) = (self.host.replica(shard), self.host.status(shard))
-        else {
-            return ControlFlow::Break(());
-        };
-        let store = replica.store();
-        let first = from.take().filter(|from| from.starts_with(&store.prefix()));
-        let first = first.unwrap_or_else(|| store.prefix().to_vec());
-        let read = tokio::task::spawn_blocking(move || {
-            replica
-                .engine()
-                .scrub(column, &first, &store.end(), PIECE_BYTES)
-        });
-        match read.await {
-            Ok(Ok(scrubbed)) => {
-                metrics::counter!("larder_scrub_bytes_total").increment(scrubbed.bytes as u64);
-                match scrubbed.next {
-                    Some(next) => {
-                        *from = Some(next.to_vec());
-                        ControlFlow::Continue(scrubbed.bytes)
-                    }
-                    None => ControlFlow::Break(()),
-                }
-            }
-            Ok(Err(error)) => {
-                metrics::counter!("larder_scrub_errors_total").increment(1);
-                let why = format!("cannot be read: {error}");
-                self.condemn(shard, status.replica, &why).await;
-                ControlFlow::Break(())
-            }
-            Err(error) => {
-                tracing::error!(%error, "scrub failed");
-                ControlFlow::Break(())
-            }
-        }
-    }
+/// Removes a replica's mark.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub(super) fn unmark(dir: &Path, shard: ShardId, replica: ReplicaId) -> anyhow::Result<()> {
+    let path = quarantine_dir(dir).join(mark(shard, replica));
+    std::fs::remove_file(&path).with_context(|| path.display().to_string())
 }
 
 fn mark(shard: ShardId, replica: ReplicaId) -> String {

@@ -11,7 +11,9 @@ mod disk;
 mod integrity;
 mod join;
 mod ports;
+mod repair;
 mod replicas;
+mod scrub;
 mod stop;
 mod watchdog;
 
@@ -43,6 +45,7 @@ use crate::{http, telemetry};
 use self::disk::Disk;
 use self::integrity::Integrity;
 use self::join::Joining;
+use self::repair::Repair;
 use self::replicas::Replicas;
 
 /// Threads that build and install snapshots.
@@ -121,9 +124,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let replicas = tokio::spawn(Arc::clone(&node.replicas).run(node.service.clone(), stop.clone()));
     let purging = tokio::spawn(node.host.clone().purge_by_size(stop.clone()));
     let disk = tokio::spawn(Arc::clone(&node.disk).watch(node.storage.clone(), stop.clone()));
-    let integrity = tokio::spawn(
-        Arc::clone(&node.integrity).run(config.storage.scrub_bytes_per_s(), stop.clone()),
-    );
+    let integrity = tokio::spawn(Arc::clone(&node.integrity).run(
+        node.service.clone(),
+        config.storage.scrub_bytes_per_s(),
+        stop.clone(),
+    ));
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -205,10 +210,12 @@ impl Node {
             peers.clone(),
             machine,
             own_node(config, id.0),
+            config.node.data_dir.clone(),
         ));
         let started = Instant::now();
         replicas.open_stored().await?;
-        let integrity = Integrity::load(host.clone(), config.node.data_dir.join("quarantine"))?;
+        let repair = Repair::new(id, metadata.clone(), storage.lost.clone());
+        let integrity = Integrity::load(host.clone(), config.node.data_dir.clone(), repair)?;
         replicas.report_start(started.elapsed());
         let joining = Arc::new(Joining::new(
             own_node(config, id.0),
@@ -285,8 +292,7 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
         let _ = std::fs::remove_dir_all(dir.join(left));
     }
     let options = storage::Options::within(config.storage.memory_bytes());
-    let storage = storage::open(dir, &options)
-        .with_context(|| format!("data directory {}", dir.display()))?;
+    let storage = repair::open(dir, &options)?;
     storage.logs.on_failure(|error| {
         // Nothing that waits may be answered: after a failed sync it is unknown what is on disk.
         tracing::error!(%error, "the log disk failed; the process ends");

@@ -7,6 +7,7 @@
 //! A replica is destroyed only when a linearizable read of the metadata says that it is retired; until then it runs, and votes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +24,9 @@ use storage::machine::documents::DocumentMachine;
 use storage::machine::{Machine, Replica};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
+
+use super::repair;
+use crate::cli::exit::{Exit, Status};
 
 /// Looks again at least so often: a group without a leader sends no event.
 const LOOK_AGAIN: Duration = Duration::from_millis(1000);
@@ -43,6 +47,8 @@ pub(super) struct Replicas {
     peers: Peers,
     machine: Arc<ClusterMachine>,
     own: proto::log::Node,
+    /// The data directory.
+    dir: PathBuf,
     /// Entries that were applied again while groups opened: the tail that was not flushed.
     replayed: AtomicU64,
     /// One opening at a time: a join and the metadata may ask for the same replica.
@@ -56,6 +62,7 @@ impl Replicas {
         peers: Peers,
         machine: Arc<ClusterMachine>,
         own: proto::log::Node,
+        dir: PathBuf,
     ) -> Self {
         Self {
             storage,
@@ -63,9 +70,16 @@ impl Replicas {
             peers,
             machine,
             own,
+            dir,
             replayed: AtomicU64::new(0),
             opening: Mutex::new(()),
         }
+    }
+
+    /// Whether the replica lies on this disk in a state that must not be opened; another replica takes its place.
+    fn is_lost(&self, shard: ShardId, replica: ReplicaId) -> bool {
+        let mut lost = self.storage.lost.iter();
+        lost.any(|lost| (lost.shard, lost.replica) == (shard, replica))
     }
 
     fn metadata(&self) -> StateHandle {
@@ -83,6 +97,7 @@ impl Replicas {
         // One that was renewed here only waits for its removal: it must not come back.
         let newest: BTreeMap<_, _> = rows.iter().map(|row| (row.shard, row.replica)).collect();
         rows.retain(|row| newest.get(&row.shard) == Some(&row.replica));
+        rows.retain(|row| !self.is_lost(row.shard, row.replica));
         for row in rows {
             self.open(row.shard, row.replica).await?;
             if row.shard == ShardId::META {
@@ -131,9 +146,22 @@ impl Replicas {
             .await?
             .with_context(|| format!("replica {replica} of shard {shard}"))?;
         let before = applied.applied().id.map_or(0, |id| id.index);
-        self.host
+        let opened = self
+            .host
             .open_group(shard, replica, Arc::clone(&applied), log)
-            .await?;
+            .await;
+        if let (Err(error), Some(what)) = (&opened, applied.damage()) {
+            repair::note(&self.dir, &what);
+            return Err(Exit::new(
+                Status::DataFailed,
+                format_args!(
+                    "replica {replica} of shard {shard}: {error}: {what}: start the node again, and it rewrites its data without the \
+                     damage"
+                ),
+            )
+            .into());
+        }
+        opened?;
         let after = applied.applied().id.map_or(0, |id| id.index);
         self.replayed
             .fetch_add(after.saturating_sub(before), Ordering::Relaxed);
@@ -222,6 +250,9 @@ impl Replicas {
     /// Opens what is assigned and sets the membership of fresh groups. `waiting` counts looks without a leader.
     async fn follow(&self, state: &ClusterState, waiting: &mut BTreeMap<ShardId, u32>) {
         for (shard, replica) in state.replicas_on(self.host.node()) {
+            if self.is_lost(shard, replica) {
+                continue;
+            }
             if let Err(error) = self.open(shard, replica).await {
                 tracing::error!(%shard, %replica, error = format!("{error:#}"), "replica not started");
                 continue;

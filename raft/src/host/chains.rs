@@ -2,8 +2,11 @@
 //!
 //! A chain hash covers all effects of all entries up to an index, so two replicas that differ at a common index do not hold the same,
 //! for whatever reason. Where a majority of all voters agrees on another hash than the own one, the own replica is the damaged one. A
-//! replica only ever judges itself, so a damaged one cannot accuse a sound one. Without a majority for either side nobody can tell: that
-//! is an alarm and nothing else.
+//! replica only ever judges itself, so a damaged one cannot accuse a sound one.
+//!
+//! Without a majority for either side nobody can tell who is right, and what is served may be wrong: the replicas that differ are
+//! **contested**. They serve nothing until a later comparison finds a majority, or no difference any more. That costs the shard's
+//! service where a third replica is down just when two differ; a wrong answer would cost more.
 //!
 //! A quarantined replica serves no reads, does not lead and does not stand for election; it votes and keeps its log, which is sound as
 //! far as is known, so that the shard keeps its quorum. It leaves quarantine by being replaced.
@@ -26,6 +29,8 @@ use crate::transport::Class;
 #[derive(Default)]
 pub(super) struct Quarantine {
     own: RwLock<HashMap<ShardId, ReplicaId>>,
+    /// As of the last comparison.
+    contested: RwLock<HashMap<ShardId, ReplicaId>>,
     others: RwLock<HashMap<NodeId, HashSet<ShardId>>>,
 }
 
@@ -38,18 +43,35 @@ pub struct Divergence {
     pub replica: ReplicaId,
     /// The highest index at which they were compared.
     pub index: u64,
-    /// Whether a majority holds something else than this node's replica. If not, it is unknown who is right, or another is wrong.
-    pub own: bool,
+    /// Who is wrong.
+    pub verdict: Verdict,
+}
+
+/// What a comparison says of this node's replica, if others differ from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A majority of all voters holds something else: this one is damaged.
+    Outvoted,
+    /// A majority of all voters holds the same: another one is damaged, and will find that out itself.
+    Upheld,
+    /// Neither: nobody can tell, so this one is not served.
+    Contested,
 }
 
 impl Host {
-    /// The group of a shard, unless its replica is quarantined.
+    /// The group of a shard, unless its replica is quarantined or contested.
     pub(super) fn sound(&self, shard: ShardId) -> Option<Arc<Group>> {
         self.group(shard)
-            .filter(|group| !self.is_quarantined(shard, group.replica_id()))
+            .filter(|group| !self.is_withheld(shard, group.replica_id()))
     }
 
-    fn is_quarantined(&self, shard: ShardId, replica: ReplicaId) -> bool {
+    /// Whether the replica must not be served: quarantined, or nobody knows whether it is right.
+    fn is_withheld(&self, shard: ShardId, replica: ReplicaId) -> bool {
+        let contested = self.inner.quarantine.contested.read();
+        self.is_quarantined(shard, replica) || contested.get(&shard) == Some(&replica)
+    }
+
+    pub(super) fn is_quarantined(&self, shard: ShardId, replica: ReplicaId) -> bool {
         let own = self.inner.quarantine.own.read();
         !own.is_empty() && own.get(&shard) == Some(&replica)
     }
@@ -82,7 +104,15 @@ impl Host {
         own
     }
 
-    /// The nodes whose replica of the shard is known to be quarantined.
+    /// This node's contested replicas.
+    pub fn contested(&self) -> Vec<(ShardId, ReplicaId)> {
+        let contested = self.inner.quarantine.contested.read();
+        let mut contested: Vec<_> = contested.iter().map(|(s, r)| (*s, *r)).collect();
+        contested.sort_unstable();
+        contested
+    }
+
+    /// The nodes whose replica of the shard is known to be quarantined, this one also where it is contested.
     pub fn quarantined_nodes(&self, shard: ShardId) -> Vec<NodeId> {
         let others = self.inner.quarantine.others.read();
         let others = others
@@ -91,7 +121,7 @@ impl Host {
             .map(|(node, _)| *node);
         let own = self
             .group(shard)
-            .filter(|group| self.is_quarantined(shard, group.replica_id()));
+            .filter(|group| self.is_withheld(shard, group.replica_id()));
         others.chain(own.map(|_| self.inner.node)).collect()
     }
 
@@ -118,7 +148,8 @@ impl Host {
         }
     }
 
-    /// Compares this node's replicas with those of all nodes that answer within `timeout`; gives the shards that differ.
+    /// Compares this node's replicas with those of all nodes that answer within `timeout`; gives the shards that differ. What is
+    /// contested is withheld from then on, and what was and is no more is served again; to quarantine is the caller's.
     pub async fn compare_chains(&self, timeout: Duration) -> Vec<Divergence> {
         let statuses: Vec<_> = self
             .shards()
@@ -145,7 +176,7 @@ impl Host {
             .flatten()
             .collect();
         self.note_others(&answers);
-        statuses
+        let found: Vec<_> = statuses
             .into_iter()
             .filter_map(|(shard, status)| {
                 // After the answers: what they hold is by now applied here too, most likely.
@@ -169,15 +200,23 @@ impl Host {
                     })
                     .map(|chain| chain.points.iter().filter_map(point).collect())
                     .collect();
-                let (index, own) = judge(&own, &others, voters)?;
+                let votes = status.members.get(&status.replica);
+                let votes = votes.is_some_and(|member| member.voter);
+                let (index, verdict) = judge(&own, votes, &others, voters)?;
                 Some(Divergence {
                     shard,
                     replica: status.replica,
                     index,
-                    own,
+                    verdict,
                 })
             })
-            .collect()
+            .collect();
+        let contested = found
+            .iter()
+            .filter(|found| found.verdict == Verdict::Contested)
+            .map(|found| (found.shard, found.replica));
+        *self.inner.quarantine.contested.write() = contested.collect();
+        found
     }
 
     fn note_others(&self, answers: &[(NodeId, ChainsResponse)]) {
@@ -197,13 +236,14 @@ fn point(point: &ChainPoint) -> Option<(u64, u128)> {
     Some((point.index, u128::from_be_bytes(chain)))
 }
 
-/// Compares at the highest index that the own replica has in common with one that differs there; `true` if a majority of the voters
-/// agrees on something else than the own hash.
+/// Compares at the highest index that the own replica has in common with one that differs there, and counts, the own one too if it
+/// votes.
 fn judge(
     own: &HashMap<u64, u128>,
+    own_votes: bool,
     others: &[HashMap<u64, u128>],
     voters: usize,
-) -> Option<(u64, bool)> {
+) -> Option<(u64, Verdict)> {
     let differ = |index: &&u64| {
         let chain = own.get(*index);
         others.iter().any(|other| {
@@ -217,10 +257,15 @@ fn judge(
     for chain in others.iter().filter_map(|other| other.get(&index)) {
         *votes.entry(*chain).or_default() += 1;
     }
-    let outvoted = votes
-        .iter()
-        .any(|(chain, count)| own.get(&index) != Some(chain) && *count > voters / 2);
-    Some((index, outvoted))
+    let own = *own.get(&index)?;
+    *votes.entry(own).or_default() += usize::from(own_votes);
+    let majority = votes.into_iter().find(|(_, count)| *count > voters / 2);
+    let verdict = match majority {
+        Some((chain, _)) if chain == own => Verdict::Upheld,
+        Some(_) => Verdict::Outvoted,
+        None => Verdict::Contested,
+    };
+    Some((index, verdict))
 }
 
 #[cfg(test)]
@@ -245,35 +290,45 @@ mod tests {
             (
                 vec![points(&[(128, 7)]), points(&[(64, 1), (128, 7)])],
                 3,
-                Some((128, true)),
+                Some((128, Verdict::Outvoted)),
             ),
             // One does, and the other agrees with us.
             (
                 vec![points(&[(128, 7)]), points(&[(128, 2)])],
                 3,
-                Some((128, false)),
+                Some((128, Verdict::Upheld)),
             ),
             // One does, and the other is down: nobody can tell.
-            (vec![points(&[(128, 7)])], 3, Some((128, false))),
+            (
+                vec![points(&[(128, 7)])],
+                3,
+                Some((128, Verdict::Contested)),
+            ),
             // All three differ.
             (
                 vec![points(&[(64, 7)]), points(&[(64, 8)])],
                 3,
-                Some((64, false)),
+                Some((64, Verdict::Contested)),
             ),
             // Two of five are no majority, three are.
             (
                 vec![points(&[(64, 7)]), points(&[(64, 7)])],
                 5,
-                Some((64, false)),
+                Some((64, Verdict::Contested)),
             ),
             (
                 vec![points(&[(64, 7)]), points(&[(64, 7)]), points(&[(64, 7)])],
                 5,
-                Some((64, true)),
+                Some((64, Verdict::Outvoted)),
             ),
+            // Of two there is never one.
+            (vec![points(&[(64, 7)])], 2, Some((64, Verdict::Contested))),
         ] {
-            assert_eq!(judge(&own, &others, voters), verdict, "{others:?}");
+            assert_eq!(judge(&own, true, &others, voters), verdict, "{others:?}");
         }
+        // A learner's own opinion does not count.
+        let others = [points(&[(128, 7)]), points(&[(128, 2)])];
+        let verdict = Some((128, Verdict::Contested));
+        assert_eq!(judge(&own, false, &others, 3), verdict);
     }
 }

@@ -73,7 +73,9 @@ impl Host {
         // Under the lock, which opening a group takes too.
         self.inner.electable.store(electable, Ordering::Relaxed);
         for group in groups.values() {
-            group.raft().runtime_config().elect(electable);
+            // A quarantined replica stays as it is until it is replaced.
+            let is_sound = !self.is_quarantined(group.shard(), group.replica_id());
+            group.raft().runtime_config().elect(electable && is_sound);
         }
     }
 

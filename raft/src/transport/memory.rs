@@ -191,7 +191,8 @@ impl Transport for Endpoint {
                     Body::BeatsRequest(request) => {
                         Ok(Body::BeatsResponse(host.beats(request).await))
                     }
-                    _ => Err(CallError::NotSent("only consensus travels here".to_owned())),
+                    Body::ChainsRequest(_) => Ok(Body::ChainsResponse(host.chains())),
+                    _ => Err(CallError::NotSent("this does not travel here".to_owned())),
                 }
             };
             if is_lost {

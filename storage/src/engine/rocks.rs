@@ -166,6 +166,31 @@ impl Rocks {
         })
     }
 
+    /// Opens what is flushed of the database in `dir` without changing it: writes fail, and nothing is compacted.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: RocksDB does not read its own files.
+    pub(crate) fn open_read_only(
+        dir: &Path,
+        options: &DataOptions,
+        memory: &Memory,
+    ) -> Result<Self> {
+        let columns = Column::ALL.map(|column| column_options(column, options, memory));
+        let descriptors = Column::ALL.map(|column| {
+            ColumnFamilyDescriptor::new(name(column), columns[column as usize].clone())
+        });
+        let database = database_options(options, memory);
+        let db = DB::open_cf_descriptors_read_only(&database, dir, descriptors, false)
+            .map_err(|error| open_error(error, dir))?;
+        Ok(Self {
+            db: Arc::new(db),
+            memory: memory.clone(),
+            columns,
+            reads: Reads::new(),
+            unlogged: WriteOptions::default(),
+        })
+    }
+
     fn read(&self, column: Column, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>> {
         Ok(self
             .db

@@ -31,6 +31,21 @@ pub struct Replica {
     moving: Mutex<()>,
     /// Chain hashes at the last multiples of [`POINT_EVERY`], oldest first.
     points: Mutex<VecDeque<ChainPoint>>,
+    damage: Damage,
+}
+
+/// The first damage that a read or an apply met in the current store.
+#[derive(Default)]
+pub(super) struct Damage(Mutex<Option<String>>);
+
+impl Damage {
+    /// Gives `result` back, after noting what it says of the stored bytes.
+    pub(super) fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(Error::Corrupt { what }) = &result {
+            self.0.lock().get_or_insert_with(|| what.clone());
+        }
+        result
+    }
 }
 
 /// A chain hash is remembered at every index that this divides: the same ones on all replicas, however they batch.
@@ -76,6 +91,7 @@ impl Replica {
             current,
             moving: Mutex::new(()),
             points: Mutex::default(),
+            damage: Damage::default(),
         }))
     }
 
@@ -155,8 +171,14 @@ impl Replica {
         let applied = applied::get(&*self.engine, store)?;
         *self.current.write() = Current { store, applied };
         self.points.lock().clear();
+        *self.damage.0.lock() = None;
         self.machine
             .applied(&ReplicaView::lazy(&*self.engine, store))
+    }
+
+    /// The first damage that anybody met in the stored state, if somebody has. What met it failed; the rest may be as bad.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.0.lock().clone()
     }
 
     /// Chain hashes at recent indexes, to be compared with those of other replicas: at common ones they are equal.
@@ -190,7 +212,10 @@ impl Replica {
     /// # Errors
     /// Those of the engine.
     pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>> {
-        self.in_store(|store| self.engine.get(column, &keys::with_store(store, key)))
+        self.in_store(|store| {
+            self.damage
+                .noted(self.engine.get(column, &keys::with_store(store, key)))
+        })
     }
 
     /// As [`Self::get`], if memory can tell. Does not wait for a disk: fit for an async thread.
@@ -202,14 +227,14 @@ impl Replica {
             let key = keys::with_store(store, key);
             match self.keeper().get(&key) {
                 Some(row) => Ok(Cached::Found(row)),
-                None => self.engine.get_cached(column, &key),
+                None => self.damage.noted(self.engine.get_cached(column, &key)),
             }
         })
     }
 
     /// An unchanging view of the state as it is now.
     pub fn view(&self) -> ReplicaView<'_> {
-        self.in_store(|store| ReplicaView::new(&*self.engine, store))
+        self.in_store(|store| ReplicaView::new(&*self.engine, store, &self.damage))
     }
 
     /// Reads from the current store, and once more if another took its place meanwhile: the old one may have been emptied under the
@@ -275,7 +300,7 @@ pub fn apply_together<'r>(
         .into_iter()
         .map(|(replica, entries)| {
             engine.get_or_insert(&replica.engine);
-            replica.stage(entries, &mut batch)
+            replica.damage.noted(replica.stage(entries, &mut batch))
         })
         .collect();
     let written = match engine {

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::Applied;
+use super::replica::Damage;
 use crate::engine::{Column, Engine, Pairs, View, Visitor};
 use crate::error::Result;
 use crate::ids::StoreId;
@@ -19,12 +20,16 @@ pub struct ReplicaView<'a> {
     engine: &'a dyn Engine,
     store: StoreId,
     view: OnceCell<Box<dyn View>>,
+    damage: Option<&'a Damage>,
 }
 
 impl<'a> ReplicaView<'a> {
     /// A view of now.
-    pub(super) fn new(engine: &'a dyn Engine, store: StoreId) -> Self {
-        let view = Self::lazy(engine, store);
+    pub(super) fn new(engine: &'a dyn Engine, store: StoreId, damage: &'a Damage) -> Self {
+        let view = Self {
+            damage: Some(damage),
+            ..Self::lazy(engine, store)
+        };
         view.view();
         view
     }
@@ -35,6 +40,7 @@ impl<'a> ReplicaView<'a> {
             engine,
             store,
             view: OnceCell::new(),
+            damage: None,
         }
     }
 
@@ -60,7 +66,8 @@ impl<'a> ReplicaView<'a> {
     /// # Errors
     /// Those of the engine.
     pub fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>> {
-        self.view().get(column, &keys::with_store(self.store, key))
+        let found = self.view().get(column, &keys::with_store(self.store, key));
+        noted(self.damage, found)
     }
 
     /// The pairs of a range of keys, ascending. May wait for a disk at each step. After an error it ends.
@@ -71,7 +78,10 @@ impl<'a> ReplicaView<'a> {
             from.as_ref().map(Vec::as_slice),
             to.as_ref().map(Vec::as_slice),
         );
-        Box::new(pairs.map(|pair| pair.map(|(key, value)| (key.slice(StoreId::LEN..), value))))
+        let damage = self.damage;
+        Box::new(pairs.map(move |pair| {
+            noted(damage, pair).map(|(key, value)| (key.slice(StoreId::LEN..), value))
+        }))
     }
 
     /// Shows each pair of a range of keys to `each`, ascending, without copying it, until `each` breaks. May wait for a disk at each step.
@@ -90,9 +100,10 @@ impl<'a> ReplicaView<'a> {
             from.as_ref().map(Vec::as_slice),
             to.as_ref().map(Vec::as_slice),
         );
-        self.view().visit(column, from, to, &mut |key, value| {
+        let visited = self.view().visit(column, from, to, &mut |key, value| {
             each(&key[StoreId::LEN..], value)
-        })
+        });
+        noted(self.damage, visited)
     }
 
     /// The range with the store's id in front, and never past the store.
@@ -117,5 +128,12 @@ impl<'a> ReplicaView<'a> {
             Bound::Included(prefix),
             to.as_ref().map(Vec::as_slice),
         )
+    }
+}
+
+fn noted<T>(damage: Option<&Damage>, result: Result<T>) -> Result<T> {
+    match damage {
+        Some(damage) => damage.noted(result),
+        None => result,
     }
 }

@@ -154,7 +154,14 @@ fn edge(db: &DB, store: StoreId, from: u64, to: u64, last: bool) -> Result<Optio
     Ok(Some(layout::decode_entry(key, value)?.id))
 }
 
-fn entries(db: &DB, store: StoreId, from: u64, to: u64, readahead: usize) -> DBRawIterator<'_> {
+/// A walk over the entries of `from..to`.
+pub(super) fn entries(
+    db: &DB,
+    store: StoreId,
+    from: u64,
+    to: u64,
+    readahead: usize,
+) -> DBRawIterator<'_> {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(layout::entry_key(store, from));
     options.set_iterate_upper_bound(layout::entry_key(store, to));
@@ -194,6 +201,6 @@ pub(super) fn read(
     Ok(())
 }
 
-fn missing(store: StoreId, index: u64) -> Error {
+pub(super) fn missing(store: StoreId, index: u64) -> Error {
     Error::corrupt(format!("log of store {store}: entry {index} is missing"))
 }

@@ -9,7 +9,7 @@ use super::layout::{self, Kind};
 use super::sizes::Sizes;
 use super::tail::{Budget, Tail};
 use super::writer::{Request, Write, Writer};
-use super::{Done, Inner, LogEntry, LogSize, LogState, database};
+use super::{Done, Inner, LogEntry, LogScrubbed, LogSize, LogState, database, scrub};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId, Vote};
 
@@ -392,6 +392,31 @@ impl GroupLog {
     pub fn read(&self, from: u64, to_exclusive: u64, bytes_max: usize) -> Result<Vec<LogEntry>> {
         self.group
             .read(self.inner.writer.db(), from, to_exclusive, bytes_max)
+    }
+
+    /// Reads about `bytes_max` bytes of what is on disk, from the entry at `from` on or, with `None`, from the first; what is still
+    /// only in memory is not part of it.
+    ///
+    /// # Errors
+    /// As [`GroupLog::read`].
+    pub fn scrub(&self, from: Option<u64>, bytes_max: usize) -> Result<LogScrubbed> {
+        let look = || {
+            let state = self.group.state.lock();
+            (state.first, state.removals)
+        };
+        let mut has_failed = false;
+        loop {
+            let (first, removals) = look();
+            let at = from.map_or(first, |from| from.max(first));
+            let (db, store) = (self.inner.writer.db(), self.group.store);
+            let scrubbed = scrub::piece(db, store, at, from.is_none(), bytes_max);
+            // A purge or truncation that went on meanwhile looks like a hole; one that was decided before is perhaps only written now.
+            let is_quiet = look().1 == removals;
+            if scrubbed.is_ok() || (is_quiet && has_failed) {
+                return scrubbed;
+            }
+            has_failed |= is_quiet;
+        }
     }
 
     /// The id at `index`, the purge point's too. `None` before it and past the end.

@@ -30,6 +30,7 @@ mod database;
 mod directory;
 mod group;
 mod layout;
+mod scrub;
 mod sizes;
 mod tail;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod writer;
 
 pub use directory::{Directory, ReplicaRow};
 pub use group::GroupLog;
+pub use scrub::LogScrubbed;
 
 use writer::Writer;
 

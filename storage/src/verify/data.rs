@@ -66,6 +66,33 @@ pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Repor
     report.findings.extend(findings);
 }
 
+/// The first damage of the database in `dir`, if there is any; blocks alone, rows are not looked into.
+///
+/// # Errors
+/// Those of opening it, except for damage.
+pub(crate) fn first_damage(dir: &Path, memory: &Memory) -> Result<Option<Finding>> {
+    let db = match open(dir, memory) {
+        Ok(db) => db,
+        Err(Error::Corrupt { what }) => {
+            return Ok(Some(Finding {
+                database: "data",
+                file: super::file_of(&what).or_else(|| Some(dir.to_owned())),
+                keys: None,
+                what,
+            }));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut findings = Vec::new();
+    for column in Column::ALL {
+        walk(&db, "data", name(column), &mut findings, |_, _| Ok(()));
+        if !findings.is_empty() {
+            break;
+        }
+    }
+    Ok(findings.into_iter().next())
+}
+
 fn open(dir: &Path, memory: &Memory) -> Result<DB> {
     let options = DataOptions::default();
     let columns = Column::ALL.map(|column| {

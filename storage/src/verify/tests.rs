@@ -167,6 +167,9 @@ fn read_all(dir: &Path) -> Result<()> {
         storage.logs.directory().cluster_id().as_deref(),
         Some("cluster")
     );
+    if let Some(lost) = storage.lost.first() {
+        return Err(Error::corrupt(format!("{lost:?}")));
+    }
     for row in storage.logs.directory().replicas() {
         let engine: Arc<dyn Engine> = Arc::clone(&storage.engine);
         let replica = Replica::open(engine, Arc::new(Keep), row.shard, row.data)?;
@@ -383,20 +386,16 @@ fn a_torn_tail_that_was_never_acknowledged_starts() {
 }
 
 #[test]
-fn data_that_ends_before_its_log_begins_is_refused() {
+fn data_that_ends_before_its_log_begins_is_lost() {
     let image = image();
     // A data directory of before the purge: put back by a well-meaning hand.
     let data = image.path().join("data");
     fs::remove_dir_all(&data).unwrap();
-    let error = open(image.path(), &options())
-        .err()
-        .map(|error| error.to_string());
-    assert!(
-        error
-            .as_ref()
-            .is_some_and(|error| error.contains("entries are missing")),
-        "{error:?}"
-    );
+    let lost = open(image.path(), &options()).unwrap().lost;
+    assert_eq!(lost.len(), SHARDS as usize);
+    for lost in lost {
+        assert!(lost.what.contains("entries are missing"), "{lost:?}");
+    }
     let report = verify(image.path()).unwrap();
     assert_eq!(
         report.findings.len(),

@@ -208,3 +208,42 @@ fn the_last_handle_may_go_in_a_callback() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_scrub_reads_what_is_on_disk_and_names_what_it_cannot() {
+    let (dir, path) = ten_entries();
+    let logs = open(&path);
+    let log = logs.group(StoreId(3)).unwrap();
+    let all = log.scrub(None, usize::MAX).unwrap();
+    assert!(all.next.is_none() && all.bytes > 200, "{all:?}");
+    let mut pieces = Vec::new();
+    let mut from = None;
+    loop {
+        let piece = log.scrub(from, 100).unwrap();
+        pieces.push(piece.bytes);
+        from = piece.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert!(pieces.len() > 2, "{pieces:?}");
+    assert_eq!(pieces.iter().sum::<usize>(), all.bytes);
+    // A purge meanwhile is no damage.
+    log.purge(id(1, 3)).unwrap();
+    assert!(log.scrub(Some(1), usize::MAX).unwrap().bytes < all.bytes);
+    drop((log, logs));
+
+    let database = database(&path);
+    let key = layout::entry_key(StoreId(3), 7);
+    let mut value = database.get(&key).unwrap().unwrap();
+    let last = value.len() - 1;
+    value[last] ^= 1;
+    database.put(&key, value).unwrap();
+    drop(database);
+    let logs = open(&path);
+    // Its tail is empty after a start, so that the damage lies behind no copy in memory.
+    let log = logs.group(StoreId(3)).unwrap();
+    let error = log.scrub(None, usize::MAX).unwrap_err().to_string();
+    assert!(error.contains("entry 7 fails its checksum"), "{error}");
+    drop(dir);
+}

@@ -1,0 +1,235 @@
+//! Promise: bytes that rot on one node are found, never served, and what they held is fetched from the peers: while the node runs, when
+//! a compaction meets them, when they are the node's metadata, and when they are in a log, which cannot be fetched.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proto::ShardId;
+use serde_json::{Value, json};
+use tests::cluster::READY;
+use tests::disk::{largest, rot};
+use tests::{Api, Cluster, Options, binary, eventually};
+
+const SHARD: ShardId = ShardId(1);
+const DOCUMENTS: usize = 80;
+const DEADLINE: Duration = Duration::from_secs(60);
+/// The node whose disk rots.
+const BAD: usize = 0;
+const DATA_FAILED: i32 = 71;
+const BEYOND_REPAIR: i32 = 72;
+
+async fn start(scrub_mib_per_s: u32) -> (Cluster, Api) {
+    let cluster = Cluster::start(Options {
+        shards: 1,
+        env: vec![(
+            "LARDER_STORAGE__SCRUB_MIB_PER_S".to_owned(),
+            scrub_mib_per_s.to_string(),
+        )],
+        root_password: Some("repair".to_owned()),
+        ..Options::default()
+    })
+    .await;
+    let api = cluster.api(1);
+    for n in 0..DOCUMENTS {
+        put(&api, n).await;
+    }
+    (cluster, api)
+}
+
+/// Hard to compress, so that documents fill the largest table.
+fn body(n: usize) -> Value {
+    let steps = std::iter::successors(Some(n as u64 + 1), |state| {
+        Some(
+            state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1),
+        )
+    });
+    let noise = steps.skip(4).take(60);
+    let text: String = noise.map(|state| format!("{state:016x}")).collect();
+    json!({ "n": n, "text": text })
+}
+
+async fn put(api: &Api, n: usize) {
+    let path = format!("/db/Demo/d{n}");
+    api.put(&path).json(&body(n)).send().await.expect(200);
+}
+
+fn data(cluster: &Cluster) -> PathBuf {
+    cluster.dir().join(format!("data/n{}", BAD + 1))
+}
+
+/// Reads all documents from the bad node's own replica. What it answers is right; gives whether it answered all.
+async fn reads(cluster: &Cluster, documents: usize) -> Option<()> {
+    let mut all = Some(());
+    for n in 0..documents {
+        let path = format!("/db/Demo/d{n}");
+        let answer = cluster.api(BAD).get(&path).local().try_send().await.ok()?;
+        match answer.status {
+            200 => assert_eq!(answer.json()["text"], body(n)["text"], "{path}"),
+            404 => panic!("{path} is not there, says a node that cannot know"),
+            _ => all = None,
+        }
+    }
+    all
+}
+
+async fn replica_id(cluster: &Cluster, asked: usize) -> Option<u64> {
+    let path = "/admin/v1/cluster/status";
+    let answer = cluster.admin(asked).get(path).try_send().await.ok()?;
+    let status = answer.json();
+    let shard = status["shards"].get(SHARD.0 as usize)?.clone();
+    if shard.get("replacement").is_some() {
+        return None;
+    }
+    let replicas = shard["replicas"].as_array()?;
+    let own = replicas
+        .iter()
+        .find(|replica| replica["node"] == cluster.nodes[BAD].id)?;
+    own["replica"].as_u64()
+}
+
+/// Waits until the bad node holds another replica of the shard, which answers everything.
+async fn renewed(cluster: &Cluster, before: u64, documents: usize) {
+    eventually("the replica is renewed and serves", DEADLINE, || async {
+        let all = reads(cluster, documents).await;
+        let id = replica_id(cluster, 1).await.filter(|id| *id != before);
+        id.and(all)
+    })
+    .await;
+    cluster.healthy(READY).await;
+}
+
+async fn is_sound(cluster: &mut Cluster) {
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    let dir = data(cluster).display().to_string();
+    binary::run(["data", "verify", &dir]).await.expect(0);
+    cluster.spawn(BAD);
+    cluster.healthy(READY).await;
+}
+
+/// Turns bits where the file holds `needle`; of several files, of each.
+fn rot_at(dir: &Path, needle: &[u8]) -> usize {
+    let mut rotten = 0;
+    for file in std::fs::read_dir(dir).expect("a folder").flatten() {
+        let path = file.path();
+        if path.extension().is_none_or(|extension| extension != "sst") {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).expect("a file");
+        let found = bytes
+            .windows(needle.len())
+            .position(|window| window == needle);
+        if let Some(at) = found {
+            bytes[at] ^= 0x10;
+            std::fs::write(&path, bytes).expect("written");
+            rotten += 1;
+        }
+    }
+    rotten
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_is_found_never_served_and_fetched_from_the_peers() {
+    let (mut cluster, _) = start(64).await;
+    let before = replica_id(&cluster, 1).await.expect("status");
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    let table = largest(&data(&cluster).join("data"), ".sst");
+    rot(&table);
+    cluster.spawn(BAD);
+    renewed(&cluster, before, DOCUMENTS).await;
+
+    let log = cluster.logged(BAD);
+    let name = table.file_name().expect("a name").to_string_lossy();
+    let line = log.lines().find(|line| line.contains("quarantined"));
+    assert!(line.is_some_and(|line| line.contains(&*name)), "{log}");
+    let metrics = cluster.admin(BAD).get("/metrics").send().await.expect(200);
+    assert!(metrics.text().contains("larder_replicas_renewed_total 1"));
+    assert!(metrics.text().contains("larder_scrub_errors_total 1"));
+    eventually("nothing is quarantined", READY, || async {
+        let metrics = cluster.admin(BAD).get("/metrics").send().await;
+        let text = metrics.text();
+        text.contains("larder_replicas_quarantined 0").then_some(())
+    })
+    .await;
+
+    // The block is still there, hidden by a deletion; the next start gets rid of it.
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    cluster.restart(BAD).await;
+    cluster.healthy(READY).await;
+    let log = cluster.logged(BAD);
+    assert!(
+        log.contains("the data database was damaged and is rewritten"),
+        "{log}"
+    );
+    assert!(reads(&cluster, DOCUMENTS).await.is_some());
+    is_sound(&mut cluster).await;
+    assert_eq!(
+        replica_id(&cluster, 1).await,
+        replica_id(&cluster, BAD).await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_that_meets_rot_ends_the_node_and_its_next_start_repairs_it() {
+    let (mut cluster, api) = start(0).await;
+    let before = replica_id(&cluster, 1).await.expect("status");
+    // Without its log, the replica cannot be made anew here.
+    let purge = "/admin/v1/shards/1/snapshot?purge=true";
+    cluster.admin(BAD).post(purge).send().await.expect(200);
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    rot(&largest(&data(&cluster).join("data"), ".sst"));
+    cluster.restart(BAD).await;
+    let mut documents = DOCUMENTS;
+    eventually("a compaction meets the rot", DEADLINE, || {
+        let (cluster, api, n) = (&cluster, &api, documents);
+        documents += 1;
+        async move {
+            put(api, n).await;
+            let flush = "/admin/v1/shards/1/snapshot";
+            let _ = cluster.admin(BAD).post(flush).try_send().await;
+            (!cluster.is_alive(BAD)).then_some(())
+        }
+    })
+    .await;
+    assert_eq!(cluster.ended(BAD).await, Some(DATA_FAILED));
+    cluster.spawn(BAD);
+    renewed(&cluster, before, documents).await;
+    let log = cluster.logged(BAD);
+    assert!(log.contains("replica is lost"), "{log}");
+    is_sound(&mut cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotten_metadata_is_made_anew_from_its_log_and_a_rotten_log_is_not_started() {
+    let (mut cluster, _) = start(64).await;
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    let address = cluster.nodes[BAD].client.replace("http://", "");
+    let rotten = rot_at(&data(&cluster).join("data"), address.as_bytes());
+    assert!(rotten > 0, "no table holds the metadata");
+    cluster.restart(BAD).await;
+    cluster.healthy(READY).await;
+    assert!(cluster.logged(BAD).contains("is rewritten"));
+    assert!(reads(&cluster, DOCUMENTS).await.is_some());
+
+    // Its log has to be in a table for that: a start writes what it found in the write-ahead log into one.
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    cluster.restart(BAD).await;
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    let table = largest(&data(&cluster).join("log"), ".sst");
+    rot(&table);
+    cluster.spawn(BAD);
+    assert_eq!(cluster.ended(BAD).await, Some(BEYOND_REPAIR));
+    let log = cluster.logged(BAD);
+    let name = table.file_name().expect("a name").to_string_lossy();
+    assert!(
+        log.contains(&*name) && log.contains("larder shard replace"),
+        "{log}"
+    );
+    // The others have all of it.
+    for n in 0..DOCUMENTS {
+        let path = format!("/db/Demo/d{n}");
+        let found = cluster.api(1).get(&path).send().await.expect(200);
+        assert_eq!(found.json()["text"], body(n)["text"]);
+    }
+}
