@@ -27,7 +27,7 @@ fn every_method_of_a_described_path_is_described() {
         );
     }
     for (path, methods) in described {
-        let concrete = path.replace('{', "").replace('}', "");
+        let concrete = path.replace(['{', '}'], "");
         let target = route::parse(&concrete).expect("an address");
         let offered: BTreeSet<String> = target
             .route
