@@ -97,9 +97,7 @@ async fn lost_messages_lose_no_leader() {
         assert!(Instant::now() < deadline, "no heartbeats");
         tokio::task::yield_now().await;
     }
-    cluster
-        .confirmed_anew(&shards().collect::<Vec<_>>())
-        .await;
+    cluster.confirmed_anew(&shards().collect::<Vec<_>>()).await;
     let after: Vec<_> = shards().map(|shard| cluster.term(shard)).collect();
     assert_eq!(after, terms);
 }
