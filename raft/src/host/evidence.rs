@@ -71,7 +71,9 @@ impl Host {
     pub fn set_electable(&self, electable: bool) {
         let groups = self.inner.groups.read();
         // Under the lock, which opening a group takes too.
-        self.inner.electable.store(electable, Ordering::Relaxed);
+        self.inner
+            .electable
+            .store(electable, Ordering::Relaxed);
         for group in groups.values() {
             group.raft().runtime_config().elect(electable);
         }
