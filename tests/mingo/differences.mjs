@@ -16,6 +16,11 @@ const entersArray = (path, document) => {
 
 export const differences = [
   {
+    name: "integers beyond 2^53",
+    reason: "JavaScript rounds them to doubles; here they are compared exactly",
+    applies: ({ text, path, document }) => /\d{16}/.test(text) && /\d{16}/.test(JSON.stringify(document[path.split(".")[0]])),
+  },
+  {
     name: "$all on a single value",
     reason: "mingo demands an array; MongoDB reads $all as one equality for each value, which a single value can satisfy",
     applies: ({ text }) => text.includes('"$all"'),
@@ -56,10 +61,5 @@ export const differences = [
     name: "$regex on arrays within arrays",
     reason: "mingo looks into them; MongoDB searches elements, not their elements",
     applies: ({ text }) => text.includes('"$regex"'),
-  },
-  {
-    name: "integers beyond 2^53",
-    reason: "JavaScript rounds them to doubles; here they are compared exactly",
-    applies: ({ text, path, document }) => /\d{16}/.test(text) || /\d{16}/.test(JSON.stringify(document[path.split(".")[0]])),
   },
 ];

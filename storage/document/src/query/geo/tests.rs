@@ -132,8 +132,10 @@ proptest! {
         let coordinates: Vec<[f64; 2]> =
             ring.iter().map(|corner| [corner.longitude, corner.latitude]).collect();
         let shape = polygon(json!([coordinates]));
-        prop_assert_eq!(shape.contains(asked), sides.iter().all(|side| *side > 0.0));
+        let is_inside = sides.iter().all(|side| *side > 0.0);
+        prop_assert_eq!(shape.contains(asked), is_inside);
+        // The two sides of the sphere are never both inside.
         let antipode = place(asked.vector().map(|part| -part));
-        prop_assert!(!shape.contains(antipode));
+        prop_assert!(!is_inside || !shape.contains(antipode));
     }
 }
