@@ -516,8 +516,7 @@ async fn errors(api: &Api) {
     api.get("/db/Demo/query?q={%22$where%22:1}")
         .refused(468, "query_not_supported")
         .await;
-    api.post(&path("errors"))
-        .json(&json!({}))
+    api.call(Method::DELETE, "/db/Demo")
         .refused(468, "query_not_supported")
         .await;
 }

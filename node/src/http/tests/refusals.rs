@@ -15,11 +15,21 @@ GET /db/Demo/%zz        |                                 |                | 400
 PUT /db/Demo/           |                                 | {}             | 400 bad_request
 PATCH /db/Demo/1        |                                 | {}             | 405 method_not_allowed
 DELETE /connect         |                                 |                | 405 method_not_allowed
-POST /db/Demo/1         |                                 | {}             | 468 query_not_supported
+POST /db/Demo/1         |                                 | {}             | 404 object_not_found
+POST /db/Demo/1         | if-match: "7"                   | {}             | 412 object_out_of_date
+POST /db/Demo/1         | if-none-match: *                | {}             | 400 bad_request
+POST /db/Demo/1         |                                 | {              | 471 syntax_error
+POST /db/Demo/1         |                                 | {"$unset":{}}  | 400 bad_request
+POST /db/Demo/1         |                                 | {"$a":{"n":1}} | 400 bad_request
+POST /db/Demo/1/n       |                                 | {"$inc":"x"}   | 400 bad_request
+GET /db/Demo/1/n        |                                 |                | 405 method_not_allowed
+GET /batch              |                                 |                | 405 method_not_allowed
+POST /batch             |                                 | {}             | 471 syntax_error
 GET /db/Demo            |                                 |                | 466 permission_denied
 GET /db/Nothing         |                                 |                | 461 bucket_not_found
-PUT /db/Demo            |                                 | []             | 468 query_not_supported
-DELETE /db/Demo         |                                 |                | 468 query_not_supported
+PUT /db/Demo            |                                 | []             | 466 permission_denied
+PUT /db/Nothing         |                                 | []             | 461 bucket_not_found
+DELETE /db/Demo         |                                 |                | 466 permission_denied
 GET /file/www/a.txt     |                                 |                | 468 query_not_supported
 GET /bloomfilter        |                                 |                | 468 query_not_supported
 PUT /db/Demo/1          |                                 | {              | 471 syntax_error
