@@ -516,9 +516,16 @@ async fn errors(api: &Api) {
     api.get("/db/Demo/query?q={%22$where%22:1}")
         .refused(468, "query_not_supported")
         .await;
-    api.call(Method::DELETE, "/db/Demo")
+    api.get("/bloomfilter")
         .refused(468, "query_not_supported")
         .await;
+    // What is for admins stays so.
+    for method in [Method::PUT, Method::DELETE] {
+        api.call(method, "/db/Demo")
+            .body("[]")
+            .refused(466, "permission_denied")
+            .await;
+    }
 }
 
 /// With curl, which knows both codings and is no relative of the server.
