@@ -53,7 +53,7 @@ impl<'a> Site<'a> {
             }
             Operation::Push | Operation::Unshift => {
                 let element = match resolved.target {
-                    Target::Typed(FieldType::List(element)) => Target::Typed(&**element),
+                    Target::Typed(FieldType::List(element)) => Target::Typed(element),
                     Target::Json | Target::Typed(FieldType::JsonArray) => Target::Json,
                     Target::Typed(ty) => return Err(self.not_for(ty)),
                 };

@@ -90,7 +90,7 @@ pub(super) fn resolve<'a>(
             }
             Target::Typed(FieldType::List(element)) => {
                 segment.is_index = true;
-                (Target::Typed(&**element), Holder::List)
+                (Target::Typed(element), Holder::List)
             }
             Target::Typed(FieldType::Map(key, value)) => {
                 if !has_members(value) {
@@ -101,7 +101,7 @@ pub(super) fn resolve<'a>(
                 let normal = normalise_key(key, &segment.name, layout, schema);
                 segment.name = normal
                     .ok_or_else(|| refuse(format!("{:?} is no key of {key}", segment.name)))?;
-                (Target::Typed(&**value), Holder::Map(key))
+                (Target::Typed(value), Holder::Map(key))
             }
             Target::Typed(FieldType::Embedded(class)) => {
                 let slot = layout.embedded(class).and_then(|shape| shape.slot(part));
