@@ -296,7 +296,7 @@ fn memory_refuses_a_file_that_was_cut_off() {
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     assert!(matches!(
         engine.ingest(&[(Column::State, path)]),
-        Err(crate::Error::Corrupt { .. })
+        Err(Error::Corrupt { .. })
     ));
 }
 
