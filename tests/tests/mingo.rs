@@ -61,17 +61,15 @@ fn mingo_matches_the_same_documents() {
         })
         .collect();
     // One operator each, so that a difference has one cause. How conditions are joined is the model's to judge.
-    let filters = cases::filter().prop_filter(
-        "one operator",
-        |filter| matches!(filter, model::Filter::Field(_, operators) if operators.len() == 1),
-    );
-    let questions: Vec<Json> = (0..FILTERS * factor)
-        .map(|_| {
-            let filter = filters
-                .new_tree(&mut runner)
-                .expect("a filter")
-                .current()
-                .to_json();
+    let strategy = cases::filter();
+    let questions: Vec<Json> = std::iter::repeat_with(|| strategy.new_tree(&mut runner))
+        .map(|tree| tree.expect("a filter").current())
+        .filter(
+            |filter| matches!(filter, model::Filter::Field(_, operators) if operators.len() == 1),
+        )
+        .take(FILTERS * factor)
+        .map(|filter| {
+            let filter = filter.to_json();
             let matched = matches(&filter, &layout, &stored);
             json!({ "filter": filter, "matched": matched })
         })
