@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::wait::within_blocking;
 
 /// A killed process is gone within this, also on a busy machine.
-pub const GONE: Duration = Duration::from_secs(10);
+pub const GONE: Duration = Duration::from_secs(30);
 /// How much of a log is shown when a test fails.
 const TAIL_LINES: usize = 40;
 

@@ -71,9 +71,7 @@ impl Host {
     pub fn set_electable(&self, electable: bool) {
         let groups = self.inner.groups.read();
         // Under the lock, which opening a group takes too.
-        self.inner
-            .electable
-            .store(electable, Ordering::Relaxed);
+        self.inner.electable.store(electable, Ordering::Relaxed);
         for group in groups.values() {
             // A quarantined replica stays as it is until it is replaced.
             let is_sound = !self.is_quarantined(group.shard(), group.replica_id());
