@@ -220,7 +220,14 @@ fn no_machine_shows_through() {
 /// Statuses are written once, beside their codes (`proto::ErrorCode`): a handler names none for an error.
 #[test]
 fn handlers_choose_no_error_status() {
-    let success = ["OK", "CREATED", "ACCEPTED", "NO_CONTENT", "NOT_MODIFIED"];
+    let success = [
+        "OK",
+        "CREATED",
+        "ACCEPTED",
+        "NO_CONTENT",
+        "NOT_MODIFIED",
+        "PERMANENT_REDIRECT",
+    ];
     let names_error = |path: &Path, line: &str| {
         let is_edge = path.starts_with("node/src") || path.starts_with("node/service/src");
         let is_mapping = path.ends_with("http/error.rs") || path.starts_with("node/src/cli");

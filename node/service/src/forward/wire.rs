@@ -29,7 +29,7 @@ struct WireRequest {
     near: Option<Near>,
     #[prost(
         oneof = "Operation",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30, 31"
     )]
     operation: Option<Operation>,
 }
