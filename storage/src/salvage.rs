@@ -12,7 +12,7 @@
 //! data.damaged   the last database that was replaced
 //! ```
 //!
-//! Safe at every step: `data` goes aside only when `data.rebuilt` is whole and synced, and [`finish`] takes the second step after a crash
+//! Safe at every step: `data` goes aside only when `data.rebuilt` is whole and synced, and `finish` takes the second step after a crash
 //! between the two.
 //!
 //! Lacks: the log database. What a node promised lies there, and a part of a promise is none.
