@@ -97,7 +97,11 @@ impl Core {
     ) -> Vec<(usize, Result<()>)> {
         let all: Vec<Write> = writes.iter().map(|(_, write)| write.clone()).collect();
         match self.write_all(ctx, session, database, shard, all).await {
-            Err(error) if error.effect == Effect::None && writes.len() > 1 => {}
+            // A shard that does not answer is not asked once more for each of them.
+            Err(error)
+                if error.effect == Effect::None
+                    && error.code != ErrorCode::Unavailable
+                    && writes.len() > 1 => {}
             result => {
                 let result = result.map(|_| ());
                 return writes

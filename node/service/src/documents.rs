@@ -142,29 +142,19 @@ impl Core {
         let shard = session.state.shard_of(database, info, &key);
         let write = Write {
             bucket: bucket.to_owned(),
-            key,
+            key: key.clone(),
             condition: condition.into(),
             body,
             hidden: Bytes::new(),
             delete: false,
             update: false,
         };
-        let writes = Writes {
-            database: database.name.clone(),
-            writes: vec![write],
-            batch: false,
-        };
-        let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
-        let (written, served) = self.write_one(&session, &request, ctx.deadline).await?;
-        let Operation::Write(Writes { mut writes, .. }) = request.operation else {
-            return Err(unexpected());
-        };
-        let Some(write) = writes.pop() else {
-            return Err(unexpected());
-        };
+        let (written, served) = self
+            .write_one(ctx, &session, shard, database, write)
+            .await?;
         let document = Document {
-            bucket: write.bucket,
-            key: write.key,
+            bucket: bucket.to_owned(),
+            key,
             version: written.version,
             body: written.body,
             served,
@@ -194,29 +184,35 @@ impl Core {
             delete: true,
             ..Write::default()
         };
-        let writes = Writes {
-            database: database.name.clone(),
-            writes: vec![write],
-            batch: false,
-        };
-        let request = session.request(shard, ctx.idempotency_key.clone(), Operation::Write(writes));
-        let (written, served) = self.write_one(&session, &request, ctx.deadline).await?;
+        let (written, served) = self
+            .write_one(ctx, &session, shard, database, write)
+            .await?;
         Ok(Deleted {
             existed: written.existed,
             served,
         })
     }
 
+    /// Has the leader of its shard carry out one write.
     pub(crate) async fn write_one(
         &self,
+        ctx: &Context,
         session: &Session,
-        request: &Request,
-        deadline: Instant,
+        shard: ShardId,
+        database: &Database,
+        write: Write,
     ) -> Result<(WrittenOne, Option<Served>)> {
-        let Answer::Written(mut all) = self.route(&session.state, request, deadline).await? else {
+        let operation = Operation::of_writes(Writes {
+            database: database.name.clone(),
+            writes: vec![write],
+            batch: false,
+        });
+        let request = session.request(shard, ctx.idempotency_key.clone(), operation);
+        let answer = self.route(&session.state, &request, ctx.deadline).await?;
+        let Answer::Written(mut all) = answer else {
             return Err(unexpected());
         };
-        let served = self.acknowledge(request, &all);
+        let served = self.acknowledge(&request, &all);
         Ok((all.written.pop().ok_or_else(unexpected)?, served))
     }
 

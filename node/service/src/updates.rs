@@ -6,7 +6,7 @@ use document::{body, update};
 use crate::Core;
 use crate::context::{Condition, Context, Document};
 use crate::error::Result;
-use crate::forward::{Operation, Write, Writes};
+use crate::forward::Write;
 
 impl Core {
     pub(crate) async fn update(
@@ -31,14 +31,9 @@ impl Core {
             update: true,
             ..Write::default()
         };
-        let writes = Writes {
-            database: database.name.clone(),
-            writes: vec![write],
-            batch: false,
-        };
-        let operation = Operation::of_writes(writes);
-        let request = session.request(shard, ctx.idempotency_key.clone(), operation);
-        let (written, served) = self.write_one(&session, &request, ctx.deadline).await?;
+        let (written, served) = self
+            .write_one(ctx, &session, shard, database, write)
+            .await?;
         Ok(Document {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
