@@ -95,6 +95,48 @@ pub struct Database {
     pub buckets: BTreeMap<String, BucketInfo>,
     /// Dropped buckets by id. A class of the same name that came later has a bucket of its own.
     pub dropped_buckets: BTreeMap<u32, BucketInfo>,
+    /// Indexes by id, failed and dropped ones included as long as something is left of them.
+    pub indexes: BTreeMap<u32, IndexInfo>,
+}
+
+/// An index of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexInfo {
+    /// Never reused within its database.
+    pub id: u32,
+    /// Id of its bucket.
+    pub bucket: u32,
+    /// The definition as clients see it, normalised JSON ([`document::index::Definition`]).
+    pub definition: String,
+    /// Whether it is unique.
+    pub unique: bool,
+    /// The compiled definition, hexadecimal ([`document::index::Index::to_bytes`]).
+    pub compiled: String,
+    /// How far it is.
+    pub state: IndexState,
+    /// Why it failed; else empty.
+    pub reason: String,
+}
+
+/// How far an index is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IndexState {
+    /// Writes keep it up; documents of before are being added.
+    Building,
+    /// Complete on all shards.
+    Ready,
+    /// Given up: kept up no more.
+    Failed,
+    /// Dropped; what is left of it is being deleted.
+    Dropped,
+}
+
+impl IndexState {
+    /// Whether writes keep it up.
+    pub fn is_kept_up(self) -> bool {
+        matches!(self, Self::Building | Self::Ready)
+    }
 }
 
 /// A bucket as the shards know it.

@@ -12,6 +12,7 @@
 //! | [`schema`] | class descriptors, how they may change, and compiled layouts |
 //! | [`body`] | checking a body against its class, and writing the stored form out again |
 //! | [`query`] | filters and sort orders: reading them, and asking stored documents |
+//! | [`index`] | definitions of indexes, the values of documents in them, and plans |
 //! | [`update`] | partial updates: fitting operations to a class, and applying them to stored fields |
 //! | [`error`] | what can be wrong with any of these |
 //!
@@ -24,6 +25,7 @@ pub mod acl;
 pub mod body;
 pub mod error;
 pub mod id;
+pub mod index;
 mod json;
 pub mod query;
 pub mod schema;

@@ -30,6 +30,43 @@ pub enum Outcome {
     },
     /// Done; there is nothing to say.
     Done,
+    /// Of `BackfillIndex` and `PurgeIndex`: how far it is.
+    Progress(Progress),
+    /// Of `ReserveValue`: the value is the asking document's, or another one's.
+    Reserved {
+        /// Whose it is now.
+        holder: Reservation,
+        /// Whether that is the document that asked.
+        is_own: bool,
+    },
+    /// Of `FenceClaims`.
+    Fenced {
+        /// Whether the document holds the value, as of this entry.
+        holds: bool,
+    },
+}
+
+/// How far the work on an index is in a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Progress {
+    /// There is more, behind this key (of backfilling; empty for purging).
+    More {
+        /// The last document that was looked at.
+        after: String,
+    },
+    /// Nothing is left to do.
+    Complete,
+}
+
+/// To which document a value of a unique index belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Reservation {
+    /// Key of the document.
+    pub owner: String,
+    /// Index of the entry that reserved it last.
+    pub reserved: u64,
+    /// Whether a write with it is known to have taken effect. Even so the document may have given it up since.
+    pub confirmed: bool,
 }
 
 /// What became of one document.
@@ -91,6 +128,21 @@ pub enum Rejection {
     TooLarge {
         /// Bytes that are allowed.
         bytes_max: u64,
+    },
+    /// The document would hold a value of a unique index that the write has not reserved, or whose claim was fenced. Never recorded:
+    /// reserve and try again.
+    Unclaimed {
+        /// Id of the index.
+        index: u32,
+        /// The value.
+        value: [u8; 32],
+    },
+    /// The document would have too many values in an index.
+    TooManyValues {
+        /// Id of the index.
+        index: u32,
+        /// How many are allowed.
+        values_max: u64,
     },
 }
 

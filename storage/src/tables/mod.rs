@@ -6,6 +6,8 @@
 //! | [`buckets`] | what apply knows of a bucket |
 //! | [`documents`] | documents and tombstones |
 //! | [`change_log`] | change events |
+//! | [`indexes`] | entries of indexes, and how far their building is |
+//! | [`reservations`] | whose the values of unique indexes are |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -17,3 +19,5 @@ pub mod buckets;
 pub mod change_log;
 pub mod documents;
 pub mod idempotency;
+pub mod indexes;
+pub mod reservations;
