@@ -197,6 +197,8 @@ fn oriented(bounds: &Bounds, component: &Component) -> Vec<Piece> {
             }
         })
         .collect();
+    // Nothing is less than the least value of its kind.
+    pieces.retain(|piece| piece.from < piece.to || piece.to.is_empty());
     pieces.reverse();
     pieces
 }
