@@ -10,6 +10,7 @@
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
 mod query;
+mod unique;
 mod wire;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use prost::Message;
 use proto::{NodeId, ShardId};
 
 pub use self::query::{Found, Hit, Query};
+pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{decode_reply, encode_reply};
 
 use crate::context::Condition;
@@ -97,6 +99,18 @@ pub enum Operation {
     /// taking one for a whole document.
     #[prost(message, tag = "30")]
     Update(Writes),
+    /// Propose a command on indexes or on values of unique ones: an encoded `larder.log.v1.Command` without stamp and tick.
+    #[prost(bytes = "bytes", tag = "50")]
+    Command(Bytes),
+    /// Whose a value of a unique index is; for the shard of the value.
+    #[prost(message, tag = "51")]
+    FindHolder(proto::log::UniqueValue),
+    /// Whether a document holds a value of a unique index; for the shard of the document.
+    #[prost(message, tag = "52")]
+    CheckHolds(Holds),
+    /// The next documents that are to be taken into a unique index, with their values.
+    #[prost(message, tag = "53")]
+    UniquePage(UniquePage),
 }
 
 impl Operation {
@@ -118,6 +132,9 @@ impl Operation {
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -125,7 +142,8 @@ impl Operation {
             | Operation::ChangeSchema(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
-            | Operation::Replicas(_) => false,
+            | Operation::Replicas(_)
+            | Operation::Command(_) => false,
         }
     }
 
@@ -145,6 +163,10 @@ impl Operation {
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::Command(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -158,6 +180,7 @@ impl Operation {
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
+                    | Operation::Command(_)
             )
     }
 }
@@ -382,6 +405,18 @@ pub enum Answer {
     /// To [`Operation::Query`].
     #[prost(message, tag = "20")]
     Found(Found),
+    /// To [`Operation::Command`]: what it led to, as the state machine encodes it.
+    #[prost(bytes = "bytes", tag = "50")]
+    Outcome(Bytes),
+    /// To [`Operation::FindHolder`], if it is anybody's.
+    #[prost(message, tag = "51")]
+    Holder(Holder),
+    /// To [`Operation::CheckHolds`].
+    #[prost(message, tag = "52")]
+    Holding(Holding),
+    /// To [`Operation::UniquePage`].
+    #[prost(message, tag = "53")]
+    Values(ValuesPage),
 }
 
 /// What a leader can prove.

@@ -9,6 +9,8 @@
 //! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
+mod claims;
+mod indexes;
 mod layouts;
 mod near;
 mod prepare;
@@ -16,6 +18,7 @@ mod query;
 mod read;
 mod refusal;
 mod ticks;
+mod unique;
 mod update;
 mod write;
 
@@ -29,6 +32,7 @@ use proto::{NodeId, ShardId};
 use storage::machine::Replica;
 use storage::machine::outcome::Outcome;
 
+use self::indexes::Indexes;
 use self::layouts::Layouts;
 use self::ticks::Ticks;
 use crate::clock::Clock;
@@ -40,6 +44,7 @@ use crate::metadata::Metadata;
 use crate::near::stale_rights;
 use crate::ports::{Groups, ProposeError, ReadError};
 use crate::reads::ReadPool;
+use crate::unique::Unique;
 
 /// The leader's side of all shards that this node leads.
 pub(crate) struct Shards {
@@ -52,6 +57,8 @@ pub(crate) struct Shards {
     /// For queries: long walks must not keep reads of single documents waiting.
     walks: ReadPool,
     layouts: Layouts,
+    indexes: Indexes,
+    unique: Arc<Unique>,
     ticks: Ticks,
 }
 
@@ -62,6 +69,7 @@ impl Shards {
         clock: Arc<dyn Clock>,
         metadata: Metadata,
         evidence: Arc<Evidence>,
+        unique: Arc<Unique>,
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
@@ -73,6 +81,8 @@ impl Shards {
             metadata,
             evidence,
             layouts: Layouts::default(),
+            indexes: Indexes::default(),
+            unique,
         }
     }
 
@@ -112,6 +122,18 @@ impl Shards {
             }
             Operation::Replicas(command) => Box::pin(self.change_replicas(command, deadline)).await,
             Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
+            Operation::Command(command) => {
+                Box::pin(self.internal_command(request.shard, command, deadline)).await
+            }
+            Operation::FindHolder(value) => {
+                Box::pin(self.find_holder(request.shard, value, deadline)).await
+            }
+            Operation::CheckHolds(holds) => {
+                Box::pin(self.check_holds(request, holds, deadline)).await
+            }
+            Operation::UniquePage(page) => {
+                Box::pin(self.unique_page(request.shard, *page, deadline)).await
+            }
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }

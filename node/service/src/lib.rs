@@ -18,6 +18,7 @@
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
+//! | `commands` `unique` | requests that the service sends itself; values of unique indexes over all shards |
 //! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
 //!
 //! Lacks: what only one protocol knows (headers, statuses, CORS), and the bytes on disk.
@@ -28,6 +29,7 @@ pub mod auth;
 mod batches;
 mod bulk;
 pub mod clock;
+mod commands;
 pub mod context;
 mod documents;
 pub mod error;
@@ -55,6 +57,7 @@ pub mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod updates;
 
 use std::sync::Arc;
@@ -129,6 +132,7 @@ pub(crate) struct Core {
     pub(crate) evidence: Arc<Evidence>,
     pub(crate) router: Router,
     pub(crate) shards: Shards,
+    pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
     pub(crate) metrics: Metrics,
@@ -143,14 +147,18 @@ impl Service {
         let limits = &options.limits;
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
-        let core = Core {
+        let core = |core: &std::sync::Weak<Core>| {
+        let unique = unique::Unique::new(core.clone());
+        Core {
             shards: Shards::new(
                 limits,
                 Arc::clone(&ports.groups),
                 Arc::clone(&ports.clock),
                 metadata.clone(),
                 Arc::clone(&evidence),
+                Arc::clone(&unique),
             ),
+            unique,
             evidence,
             router: Router::new(
                 options.node,
@@ -170,9 +178,9 @@ impl Service {
             clock: ports.clock,
             metadata,
             options,
-        };
+        }};
         Service {
-            core: Arc::new(core),
+            core: Arc::new_cyclic(core),
         }
     }
 
