@@ -32,16 +32,21 @@ pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Res
     let layout = layout(&database, &schema, command.bucket)
         .ok_or_else(|| invalid(format!("no bucket {}", command.bucket)))?;
     let compiled = compile(&definition, &layout).map_err(invalid)?;
-    let is_here = |index: &IndexInfo| {
-        index.bucket == command.bucket && index.state != IndexState::Dropped
-    };
+    let is_here =
+        |index: &IndexInfo| index.bucket == command.bucket && index.state != IndexState::Dropped;
     let known = |index: &&mut IndexInfo| is_here(index) && index.definition == text;
     match indexes.indexes.iter_mut().find(known) {
         Some(failed) if failed.state == IndexState::Failed => failed.state = IndexState::Dropped,
         Some(_) => return Ok(false),
         None => {}
     }
-    if indexes.indexes.iter().filter(|index| is_here(index)).count() >= INDEXES_MAX {
+    if indexes
+        .indexes
+        .iter()
+        .filter(|index| is_here(index))
+        .count()
+        >= INDEXES_MAX
+    {
         return Err(invalid(format!(
             "a bucket has at most {INDEXES_MAX} indexes"
         )));
@@ -147,7 +152,10 @@ pub(crate) fn follow_schema(
             let compiled = compile(&definition, &layout).ok()?;
             Some((definition, compiled))
         });
-        if now.as_ref().is_some_and(|(_, compiled)| *compiled == index.compiled) {
+        if now
+            .as_ref()
+            .is_some_and(|(_, compiled)| *compiled == index.compiled)
+        {
             continue;
         }
         index.state = IndexState::Dropped;

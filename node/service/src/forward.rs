@@ -9,6 +9,7 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod index;
 mod query;
 mod wire;
 
@@ -17,6 +18,10 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::index::{
+    ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
+    IndexesComplete,
+};
 pub use self::query::{Found, Hit, Query};
 pub use self::wire::{decode_reply, encode_reply};
 
@@ -97,6 +102,12 @@ pub enum Operation {
     /// taking one for a whole document.
     #[prost(message, tag = "30")]
     Update(Writes),
+    /// Make or drop indexes; for the metadata leader.
+    #[prost(message, tag = "40")]
+    ChangeIndexes(ChangeIndexes),
+    /// Which indexes are complete in this shard.
+    #[prost(message, tag = "41")]
+    IndexProgress(IndexProgress),
 }
 
 impl Operation {
@@ -118,11 +129,13 @@ impl Operation {
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
+            | Operation::IndexProgress(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_) => false,
@@ -142,6 +155,8 @@ impl Operation {
             | Operation::MetadataVersion(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
+            | Operation::IndexProgress(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
@@ -155,6 +170,7 @@ impl Operation {
             || matches!(
                 self,
                 Operation::SetBuckets(_)
+                    | Operation::ChangeIndexes(_)
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
@@ -370,7 +386,7 @@ pub enum Answer {
     /// To [`Operation::FindRoles`].
     #[prost(message, tag = "13")]
     Roles(Roles),
-    /// To [`Operation::ChangeSchema`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
+    /// To [`Operation::ChangeSchema`] and [`Operation::ChangeIndexes`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
     #[prost(uint64, tag = "14")]
     Version(u64),
     /// Carried out; nothing to say. Also: an internal read found nothing.
@@ -382,6 +398,9 @@ pub enum Answer {
     /// To [`Operation::Query`].
     #[prost(message, tag = "20")]
     Found(Found),
+    /// To [`Operation::IndexProgress`].
+    #[prost(message, tag = "41")]
+    IndexesComplete(IndexesComplete),
 }
 
 /// What a leader can prove.

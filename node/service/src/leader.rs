@@ -9,6 +9,7 @@
 //! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
+pub(crate) mod indexes;
 mod layouts;
 mod near;
 mod prepare;
@@ -29,6 +30,7 @@ use proto::{NodeId, ShardId};
 use storage::machine::Replica;
 use storage::machine::outcome::Outcome;
 
+use self::indexes::Indexes;
 use self::layouts::Layouts;
 use self::ticks::Ticks;
 use crate::clock::Clock;
@@ -51,12 +53,17 @@ pub(crate) struct Shards {
     reads: ReadPool,
     /// For queries: long walks must not keep reads of single documents waiting.
     walks: ReadPool,
+    plans: query::PlanMeter,
     layouts: Layouts,
+    pub(crate) indexes: Indexes,
     ticks: Ticks,
+    /// This node, for what answers say of themselves.
+    node: NodeId,
 }
 
 impl Shards {
     pub(crate) fn new(
+        node: NodeId,
         limits: &Limits,
         groups: Arc<dyn Groups>,
         clock: Arc<dyn Clock>,
@@ -66,6 +73,7 @@ impl Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             walks: ReadPool::new(limits.query_walks_max),
+            plans: query::PlanMeter::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             groups,
@@ -73,6 +81,8 @@ impl Shards {
             metadata,
             evidence,
             layouts: Layouts::default(),
+            indexes: Indexes::default(),
+            node,
         }
     }
 
@@ -103,6 +113,12 @@ impl Shards {
             }
             Operation::ChangeSchema(change) => {
                 Box::pin(self.change_schema(request, change, deadline)).await
+            }
+            Operation::ChangeIndexes(change) => {
+                Box::pin(self.change_indexes(request, change, deadline)).await
+            }
+            Operation::IndexProgress(asked) => {
+                Box::pin(self.index_progress(request.shard, asked, deadline)).await
             }
             Operation::InitCluster(command) => {
                 Box::pin(self.init_metadata(command, deadline)).await
@@ -246,7 +262,7 @@ pub(crate) fn find_database<'a>(state: &'a ClusterState, name: &str) -> Result<&
 }
 
 /// A bucket of a database, by name.
-fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
+pub(crate) fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
     database
         .buckets
         .get(name)

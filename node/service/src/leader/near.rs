@@ -55,6 +55,8 @@ impl Shards {
             | Operation::FindRoles(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
+            | Operation::IndexProgress(_)
             | Operation::MetadataVersion(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
@@ -82,6 +84,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Roles(_)
         | Answer::Version(_)
         | Answer::Done(_)
+        | Answer::IndexesComplete(_)
         | Answer::Proofs(_) => {}
     }
 }

@@ -37,12 +37,22 @@ impl Script {
             "create" => Operation::CreateIndex(CreateIndex {
                 database: 1,
                 bucket: self.bucket(args.take_key("bucket").ok_or("bucket")?),
-                definition: args.next_pos().ok_or("definition")?.as_bytes().to_vec().into(),
+                definition: args
+                    .next_pos()
+                    .ok_or("definition")?
+                    .as_bytes()
+                    .to_vec()
+                    .into(),
             }),
             "drop_index" => Operation::DropIndexes(DropIndexes {
                 database: 1,
                 bucket: self.bucket(args.take_key("bucket").ok_or("bucket")?),
-                definition: args.next_pos().unwrap_or_default().as_bytes().to_vec().into(),
+                definition: args
+                    .next_pos()
+                    .unwrap_or_default()
+                    .as_bytes()
+                    .to_vec()
+                    .into(),
             }),
             "index_state" => Operation::SetIndexState(SetIndexState {
                 database: 1,
@@ -201,7 +211,11 @@ impl Script {
                         reason,
                         ..
                     } = index;
-                    let _ = writeln!(out, "{id} of bucket {bucket}: {definition} {} {reason}", state.name());
+                    let _ = writeln!(
+                        out,
+                        "{id} of bucket {bucket}: {definition} {} {reason}",
+                        state.name()
+                    );
                 }
                 let _ = writeln!(out, "kept up: {told}");
             }
