@@ -9,6 +9,7 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod index;
 mod query;
 mod unique;
 mod wire;
@@ -18,6 +19,10 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::index::{
+    ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
+    IndexesComplete,
+};
 pub use self::query::{Found, Hit, Query};
 pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{decode_reply, encode_reply};
@@ -111,6 +116,12 @@ pub enum Operation {
     /// The next documents that are to be taken into a unique index, with their values.
     #[prost(message, tag = "53")]
     UniquePage(UniquePage),
+    /// Make or drop indexes; for the metadata leader.
+    #[prost(message, tag = "40")]
+    ChangeIndexes(ChangeIndexes),
+    /// Which indexes are complete in this shard.
+    #[prost(message, tag = "41")]
+    IndexProgress(IndexProgress),
 }
 
 impl Operation {
@@ -135,11 +146,13 @@ impl Operation {
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
+            | Operation::IndexProgress(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
@@ -160,6 +173,8 @@ impl Operation {
             | Operation::MetadataVersion(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
+            | Operation::IndexProgress(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
@@ -177,6 +192,7 @@ impl Operation {
             || matches!(
                 self,
                 Operation::SetBuckets(_)
+                    | Operation::ChangeIndexes(_)
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
@@ -393,7 +409,7 @@ pub enum Answer {
     /// To [`Operation::FindRoles`].
     #[prost(message, tag = "13")]
     Roles(Roles),
-    /// To [`Operation::ChangeSchema`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
+    /// To [`Operation::ChangeSchema`] and [`Operation::ChangeIndexes`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
     #[prost(uint64, tag = "14")]
     Version(u64),
     /// Carried out; nothing to say. Also: an internal read found nothing.
@@ -417,6 +433,9 @@ pub enum Answer {
     /// To [`Operation::UniquePage`].
     #[prost(message, tag = "53")]
     Values(ValuesPage),
+    /// To [`Operation::IndexProgress`].
+    #[prost(message, tag = "41")]
+    IndexesComplete(IndexesComplete),
 }
 
 /// What a leader can prove.

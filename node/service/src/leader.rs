@@ -10,7 +10,7 @@
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
 mod claims;
-mod indexes;
+pub(crate) mod indexes;
 mod layouts;
 mod near;
 mod prepare;
@@ -56,14 +56,18 @@ pub(crate) struct Shards {
     reads: ReadPool,
     /// For queries: long walks must not keep reads of single documents waiting.
     walks: ReadPool,
+    plans: query::PlanMeter,
     layouts: Layouts,
-    indexes: Indexes,
+    pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
     ticks: Ticks,
+    /// This node, for what answers say of themselves.
+    node: NodeId,
 }
 
 impl Shards {
     pub(crate) fn new(
+        node: NodeId,
         limits: &Limits,
         groups: Arc<dyn Groups>,
         clock: Arc<dyn Clock>,
@@ -74,6 +78,7 @@ impl Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             walks: ReadPool::new(limits.query_walks_max),
+            plans: query::PlanMeter::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             groups,
@@ -83,6 +88,7 @@ impl Shards {
             layouts: Layouts::default(),
             indexes: Indexes::default(),
             unique,
+            node,
         }
     }
 
@@ -113,6 +119,12 @@ impl Shards {
             }
             Operation::ChangeSchema(change) => {
                 Box::pin(self.change_schema(request, change, deadline)).await
+            }
+            Operation::ChangeIndexes(change) => {
+                Box::pin(self.change_indexes(request, change, deadline)).await
+            }
+            Operation::IndexProgress(asked) => {
+                Box::pin(self.index_progress(request.shard, asked, deadline)).await
             }
             Operation::InitCluster(command) => {
                 Box::pin(self.init_metadata(command, deadline)).await
@@ -268,7 +280,7 @@ pub(crate) fn find_database<'a>(state: &'a ClusterState, name: &str) -> Result<&
 }
 
 /// A bucket of a database, by name.
-fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
+pub(crate) fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
     database
         .buckets
         .get(name)

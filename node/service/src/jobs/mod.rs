@@ -6,6 +6,7 @@
 mod bootstrap;
 mod evidence;
 mod fence;
+pub mod index_build;
 mod leader_balance;
 mod replace;
 mod settle;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::bootstrap::Bootstrap;
 pub use self::evidence::Evidence;
 pub use self::fence::Fence;
+pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
 pub use self::replace::Replace;
 pub use self::settle::Settle;
@@ -35,6 +37,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 pub struct Jobs {
     /// Tells shards of buckets and confirms it.
     pub fence: Fence,
+    /// Fills new indexes and clears away dropped ones.
+    pub index_build: IndexBuild,
     /// Writes predefined users and roles.
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
@@ -53,6 +57,7 @@ impl Jobs {
     pub(crate) fn new(core: Arc<Core>) -> Jobs {
         Jobs {
             fence: Fence::new(Arc::clone(&core)),
+            index_build: IndexBuild::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
@@ -66,6 +71,7 @@ impl Jobs {
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(
             self.fence.run(stop.clone()),
+            self.index_build.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
             self.replace.run(stop.clone()),

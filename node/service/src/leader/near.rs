@@ -55,6 +55,8 @@ impl Shards {
             | Operation::FindRoles(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
+            | Operation::IndexProgress(_)
             | Operation::MetadataVersion(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
@@ -90,6 +92,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Holder(_)
         | Answer::Holding(_)
         | Answer::Values(_)
+        | Answer::IndexesComplete(_)
         | Answer::Proofs(_) => {}
     }
 }
