@@ -148,9 +148,7 @@ impl Core {
                 Ok(_) => {}
                 Err(Denied::Failed(error)) => return Err(error),
                 Err(Denied::Taken { taking, owner, .. }) => {
-                    return self
-                        .judge(state, document, &taking, owner, deadline)
-                        .await;
+                    return self.judge(state, document, &taking, owner, deadline).await;
                 }
             }
         }
@@ -171,14 +169,7 @@ impl Core {
         };
         let root = Principal::root();
         let holding = self
-            .check_holds(
-                state,
-                shard,
-                &taking.value,
-                &taking.owner,
-                &root,
-                deadline,
-            )
+            .check_holds(state, shard, &taking.value, &taking.owner, &root, deadline)
             .await?;
         if holding.holds && holding.version == document.version {
             let keys = [other, taking.owner.clone()];
