@@ -11,6 +11,7 @@
 
 mod index;
 mod query;
+mod unique;
 mod wire;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub use self::index::{
     IndexesComplete,
 };
 pub use self::query::{Found, Hit, Query};
+pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{decode_reply, encode_reply};
 
 use crate::context::Condition;
@@ -102,6 +104,18 @@ pub enum Operation {
     /// taking one for a whole document.
     #[prost(message, tag = "30")]
     Update(Writes),
+    /// Propose a command on indexes or on values of unique ones: an encoded `larder.log.v1.Command` without stamp and tick.
+    #[prost(bytes = "bytes", tag = "50")]
+    Command(Bytes),
+    /// Whose a value of a unique index is; for the shard of the value.
+    #[prost(message, tag = "51")]
+    FindHolder(proto::log::UniqueValue),
+    /// Whether a document holds a value of a unique index; for the shard of the document.
+    #[prost(message, tag = "52")]
+    CheckHolds(Holds),
+    /// The next documents that are to be taken into a unique index, with their values.
+    #[prost(message, tag = "53")]
+    UniquePage(UniquePage),
     /// Make or drop indexes; for the metadata leader.
     #[prost(message, tag = "40")]
     ChangeIndexes(ChangeIndexes),
@@ -129,6 +143,9 @@ impl Operation {
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
             | Operation::IndexProgress(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
@@ -138,7 +155,8 @@ impl Operation {
             | Operation::ChangeIndexes(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
-            | Operation::Replicas(_) => false,
+            | Operation::Replicas(_)
+            | Operation::Command(_) => false,
         }
     }
 
@@ -160,6 +178,10 @@ impl Operation {
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::Command(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -174,6 +196,7 @@ impl Operation {
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
+                    | Operation::Command(_)
             )
     }
 }
@@ -398,6 +421,18 @@ pub enum Answer {
     /// To [`Operation::Query`].
     #[prost(message, tag = "20")]
     Found(Found),
+    /// To [`Operation::Command`]: what it led to, as the state machine encodes it.
+    #[prost(bytes = "bytes", tag = "50")]
+    Outcome(Bytes),
+    /// To [`Operation::FindHolder`], if it is anybody's.
+    #[prost(message, tag = "51")]
+    Holder(Holder),
+    /// To [`Operation::CheckHolds`].
+    #[prost(message, tag = "52")]
+    Holding(Holding),
+    /// To [`Operation::UniquePage`].
+    #[prost(message, tag = "53")]
+    Values(ValuesPage),
     /// To [`Operation::IndexProgress`].
     #[prost(message, tag = "41")]
     IndexesComplete(IndexesComplete),

@@ -9,6 +9,7 @@
 //! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
+mod claims;
 pub(crate) mod indexes;
 mod layouts;
 mod near;
@@ -17,6 +18,7 @@ mod query;
 mod read;
 mod refusal;
 mod ticks;
+mod unique;
 mod update;
 mod write;
 
@@ -42,6 +44,7 @@ use crate::metadata::Metadata;
 use crate::near::stale_rights;
 use crate::ports::{Groups, ProposeError, ReadError};
 use crate::reads::ReadPool;
+use crate::unique::Unique;
 
 /// The leader's side of all shards that this node leads.
 pub(crate) struct Shards {
@@ -56,6 +59,7 @@ pub(crate) struct Shards {
     plans: query::PlanMeter,
     layouts: Layouts,
     pub(crate) indexes: Indexes,
+    unique: Arc<Unique>,
     ticks: Ticks,
     /// This node, for what answers say of themselves.
     node: NodeId,
@@ -69,6 +73,7 @@ impl Shards {
         clock: Arc<dyn Clock>,
         metadata: Metadata,
         evidence: Arc<Evidence>,
+        unique: Arc<Unique>,
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
@@ -82,6 +87,7 @@ impl Shards {
             evidence,
             layouts: Layouts::default(),
             indexes: Indexes::default(),
+            unique,
             node,
         }
     }
@@ -128,6 +134,18 @@ impl Shards {
             }
             Operation::Replicas(command) => Box::pin(self.change_replicas(command, deadline)).await,
             Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
+            Operation::Command(command) => {
+                Box::pin(self.internal_command(request.shard, command, deadline)).await
+            }
+            Operation::FindHolder(value) => {
+                Box::pin(self.find_holder(request.shard, value, deadline)).await
+            }
+            Operation::CheckHolds(holds) => {
+                Box::pin(self.check_holds(request, holds, deadline)).await
+            }
+            Operation::UniquePage(page) => {
+                Box::pin(self.unique_page(request.shard, *page, deadline)).await
+            }
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }

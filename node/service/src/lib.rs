@@ -19,6 +19,7 @@
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
+//! | `commands` `unique` | requests that the service sends itself; values of unique indexes over all shards |
 //! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
 //!
 //! Lacks: what only one protocol knows (headers, statuses, CORS), and the bytes on disk.
@@ -134,6 +135,7 @@ pub(crate) struct Core {
     pub(crate) evidence: Arc<Evidence>,
     pub(crate) router: Router,
     pub(crate) shards: Shards,
+    pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
     pub(crate) metrics: Metrics,
@@ -149,7 +151,9 @@ impl Service {
         let limits = &options.limits;
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
-        let core = Core {
+        let core = |core: &std::sync::Weak<Core>| {
+        let unique = unique::Unique::new(core.clone());
+        Core {
             shards: Shards::new(
                 options.node,
                 limits,
@@ -157,7 +161,9 @@ impl Service {
                 Arc::clone(&ports.clock),
                 metadata.clone(),
                 Arc::clone(&evidence),
+                Arc::clone(&unique),
             ),
+            unique,
             evidence,
             router: Router::new(
                 options.node,
@@ -178,9 +184,9 @@ impl Service {
             clock: ports.clock,
             metadata,
             options,
-        };
+        }};
         Service {
-            core: Arc::new(core),
+            core: Arc::new_cyclic(core),
         }
     }
 

@@ -14,6 +14,8 @@ pub const REQUESTS: &str = "larder_requests_total";
 pub const REQUEST_SECONDS: &str = "larder_request_seconds";
 /// Requests sent on to another node.
 pub const FORWARDS: &str = "larder_forwards_total";
+/// Reservations of values of unique indexes that were met without a document that holds the value.
+pub const UNIQUE_FENCES: &str = "larder_unique_fences_total";
 /// Attempts after the first one.
 pub const RETRIES: &str = "larder_retries_total";
 /// Pages of work on indexes that shards were asked for.
@@ -102,9 +104,15 @@ struct Handles {
 #[derive(Default)]
 pub(crate) struct Metrics {
     operations: [Handles; Operation::ALL.len()],
+    unique_fences: OnceLock<Counter>,
 }
 
 impl Metrics {
+    /// See [`UNIQUE_FENCES`].
+    pub(crate) fn unique_fences(&self) -> &Counter {
+        self.unique_fences.get_or_init(|| counter!(UNIQUE_FENCES))
+    }
+
     /// Runs a request and counts it.
     pub(crate) async fn observe<T>(
         &self,

@@ -526,6 +526,7 @@ impl TestCluster {
             // Leaders are where the test puts them.
             tokio::spawn(jobs.fence.run(stop.clone()));
             tokio::spawn(jobs.bootstrap.run(stop.clone()));
+            tokio::spawn(jobs.settle.run(stop.clone()));
             tokio::spawn(jobs.index_build.run(stop.clone()));
             tokio::spawn(jobs.evidence.run(stop.clone()));
         }

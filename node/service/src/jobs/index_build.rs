@@ -190,10 +190,7 @@ impl IndexBuild {
                 .core
                 .backfill_unique(state, database, index, shard, deadline)
                 .await?;
-            return Ok(built.err().map(|violation| {
-                let [one, other] = violation.keys;
-                format!("the documents {one:?} and {other:?} have the same value")
-            }));
+            return Ok(built.err().map(|violation| violation.to_string()));
         }
         loop {
             // Another node may lead the metadata group by now, or the index be gone.

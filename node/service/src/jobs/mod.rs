@@ -9,6 +9,7 @@ mod fence;
 pub mod index_build;
 mod leader_balance;
 mod replace;
+mod settle;
 mod ticker;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
 pub use self::replace::Replace;
+pub use self::settle::Settle;
 pub use self::ticker::Ticker;
 use crate::Core;
 
@@ -43,6 +45,8 @@ pub struct Jobs {
     pub ticker: Ticker,
     /// Replaces replicas.
     pub replace: Replace,
+    /// Confirms and frees values of unique indexes.
+    pub settle: Settle,
     /// Learns how old this node's replicas are.
     pub evidence: Evidence,
     /// Hands shards to their preferred leaders.
@@ -57,6 +61,7 @@ impl Jobs {
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
+            settle: Settle::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
@@ -70,6 +75,7 @@ impl Jobs {
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
             self.replace.run(stop.clone()),
+            self.settle.run(stop.clone()),
             self.evidence.run(stop.clone()),
             self.leader_balance.run(stop),
         );
