@@ -193,6 +193,12 @@ fn scans_keep_to_their_bounds_in_both_directions() {
             };
             view.visit(Column::Documents, from, to, each).unwrap();
             assert_eq!(visited, ahead);
+            let each = &mut |_: &[u8], _: &[u8]| {
+                visited += 1;
+                Ok(ControlFlow::Continue(()))
+            };
+            view.visit_rev(Column::Documents, from, to, each).unwrap();
+            assert_eq!(visited, 2 * ahead);
             ahead
         };
         assert_eq!(count(Bound::Excluded(&a[..]), Bound::Included(&b[..])), 3);
@@ -222,8 +228,23 @@ fn a_visit_shows_pairs_in_order_until_it_is_told_to_stop() {
         view.visit(Column::Documents, Bound::Unbounded, Bound::Unbounded, each)
             .unwrap();
         assert_eq!(seen, [b"a", b"b"]);
+        let mut seen = Vec::new();
+        let each = &mut |key: &[u8], value: &[u8]| {
+            assert_eq!(&key[StoreId::LEN..], value);
+            seen.push(value.to_vec());
+            Ok(if value == b"b" {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        };
+        view.visit_rev(Column::Documents, Bound::Unbounded, Bound::Unbounded, each)
+            .unwrap();
+        assert_eq!(seen, [b"c", b"b"]);
         let fails = &mut |_: &[u8], _: &[u8]| Err(Error::corrupt("as told"));
         let failed = view.visit(Column::Documents, Bound::Unbounded, Bound::Unbounded, fails);
+        assert!(matches!(failed, Err(Error::Corrupt { .. })));
+        let failed = view.visit_rev(Column::Documents, Bound::Unbounded, Bound::Unbounded, fails);
         assert!(matches!(failed, Err(Error::Corrupt { .. })));
     });
 }
@@ -325,6 +346,36 @@ fn a_cold_value_needs_the_disk_once() {
         Cached::Found("a".into())
     );
     assert_eq!(engine.stats().background_errors, 0);
+}
+
+/// Nothing in memory counts, a range that is in files does, and more of it counts more.
+#[test]
+fn the_files_of_a_range_have_a_size() {
+    on_both(|engine, _| {
+        let (from, to) = (ONE.prefix(), ONE.end());
+        let size = |from: &[u8], to: &[u8]| {
+            let view = engine.view();
+            view.file_bytes(Column::Documents, from, to).unwrap()
+        };
+        let names: Vec<String> = (0..4_000).map(|at| format!("{at:08}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        put(engine, Column::Documents, ONE, &names);
+        assert_eq!(size(&from, &to), 0);
+        assert_eq!(size(&to, &from), 0);
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Rocks::open(dir.path(), &DataOptions::default()).unwrap();
+    let names: Vec<String> = (0..40_000).map(|at| format!("{at:08}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    put(&engine, Column::Documents, ONE, &names);
+    engine.flush().unwrap();
+    let size = |to: &[u8]| {
+        let view = engine.view();
+        view.file_bytes(Column::Documents, &ONE.prefix(), to)
+            .unwrap()
+    };
+    let (half, all) = (size(&key(ONE, "00020000")), size(&ONE.end()));
+    assert!(0 < half && half < all, "{half} of {all}");
 }
 
 #[test]

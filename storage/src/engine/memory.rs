@@ -238,10 +238,33 @@ impl View for Columns {
         }
         Ok(())
     }
+
+    fn visit_rev(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()> {
+        if !is_range(from, to) {
+            return Ok(());
+        }
+        for (key, value) in self.map(column).range::<[u8], _>((from, to)).rev() {
+            if each(key, value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is only in memory.
+    fn file_bytes(&self, _: Column, _: &[u8], _: &[u8]) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// Whether the standard map takes the range: it panics on one that ends before it starts, where RocksDB finds nothing.
-fn is_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+pub(crate) fn is_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     match (from, to) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
         (Bound::Included(from), Bound::Included(to)) => from <= to,

@@ -32,9 +32,9 @@ pub use batch::{Batch, Op};
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Column {
-    /// Small rows that apply reads: applied index, buckets, idempotency records.
+    /// Small rows that apply reads: applied index, buckets, idempotency records, reservations.
     State = 0,
-    /// Documents and tombstones.
+    /// Documents and tombstones, and the entries of indexes.
     Documents = 1,
     /// The change log.
     Changes = 2,
@@ -198,4 +198,23 @@ pub trait View: Send {
         to: Bound<&[u8]>,
         each: &mut Visitor<'_>,
     ) -> Result<()>;
+
+    /// As [`Self::visit`], descending.
+    ///
+    /// # Errors
+    /// Those of the engine, and the first of `each`.
+    fn visit_rev(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()>;
+
+    /// About how many bytes `from..to` takes in files, compressed as it is there, as of now. What is only in memory does not count, and
+    /// the ends are off by a block. Reads no data: cheap, but it may wait for a disk.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    fn file_bytes(&self, column: Column, from: &[u8], to: &[u8]) -> Result<u64>;
 }

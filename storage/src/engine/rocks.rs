@@ -426,6 +426,34 @@ impl View for RocksView {
         }
         Ok(iterator.status()?)
     }
+
+    fn visit_rev(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()> {
+        let mut iterator = self.iterator(column, from, to)?;
+        iterator.seek_to_last();
+        while let Some((key, value)) = iterator.item() {
+            if each(key, value)?.is_break() {
+                return Ok(());
+            }
+            iterator.prev();
+        }
+        Ok(iterator.status()?)
+    }
+
+    fn file_bytes(&self, column: Column, from: &[u8], to: &[u8]) -> Result<u64> {
+        if from >= to {
+            return Ok(0);
+        }
+        let db = self.0.borrow_owner();
+        let ranges = [rocksdb::Range::new(from, to)];
+        let sizes = db.get_approximate_sizes_cf(&handle(db, column)?, &ranges);
+        Ok(sizes.iter().sum())
+    }
 }
 
 /// An iterator that moves only when it is asked: the pair after the last one wanted is never read.

@@ -1,7 +1,7 @@
 //! The key catalogue: every kind of key on disk with its byte layout, and one codec file for each.
 //!
-//! A key on disk is the node-local store id, the byte of its kind, then fields of fixed width in big endian, and at most one text, which
-//! comes last and reaches to the end of the key. So byte order is the order of the fields, and all that belongs to one store, one kind,
+//! A key on disk is the node-local store id, the byte of its kind, then fields of fixed width in big endian, and at most one text or run of
+//! bytes, which comes last and reaches to the end of the key. So byte order is the order of the fields, and all that belongs to one store, one kind,
 //! one database or one bucket is one range. Everything above the engine works with keys **without** store id: they are the same on every
 //! replica, and the chain hash is taken over them.
 //!
@@ -18,7 +18,10 @@ pub mod bucket;
 pub mod change;
 pub mod document;
 pub mod idempotency;
+pub mod index_entry;
+pub mod index_progress;
 pub mod metadata;
+pub mod reservation;
 
 use std::fmt;
 use std::ops::Bound;
@@ -32,7 +35,10 @@ pub use bucket::BucketKey;
 pub use change::ChangeKey;
 pub use document::DocumentKey;
 pub use idempotency::{IdempotencyAgeKey, IdempotencyKey, IdempotencyUsageKey};
+pub use index_entry::IndexEntryKey;
+pub use index_progress::IndexProgressKey;
 pub use metadata::MetadataKey;
+pub use reservation::{FenceKey, ReservationKey};
 
 /// Every kind of key of the data database: its byte, its column and what follows the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,24 +54,39 @@ pub enum KeyKind {
     IdempotencyAge = 0x04,
     /// State, `store | 0x05`: the bytes that idempotency records take.
     IdempotencyUsage = 0x05,
+    /// State, `store | 0x06 | database u32 | bucket u32 | index u32 | hash, 32 bytes`: to which document a value of a unique index
+    /// belongs ([`crate::tables::reservations`]).
+    Reservation = 0x06,
+    /// State, `store | 0x07 | database u32 | bucket u32 | slot u8`: the last fence against claims of documents of the slot.
+    Fence = 0x07,
     /// State, `store | 0x08 | name`: a row of the cluster metadata (crate `cluster`); only in the metadata group.
     Metadata = 0x08,
+    /// State, `store | 0x0A | database u32 | bucket u32 | index u32`: how far the building of an index is, or its removal
+    /// ([`crate::tables::indexes`]).
+    IndexProgress = 0x0a,
     /// Documents, `store | 0x10 | database u32 | bucket u32 | key`: a document or its tombstone ([`crate::tables::documents`]).
     Document = 0x10,
+    /// Documents, `store | 0x11 | database u32 | bucket u32 | index u32 | value | encoded key`: an entry of an index
+    /// ([`crate::tables::indexes`]).
+    IndexEntry = 0x11,
     /// Changes, `store | 0x20 | index u64 | ordinal u32`: a change event ([`crate::tables::change_log`]).
     Change = 0x20,
 }
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
         Self::IdempotencyAge,
         Self::IdempotencyUsage,
+        Self::Reservation,
+        Self::Fence,
         Self::Metadata,
+        Self::IndexProgress,
         Self::Document,
+        Self::IndexEntry,
         Self::Change,
     ];
 
@@ -77,8 +98,11 @@ impl KeyKind {
             | Self::Idempotency
             | Self::IdempotencyAge
             | Self::IdempotencyUsage
-            | Self::Metadata => Column::State,
-            Self::Document => Column::Documents,
+            | Self::Reservation
+            | Self::Fence
+            | Self::Metadata
+            | Self::IndexProgress => Column::State,
+            Self::Document | Self::IndexEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
     }
@@ -103,10 +127,18 @@ pub enum Key<'a> {
     IdempotencyAge(IdempotencyAgeKey),
     /// See [`KeyKind::IdempotencyUsage`].
     IdempotencyUsage(IdempotencyUsageKey),
+    /// See [`KeyKind::Reservation`].
+    Reservation(ReservationKey),
+    /// See [`KeyKind::Fence`].
+    Fence(FenceKey),
     /// See [`KeyKind::Metadata`].
     Metadata(MetadataKey<'a>),
+    /// See [`KeyKind::IndexProgress`].
+    IndexProgress(IndexProgressKey),
     /// See [`KeyKind::Document`].
     Document(DocumentKey<'a>),
+    /// See [`KeyKind::IndexEntry`].
+    IndexEntry(IndexEntryKey<'a>),
     /// See [`KeyKind::Change`].
     Change(ChangeKey),
 }
@@ -125,8 +157,12 @@ impl<'a> Key<'a> {
             KeyKind::Idempotency => Key::Idempotency(IdempotencyKey::decode(key)?),
             KeyKind::IdempotencyAge => Key::IdempotencyAge(IdempotencyAgeKey::decode(key)?),
             KeyKind::IdempotencyUsage => Key::IdempotencyUsage(IdempotencyUsageKey::decode(key)?),
+            KeyKind::Reservation => Key::Reservation(ReservationKey::decode(key)?),
+            KeyKind::Fence => Key::Fence(FenceKey::decode(key)?),
             KeyKind::Metadata => Key::Metadata(MetadataKey::decode(key)?),
+            KeyKind::IndexProgress => Key::IndexProgress(IndexProgressKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
+            KeyKind::IndexEntry => Key::IndexEntry(IndexEntryKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
         })
     }
@@ -142,9 +178,35 @@ impl fmt::Display for Key<'_> {
                 write!(f, "idempotency_age {}/{:032x}", key.created_us, key.scope)
             }
             Self::IdempotencyUsage(IdempotencyUsageKey) => f.write_str("idempotency_usage"),
+            Self::Reservation(key) => {
+                write!(
+                    f,
+                    "reservation {}/{}/{} ",
+                    key.database, key.bucket, key.index
+                )?;
+                key.value
+                    .iter()
+                    .try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Fence(key) => write!(f, "fence {}/{}/{}", key.database, key.bucket, key.slot),
             Self::Metadata(key) => write!(f, "metadata {:?}", key.name),
+            Self::IndexProgress(key) => {
+                write!(
+                    f,
+                    "index_progress {}/{}/{}",
+                    key.database, key.bucket, key.index
+                )
+            }
             Self::Document(key) => {
                 write!(f, "document {}/{}/{:?}", key.database, key.bucket, key.key)
+            }
+            Self::IndexEntry(key) => {
+                let (database, bucket, index) = (key.database, key.bucket, key.index);
+                write!(
+                    f,
+                    "entry {database}/{bucket}/{index}/{}",
+                    key.place.escape_ascii()
+                )
             }
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
         }
@@ -243,9 +305,40 @@ mod tests {
                 "idempotency_usage",
             ),
             (
+                ReservationKey {
+                    database: 1,
+                    bucket: 7,
+                    index: 3,
+                    value: [0xab; 32],
+                }
+                .encode(),
+                KeyKind::Reservation,
+                "reservation 1/7/3 abababababababababababababababababababababababababababababababab",
+            ),
+            (
+                FenceKey {
+                    database: 1,
+                    bucket: 7,
+                    slot: 200,
+                }
+                .encode(),
+                KeyKind::Fence,
+                "fence 1/7/200",
+            ),
+            (
                 MetadataKey { name: "cluster" }.encode(),
                 KeyKind::Metadata,
                 "metadata \"cluster\"",
+            ),
+            (
+                IndexProgressKey {
+                    database: 1,
+                    bucket: 7,
+                    index: 3,
+                }
+                .encode(),
+                KeyKind::IndexProgress,
+                "index_progress 1/7/3",
             ),
             (
                 DocumentKey {
@@ -256,6 +349,17 @@ mod tests {
                 .encode(),
                 KeyKind::Document,
                 "document 1/7/\"a\"",
+            ),
+            (
+                IndexEntryKey {
+                    database: 1,
+                    bucket: 7,
+                    index: 3,
+                    place: b"\x10\x00a%20b",
+                }
+                .encode(),
+                KeyKind::IndexEntry,
+                "entry 1/7/3/\\x10\\x00a%20b",
             ),
             (
                 ChangeKey {

@@ -2,7 +2,8 @@
 //!
 //! A command first moves T by its tick, then does one thing. A write first looks up its idempotency key; then its mutations are tried in
 //! order, each seeing what those before it did; if one is rejected, all are undone; at last the outcome is recorded under the key.
-//! What a single mutation checks and does is in `write`.
+//! What a single mutation checks and does is in `write`; `indexes` builds and purges indexes, `unique` keeps whose the values of unique
+//! ones are.
 //!
 //! Lacks: anything about validity of bodies, class rules and limits. The leader's service checks these before it proposes, under the
 //! bucket version that the command names.
@@ -14,14 +15,16 @@ use proto::log::command::Operation;
 use proto::log::{self, Command, Mutation};
 
 use super::idempotency::{self, Begun};
+use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
 use super::write::{Stop, Writer};
-use super::{Machine, Transaction};
+use super::{Machine, Transaction, unique};
 use crate::error::{Error, Result};
 use crate::ids::LogId;
-use crate::keys::BucketKey;
-use crate::tables::buckets::{self, BucketRow};
+use crate::keys::{BucketKey, IndexProgressKey};
+use crate::tables::buckets::{self, BucketRow, IndexRow};
 use crate::tables::idempotency::Target;
+use crate::tables::indexes;
 
 /// The state machine of a document shard. Has no state of its own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +70,12 @@ impl Machine for DocumentMachine {
                 request.apply(tx, id, command.stamp_us)?
             }
             Operation::SetBuckets(set) => set_buckets(tx, &set)?,
+            Operation::BackfillIndex(backfilled) => backfill(tx, &backfilled)?,
+            Operation::PurgeIndex(purged) => purge(tx, &purged)?,
+            Operation::ReserveValue(reserve) => unique::reserve(tx, id.index, &reserve)?,
+            Operation::ConfirmValue(confirm) => unique::confirm(tx, &confirm)?,
+            Operation::ReleaseValue(release) => unique::release(tx, &release)?,
+            Operation::FenceClaims(fence) => unique::fence(tx, id.index, &fence)?,
             Operation::Idle(log::Idle {}) => Outcome::Done,
             Operation::ExpireIdempotency(expire) => {
                 idempotency::expire(tx, &expire)?;
@@ -149,17 +158,36 @@ fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcom
         };
         let stored = buckets::get_row(tx, key)?;
         let stored = stored.as_deref().map(buckets::decode).transpose()?;
-        if stored.is_none_or(|stored| stored.version < bucket.version) {
-            buckets::put(
-                tx,
-                key,
-                &BucketRow {
-                    version: bucket.version,
-                    name: &bucket.name,
-                    dropped: bucket.dropped,
-                },
-            )?;
+        if stored
+            .as_ref()
+            .is_some_and(|stored| stored.version >= bucket.version)
+        {
+            continue;
         }
+        let indexes = bucket.indexes.iter().map(|index| IndexRow {
+            id: index.id,
+            definition: &index.definition,
+        });
+        let row = BucketRow {
+            version: bucket.version,
+            name: &bucket.name,
+            dropped: bucket.dropped,
+            indexes: indexes.collect(),
+        };
+        // A definition that this release cannot read stops the shard here, where it came in, and not at the first write.
+        indexes::kept(&row)?;
+        for gone in stored.iter().flat_map(|stored| &stored.indexes) {
+            if row.indexes.iter().all(|index| index.id != gone.id) {
+                let (database, bucket, index) = (key.database, key.bucket, gone.id);
+                let key = IndexProgressKey {
+                    database,
+                    bucket,
+                    index,
+                };
+                indexes::remove_progress(tx, key)?;
+            }
+        }
+        buckets::put(tx, key, &row)?;
     }
     Ok(Outcome::Done)
 }

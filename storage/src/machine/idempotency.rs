@@ -69,7 +69,8 @@ pub(super) fn begin(
     Ok(Begun::New(Some(Pending { scope, fingerprint })))
 }
 
-/// Records what a request led to. A change of the schema is no outcome: the service validates again and proposes the same request.
+/// Records what a request led to. A change of the schema is no outcome, nor is a value that was not claimed: the service validates or
+/// reserves again and proposes the same request.
 /// `is_update` tells which of the mutations are partial updates: their bodies are kept.
 ///
 /// # Errors
@@ -82,10 +83,13 @@ pub(super) fn record(
 ) -> Result<()> {
     let outcome = match outcome {
         Outcome::Rejected {
-            rejection: Rejection::SchemaChanged { .. },
+            rejection: Rejection::SchemaChanged { .. } | Rejection::Unclaimed { .. },
             ..
         }
-        | Outcome::Done => return Ok(()),
+        | Outcome::Done
+        | Outcome::Progress(_)
+        | Outcome::Reserved { .. }
+        | Outcome::Fenced { .. } => return Ok(()),
         Outcome::Rejected { ordinal, rejection } => RecordedOutcome::Rejected {
             ordinal: u32::try_from(*ordinal).unwrap_or(u32::MAX),
             rejection: rejection.clone(),

@@ -19,10 +19,12 @@
 mod chain;
 pub mod documents;
 mod idempotency;
+mod indexes;
 mod kept_rows;
 pub mod outcome;
 mod replica;
 mod transaction;
+mod unique;
 pub mod update;
 mod view;
 mod write;
@@ -36,6 +38,7 @@ use crate::error::Result;
 use crate::ids::LogId;
 
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
+pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};
 pub use kept_rows::KeptRows;
 pub use replica::{ChainPoint, Replica, apply_together};
 pub use transaction::{Savepoint, Transaction};

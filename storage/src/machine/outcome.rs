@@ -1,8 +1,10 @@
 //! What a command led to: the reply of the document machine. It stays within the process; only rejections are stored
 //! ([`crate::tables::idempotency`]).
 //!
-//! Bytes: a tag (1 written, 2 rejected, 3 done). Written: a varint count, and for each version, created and updated as varints, a byte of
-//! flags (1 existed, 2 replayed), the body as varint length and bytes. Rejected: the ordinal as varint, then the rejection's record.
+//! Bytes: a tag (1 written, 2 rejected, 3 done, 4 progress, 5 reserved, 6 fenced). Written: a varint count, and for each version, created and updated as varints, a byte of
+//! flags (1 existed, 2 replayed), the body as varint length and bytes. Rejected: the ordinal as varint, then the rejection's record. Progress: its
+//! record. Reserved: a byte, 1 if it is the asking document's, then the reservation's record. Fenced: a byte, 1 if the document holds the
+//! value.
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
@@ -13,6 +15,9 @@ use crate::error::Result;
 const WRITTEN: u8 = 1;
 const REJECTED: u8 = 2;
 const DONE: u8 = 3;
+const PROGRESS: u8 = 4;
+const RESERVED: u8 = 5;
+const FENCED: u8 = 6;
 const EXISTED: u8 = 1;
 const REPLAYED: u8 = 2;
 
@@ -30,7 +35,8 @@ pub enum Outcome {
     },
     /// Done; there is nothing to say.
     Done,
-    /// Of `BackfillIndex` and `PurgeIndex`: how far it is.
+    /// Of `BackfillIndex` and `PurgeIndex`: how far it is. As the next two rejected, as the schema having changed or the bucket being
+    /// dropped, where the shard's bucket does not list the index (of a purge: still lists it): ask again when it has been told.
     Progress(Progress),
     /// Of `ReserveValue`: the value is the asking document's, or another one's.
     Reserved {
@@ -56,6 +62,26 @@ pub enum Progress {
     },
     /// Nothing is left to do.
     Complete,
+    /// Of backfilling: this document has more values than an index takes of one. Nothing behind it was taken in; asked again, the answer
+    /// is the same unless the document has changed.
+    Impossible {
+        /// Its key.
+        key: String,
+    },
+}
+
+impl Progress {
+    /// Nothing is done yet.
+    pub(crate) fn begun() -> Self {
+        Self::More {
+            after: String::new(),
+        }
+    }
+}
+
+impl Record for Progress {
+    const FORMAT: u8 = 1;
+    const WHAT: &'static str = "progress";
 }
 
 /// To which document a value of a unique index belongs.
@@ -67,6 +93,11 @@ pub struct Reservation {
     pub reserved: u64,
     /// Whether a write with it is known to have taken effect. Even so the document may have given it up since.
     pub confirmed: bool,
+}
+
+impl Record for Reservation {
+    const FORMAT: u8 = 1;
+    const WHAT: &'static str = "reservation";
 }
 
 /// What became of one document.
@@ -197,6 +228,15 @@ impl Outcome {
                 out.extend_from_slice(&codec::encode(rejection)?);
             }
             Self::Done => out.push(DONE),
+            Self::Progress(progress) => {
+                out.push(PROGRESS);
+                out.extend_from_slice(&codec::encode(progress)?);
+            }
+            Self::Reserved { holder, is_own } => {
+                out.extend_from_slice(&[RESERVED, u8::from(*is_own)]);
+                out.extend_from_slice(&codec::encode(holder)?);
+            }
+            Self::Fenced { holds } => out.extend_from_slice(&[FENCED, u8::from(*holds)]),
         }
         Ok(out.into())
     }
@@ -225,10 +265,27 @@ impl Outcome {
                 }
             }
             DONE => Self::Done,
+            PROGRESS => Self::Progress(codec::decode(reader.rest())?),
+            RESERVED => {
+                let is_own = read_bool(&mut reader)?;
+                let holder = codec::decode(reader.rest())?;
+                Self::Reserved { holder, is_own }
+            }
+            FENCED => Self::Fenced {
+                holds: read_bool(&mut reader)?,
+            },
             _ => return Err(reader.corrupt("unknown tag")),
         };
         reader.finish()?;
         Ok(outcome)
+    }
+}
+
+fn read_bool(reader: &mut Reader<'_>) -> Result<bool> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(reader.corrupt("neither 0 nor 1")),
     }
 }
 
@@ -294,6 +351,10 @@ mod tests {
                 why: Misfit::NoElement
             }),
             any::<u64>().prop_map(|bytes_max| Rejection::TooLarge { bytes_max }),
+            any::<(u32, [u8; 32])>()
+                .prop_map(|(index, value)| Rejection::Unclaimed { index, value }),
+            any::<(u32, u64)>()
+                .prop_map(|(index, values_max)| Rejection::TooManyValues { index, values_max }),
         ]
     }
 
@@ -303,6 +364,18 @@ mod tests {
             (any::<usize>(), rejections())
                 .prop_map(|(ordinal, rejection)| Outcome::Rejected { ordinal, rejection }),
             Just(Outcome::Done),
+            any::<String>().prop_map(|after| Outcome::Progress(Progress::More { after })),
+            Just(Outcome::Progress(Progress::Complete)),
+            any::<String>().prop_map(|key| Outcome::Progress(Progress::Impossible { key })),
+            any::<(String, u64, bool, bool)>().prop_map(|(owner, reserved, confirmed, is_own)| {
+                let holder = Reservation {
+                    owner,
+                    reserved,
+                    confirmed,
+                };
+                Outcome::Reserved { holder, is_own }
+            }),
+            any::<bool>().prop_map(|holds| Outcome::Fenced { holds }),
         ]
     }
 
@@ -327,6 +400,20 @@ mod tests {
                 &[1, 9, 3, 6],
             ),
             (Rejection::TooLarge { bytes_max: 7 }, &[1, 10, 7]),
+            (
+                Rejection::Unclaimed {
+                    index: 3,
+                    value: [7; 32],
+                },
+                &[&[1, 11, 3][..], &[7; 32]].concat(),
+            ),
+            (
+                Rejection::TooManyValues {
+                    index: 3,
+                    values_max: 7,
+                },
+                &[1, 12, 3, 7],
+            ),
         ] {
             assert_eq!(codec::encode(&rejection).expect("encodes"), bytes);
         }
@@ -340,7 +427,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_decode_or_are_corrupt(tag in 0..5u8, bytes: Vec<u8>) {
+        fn any_bytes_decode_or_are_corrupt(tag in 0..8u8, bytes: Vec<u8>) {
             let reply = Bytes::from([&[tag], &bytes[..]].concat());
             if let Err(error) = Outcome::decode(&reply) {
                 let is_corrupt = matches!(error, crate::Error::Corrupt { .. });

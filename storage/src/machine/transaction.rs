@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 
 use super::chain::Chain;
 use super::kept_rows::Keeper;
 use super::{Applied, Entry, Machine, Payload};
+use crate::engine::memory::is_range;
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
@@ -132,12 +133,50 @@ impl<'a> Transaction<'a> {
         prefix: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>> {
-        let from = keys::with_store(self.store, prefix);
-        let to = keys::prefix_end(&from);
+        let to = keys::prefix_end(prefix);
+        let to = to.as_ref().map(Vec::as_slice);
+        let mut pairs = Vec::new();
+        if limit == 0 {
+            return Ok(pairs);
+        }
+        self.visit(column, Bound::Included(prefix), to, &mut |key, value| {
+            pairs.push((key, value));
+            Ok(if pairs.len() < limit {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            })
+        })?;
+        Ok(pairs)
+    }
+
+    /// Hands each pair of a range of keys to `each`, ascending, until `each` breaks.
+    ///
+    /// # Errors
+    /// Those of the engine, and the first of `each`.
+    pub fn visit(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut dyn FnMut(Bytes, Bytes) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let full = |key: &[u8]| keys::with_store(self.store, key);
+        let from = match from {
+            Bound::Unbounded => Bound::Included(full(&[])),
+            bound => bound.map(full),
+        };
+        let to = match to {
+            Bound::Unbounded => Bound::Excluded(self.store.end().to_vec()),
+            bound => bound.map(full),
+        };
         let range = (
-            Bound::Included(from.as_slice()),
+            from.as_ref().map(Vec::as_slice),
             to.as_ref().map(Vec::as_slice),
         );
+        if !is_range(range.0, range.1) {
+            return Ok(());
+        }
         let view = self.engine.view();
         let stored = view.scan(column, range.0, range.1);
         let written = self.rows[column as usize]
@@ -147,10 +186,13 @@ impl<'a> Transaction<'a> {
             stored: stored.peekable(),
             written: written.peekable(),
         };
-        merged
-            .take(limit)
-            .map(|pair| pair.map(|(key, value)| (key.slice(StoreId::LEN..), value)))
-            .collect()
+        for pair in merged {
+            let (key, value) = pair?;
+            if each(key.slice(StoreId::LEN..), value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The chain hash up to the entry applied last.

@@ -106,6 +106,37 @@ impl<'a> ReplicaView<'a> {
         noted(self.damage, visited)
     }
 
+    /// As [`Self::visit`], descending.
+    ///
+    /// # Errors
+    /// Those of the engine, and the first of `each`.
+    pub fn visit_rev(
+        &self,
+        column: Column,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        each: &mut Visitor<'_>,
+    ) -> Result<()> {
+        let (from, to) = self.bounds(from, to);
+        let (from, to) = (
+            from.as_ref().map(Vec::as_slice),
+            to.as_ref().map(Vec::as_slice),
+        );
+        let visited = self.view().visit_rev(column, from, to, &mut |key, value| {
+            each(&key[StoreId::LEN..], value)
+        });
+        noted(self.damage, visited)
+    }
+
+    /// About how many bytes `from..to` takes in files, see [`View::file_bytes`].
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn file_bytes(&self, column: Column, from: &[u8], to: &[u8]) -> Result<u64> {
+        let full = |key: &[u8]| keys::with_store(self.store, key);
+        self.view().file_bytes(column, &full(from), &full(to))
+    }
+
     /// The range with the store's id in front, and never past the store.
     fn bounds(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
         let full = |key: &[u8]| keys::with_store(self.store, key);

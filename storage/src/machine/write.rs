@@ -8,11 +8,15 @@
 //!    may not even read is not, since the answer would depend on the stored ACL;
 //! 4. the version is the expected one. After the ACL, so that the version is told to writers only.
 //!
+//! Then, as the write would leave the document: in each index it has no more values than there may be, and what it takes of a unique one
+//! is claimed (`indexes`).
+//!
 //! A partial update needs a document, and may be answered with it, so it needs the right to read as well; the rest is in `update`.
 //!
 //! Versions: 1 for an id that was never there, and one more for each accepted write, also one without change, and for a delete. The
 //! tombstone keeps the last one, and an insert over it continues from there: a version never goes back.
 
+mod indexes;
 mod update;
 
 use std::borrow::Cow;
@@ -28,9 +32,12 @@ use super::Transaction;
 use super::outcome::{Rejection, Written};
 use crate::error::Error;
 use crate::keys::{BucketKey, ChangeKey, DocumentKey};
+use crate::tables::buckets::{self, BucketRow};
+use crate::tables::change_log::Operation as Change;
 use crate::tables::change_log::{self, NewBefore, NewEvent};
 use crate::tables::documents::{self, Entry, NewRecord, Record, Tombstone};
-use crate::tables::{buckets, change_log::Operation as Change};
+use crate::tables::indexes::{KeptIndex, kept};
+pub(super) use indexes::is_public;
 
 /// Why a mutation ended early.
 pub(super) enum Stop {
@@ -68,6 +75,8 @@ pub(super) struct Writer<'w, 'tx> {
 struct Site<'m> {
     mutation: &'m Mutation,
     bucket_name: &'m str,
+    /// What the write keeps up.
+    indexes: Vec<KeptIndex>,
     /// Key of the document row, without store id.
     key: Vec<u8>,
     live: Option<Live>,
@@ -119,8 +128,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             .as_ref()
             .ok_or_else(|| Error::corrupt("command: mutation without operation"))?;
         let bucket = self.bucket(mutation)?;
-        let bucket_name = check_bucket(bucket.as_deref(), mutation.bucket_version)?;
-        let site = self.site(mutation, bucket_name)?;
+        let bucket = check_bucket(bucket.as_deref(), mutation.bucket_version)?;
+        let site = self.site(mutation, &bucket)?;
         let acl = match operation {
             Operation::Put(put) => parse_acl(&put.acl)?,
             Operation::Delete(Delete {}) | Operation::Update(_) => None,
@@ -129,11 +138,13 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             &site,
             matches!(operation, Operation::Put(_)).then_some(acl.as_ref()),
         )?;
-        Ok(match operation {
+        let written = match operation {
             Operation::Put(put) => self.put(&site, put, acl),
             Operation::Delete(Delete {}) => self.delete(&site),
             Operation::Update(update) => self.update(&site, update)?,
-        })
+        };
+        self.reindex(&site)?;
+        Ok(written)
     }
 
     fn bucket(&mut self, mutation: &Mutation) -> Result<Option<Bytes>, Error> {
@@ -149,7 +160,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
     fn site<'m>(
         &mut self,
         mutation: &'m Mutation,
-        bucket_name: &'m str,
+        bucket: &BucketRow<'m>,
     ) -> Result<Site<'m>, Error> {
         let key = DocumentKey {
             database: mutation.database,
@@ -167,7 +178,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
         };
         Ok(Site {
             mutation,
-            bucket_name,
+            bucket_name: bucket.name,
+            indexes: kept(bucket)?,
             key,
             live,
             last_version,
@@ -361,8 +373,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
     }
 }
 
-/// Step 1 of the module: the bucket's name, if the command was validated under the rules that the shard has.
-fn check_bucket(row: Option<&[u8]>, version: u64) -> Result<&str, Stop> {
+/// Step 1 of the module: the bucket, if the command was validated under the rules that the shard has.
+fn check_bucket(row: Option<&[u8]>, version: u64) -> Result<BucketRow<'_>, Stop> {
     let Some(row) = row else {
         return Err(Rejection::SchemaChanged { stored: None }.into());
     };
@@ -376,7 +388,7 @@ fn check_bucket(row: Option<&[u8]>, version: u64) -> Result<&str, Stop> {
     if bucket.dropped {
         return Err(Rejection::BucketDropped.into());
     }
-    Ok(bucket.name)
+    Ok(bucket)
 }
 
 /// The ACL of a command. One without rules is none: both mean public, and one form is stored.

@@ -1,15 +1,46 @@
-//! Entries of indexes.
+//! Entries of indexes, and how far their building is.
 //!
 //! `store | 0x11 | database u32 | bucket u32 | index u32 | value | encoded key` in [`crate::engine::Column::Documents`]. The value shows its own end.
 //! The rest is the document's key percent-encoded as in its id, so that entries with equal values lie in the order of ids.
 //! The value of a row is one byte: whether everybody may read the document.
+//!
+//! `store | 0x0A | database u32 | bucket u32 | index u32` in the state column says how far the building of an index is; no row: it has not
+//! begun. A shard decides by its own rows alone whether an index may be read: the bucket's row must list it, and this one must say that it
+//! is complete. It goes as soon as the bucket does not list the index any more.
+//!
+//! Lacks: which entries a document has (`document::index`), and when they are written (`machine::write`, `machine::indexes`).
 
-use std::ops::ControlFlow;
+use std::borrow::Cow;
+use std::ops::{Bound, ControlFlow};
+use std::sync::LazyLock;
 
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use document::id::{decode_segment, encode_key};
 use document::index::{Index, Range};
+use quick_cache::sync::Cache;
 
-use crate::error::Result;
-use crate::machine::{Replica, ReplicaView};
+use super::buckets::{self, BucketRow};
+use crate::codec::{self, Record};
+use crate::engine::Column;
+use crate::error::{Error, Result};
+use crate::keys::{BucketKey, DocumentKey, IndexEntryKey, IndexProgressKey, prefix_end};
+use crate::machine::outcome::Progress;
+use crate::machine::{Replica, ReplicaView, Transaction};
+
+/// Compiled indexes that are kept: more than a node has, or it compiles some again at each write.
+const COMPILED_MAX: usize = 4_096;
+
+/// Compiled indexes by their bytes, of all shards of the process. What is found follows from the bytes alone, so apply stays pure.
+static COMPILED: LazyLock<Cache<Bytes, Index>> = LazyLock::new(|| Cache::new(COMPILED_MAX));
+
+/// Pairs that an estimate counts one by one where no file tells how many there are.
+const COUNTED_MAX: u64 = 4_096;
+
+/// Row value of an entry of a document that everybody may read.
+const PUBLIC: u8 = 1;
+/// Of one that not everybody may.
+const RESTRICTED: u8 = 0;
 
 /// An index as a bucket of a shard has it.
 #[derive(Clone, Debug)]
@@ -33,12 +64,76 @@ pub struct IndexEntry<'a> {
     pub is_public: bool,
 }
 
-/// The indexes of a bucket in a view; none for an unknown bucket.
+/// How far an index is, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum ProgressRow {
+    /// Documents up to this key are in it.
+    Building { after: String },
+    /// All documents are.
+    Complete,
+    /// The bucket does not have it any more; its rows up to this key (without store id) are deleted, entries first.
+    Purging { after: Vec<u8> },
+}
+
+impl Record for ProgressRow {
+    const FORMAT: u8 = 1;
+    const WHAT: &'static str = "index progress row";
+}
+
+/// An index that a bucket's row lists.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptIndex {
+    pub(crate) id: u32,
+    pub(crate) index: Index,
+}
+
+/// The indexes that a bucket's row lists, in its order.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: a definition does not compile.
+pub(crate) fn kept(row: &BucketRow<'_>) -> Result<Vec<KeptIndex>> {
+    let compile = |row: &buckets::IndexRow<'_>| {
+        let (id, index) = (row.id, compiled(row.definition)?);
+        Ok(KeptIndex { id, index })
+    };
+    row.indexes.iter().map(compile).collect()
+}
+
+/// The index of these bytes.
+fn compiled(definition: &[u8]) -> Result<Index> {
+    if let Some(index) = COMPILED.get(definition) {
+        return Ok(index);
+    }
+    let index = Index::from_bytes(definition)
+        .map_err(|why| Error::corrupt(format!("definition of an index: {why}")))?;
+    COMPILED.insert(Bytes::copy_from_slice(definition), index.clone());
+    Ok(index)
+}
+
+/// The indexes of a bucket in a view; none for an unknown or dropped bucket.
 ///
 /// # Errors
 /// [`crate::Error::Corrupt`]: a row does not decode.
-pub fn of_bucket(_view: &ReplicaView<'_>, _database: u32, _bucket: u32) -> Result<Vec<BucketIndex>> {
-    todo!()
+pub fn of_bucket(view: &ReplicaView<'_>, database: u32, bucket: u32) -> Result<Vec<BucketIndex>> {
+    let Some(row) = view.get(Column::State, &BucketKey { database, bucket }.encode())? else {
+        return Ok(Vec::new());
+    };
+    let row = buckets::decode(&row)?;
+    if row.dropped {
+        return Ok(Vec::new());
+    }
+    let mut indexes = Vec::with_capacity(row.indexes.len());
+    for KeptIndex { id, index } in kept(&row)? {
+        let key = progress_key(database, bucket, id);
+        let row = view.get(Column::State, &key.encode())?;
+        let row: Option<ProgressRow> = row.map(|row| codec::decode(&row)).transpose()?;
+        indexes.push(BucketIndex {
+            id,
+            index,
+            complete: row == Some(ProgressRow::Complete),
+        });
+    }
+    Ok(indexes)
 }
 
 /// Shows the entries of an index within a range, ascending or `backward`, until `each` breaks.
@@ -46,15 +141,71 @@ pub fn of_bucket(_view: &ReplicaView<'_>, _database: u32, _bucket: u32) -> Resul
 /// # Errors
 /// [`crate::Error::Corrupt`], those of the engine, and the first of `each`.
 pub fn visit(
-    _view: &ReplicaView<'_>,
-    _database: u32,
-    _bucket: u32,
-    _index: &BucketIndex,
-    _range: &Range,
-    _backward: bool,
-    _each: &mut dyn FnMut(IndexEntry<'_>) -> Result<ControlFlow<()>>,
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    index: &BucketIndex,
+    range: &Range,
+    backward: bool,
+    each: &mut dyn FnMut(IndexEntry<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    todo!()
+    let prefix = IndexEntryKey::prefix(database, bucket, index.id);
+    let (from, to) = bounds(&prefix, range);
+    let components = index.index.definition().keys.len();
+    let mut show = |key: &[u8], row: &[u8]| {
+        let (value, key) = split(&index.index, components, &key[prefix.len()..])?;
+        each(IndexEntry {
+            value,
+            key: &key,
+            is_public: is_public(row)?,
+        })
+    };
+    let from = Bound::Included(from.as_slice());
+    let to = to.as_ref().map(Vec::as_slice);
+    if backward {
+        view.visit_rev(Column::Documents, from, to, &mut show)
+    } else {
+        view.visit(Column::Documents, from, to, &mut show)
+    }
+}
+
+/// Value and decoded key of an entry's place.
+fn split<'p>(
+    index: &Index,
+    components: usize,
+    place: &'p [u8],
+) -> Result<(&'p [u8], Cow<'p, str>)> {
+    let value = index.prefix(place, components);
+    let corrupt = || {
+        let place = place.escape_ascii();
+        Error::corrupt(format!("index entry: no key behind the value of {place}"))
+    };
+    let key = std::str::from_utf8(&place[value.len()..]).map_err(|_| corrupt())?;
+    if !key.contains('%') {
+        return Ok((value, Cow::Borrowed(key)));
+    }
+    let key = decode_segment(key).ok_or_else(corrupt)?;
+    Ok((value, Cow::Owned(key)))
+}
+
+/// Whether an entry's row says that everybody may read the document.
+pub(crate) fn is_public(row: &[u8]) -> Result<bool> {
+    match row {
+        [PUBLIC] => Ok(true),
+        [RESTRICTED] => Ok(false),
+        _ => Err(Error::corrupt("index entry row: neither 0 nor 1")),
+    }
+}
+
+/// The keys of an index's entries within a range, without store id.
+fn bounds(prefix: &[u8], range: &Range) -> (Vec<u8>, Bound<Vec<u8>>) {
+    let from = [prefix, &range.from].concat();
+    let to = if range.to.is_empty() {
+        prefix_end(prefix)
+    } else {
+        Bound::Excluded([prefix, &range.to].concat())
+    };
+    (from, to)
 }
 
 /// About how many entries lie in the range: exact up to `exact_max`, beyond that by the size of what is stored.
@@ -62,14 +213,15 @@ pub fn visit(
 /// # Errors
 /// Those of the engine.
 pub fn estimate(
-    _view: &ReplicaView<'_>,
-    _database: u32,
-    _bucket: u32,
-    _index: u32,
-    _range: &Range,
-    _exact_max: u64,
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    index: u32,
+    range: &Range,
+    exact_max: u64,
 ) -> Result<u64> {
-    todo!()
+    let (from, to) = bounds(&IndexEntryKey::prefix(database, bucket, index), range);
+    estimate_pairs(view, &from, &to, exact_max)
 }
 
 /// About how many documents a bucket has here, likewise.
@@ -77,23 +229,180 @@ pub fn estimate(
 /// # Errors
 /// Those of the engine.
 pub fn estimate_documents(
-    _view: &ReplicaView<'_>,
-    _database: u32,
-    _bucket: u32,
-    _exact_max: u64,
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    exact_max: u64,
 ) -> Result<u64> {
-    todo!()
+    let prefix = DocumentKey::prefix(database, bucket);
+    estimate_pairs(view, &prefix, &prefix_end(&prefix), exact_max)
+}
+
+/// Counts up to `exact_max`; if there is more, compares the files of what was counted with the files of all. What files do not tell,
+/// since it is in memory, is counted up to [`COUNTED_MAX`].
+fn estimate_pairs(
+    view: &ReplicaView<'_>,
+    from: &[u8],
+    to: &Bound<Vec<u8>>,
+    exact_max: u64,
+) -> Result<u64> {
+    let to = to.as_ref().map(Vec::as_slice);
+    let (counted, last) = count(view, from, to, exact_max)?;
+    let Some(last) = last else {
+        return Ok(counted);
+    };
+    let (Bound::Excluded(end) | Bound::Included(end)) = to else {
+        return Ok(counted);
+    };
+    let all = view.file_bytes(Column::Documents, from, end)?;
+    let head = view.file_bytes(Column::Documents, from, &last)?;
+    if head == 0 {
+        return Ok(count(view, from, to, COUNTED_MAX.max(exact_max))?.0);
+    }
+    let estimated = u128::from(counted) * u128::from(all) / u128::from(head);
+    Ok(u64::try_from(estimated).unwrap_or(u64::MAX).max(counted))
+}
+
+/// How many pairs there are, at most one more than `max`; with the key of that one if there is.
+fn count(
+    view: &ReplicaView<'_>,
+    from: &[u8],
+    to: Bound<&[u8]>,
+    max: u64,
+) -> Result<(u64, Option<Vec<u8>>)> {
+    let (mut counted, mut last) = (0, None);
+    let each = &mut |key: &[u8], _: &[u8]| {
+        counted += 1;
+        if counted <= max {
+            return Ok(ControlFlow::Continue(()));
+        }
+        last = Some(key.to_vec());
+        Ok(ControlFlow::Break(()))
+    };
+    view.visit(Column::Documents, Bound::Included(from), to, each)?;
+    Ok((counted, last))
 }
 
 /// How far the building of an index is in this shard.
 ///
 /// # Errors
 /// [`crate::Error::Corrupt`]: the row does not decode.
-pub fn progress(
-    _replica: &Replica,
-    _database: u32,
-    _bucket: u32,
-    _index: u32,
-) -> Result<crate::machine::outcome::Progress> {
-    todo!()
+pub fn progress(replica: &Replica, database: u32, bucket: u32, index: u32) -> Result<Progress> {
+    let key = progress_key(database, bucket, index);
+    let row = replica.get(Column::State, &key.encode())?;
+    let row: Option<ProgressRow> = row.map(|row| codec::decode(&row)).transpose()?;
+    Ok(row.map_or_else(Progress::begun, ProgressRow::of_building))
+}
+
+fn progress_key(database: u32, bucket: u32, index: u32) -> IndexProgressKey {
+    IndexProgressKey {
+        database,
+        bucket,
+        index,
+    }
+}
+
+impl ProgressRow {
+    /// How far the building is. What is being purged has to be built anew.
+    pub(crate) fn of_building(self) -> Progress {
+        match self {
+            Self::Building { after } => Progress::More { after },
+            Self::Complete => Progress::Complete,
+            Self::Purging { .. } => Progress::begun(),
+        }
+    }
+}
+
+/// The stored progress of an index.
+pub(crate) fn progress_row(
+    tx: &mut Transaction<'_>,
+    key: IndexProgressKey,
+) -> Result<Option<ProgressRow>> {
+    let row = tx.get(Column::State, &key.encode())?;
+    row.map(|row| codec::decode(&row)).transpose()
+}
+
+/// Stores the progress of an index.
+pub(crate) fn set_progress(
+    tx: &mut Transaction<'_>,
+    key: IndexProgressKey,
+    row: &ProgressRow,
+) -> Result<()> {
+    tx.put(Column::State, &key.encode(), codec::encode(row)?);
+    Ok(())
+}
+
+/// Forgets the progress of an index, if there is any.
+pub(crate) fn remove_progress(tx: &mut Transaction<'_>, key: IndexProgressKey) -> Result<()> {
+    let key = key.encode();
+    if tx.get(Column::State, &key)?.is_some() {
+        tx.delete(Column::State, &key);
+    }
+    Ok(())
+}
+
+/// Where the entries of one document in one index go.
+pub(crate) struct Places {
+    prefix: Vec<u8>,
+    encoded: String,
+}
+
+impl Places {
+    /// Those of the document `key`.
+    pub(crate) fn new(database: u32, bucket: u32, index: u32, key: &str) -> Self {
+        Self {
+            prefix: IndexEntryKey::prefix(database, bucket, index),
+            encoded: encode_key(key).into_owned(),
+        }
+    }
+
+    /// The key of the entry with `value`, without store id.
+    fn of(&self, value: &[u8]) -> Vec<u8> {
+        [&self.prefix, value, self.encoded.as_bytes()].concat()
+    }
+
+    /// Stores an entry.
+    pub(crate) fn put(&self, tx: &mut Transaction<'_>, value: &[u8], is_public: bool) {
+        let row: &'static [u8] = if is_public { &[PUBLIC] } else { &[RESTRICTED] };
+        tx.put(Column::Documents, &self.of(value), Bytes::from_static(row));
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&self, tx: &mut Transaction<'_>, value: &[u8]) {
+        tx.delete(Column::Documents, &self.of(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn entry_rows_are_one_byte() {
+        assert!(is_public(&[PUBLIC]).expect("reads"));
+        assert!(!is_public(&[RESTRICTED]).expect("reads"));
+        for bad in [&[][..], &[2], &[1, 1]] {
+            assert!(matches!(is_public(bad), Err(Error::Corrupt { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn progress_round_trips(after: String, at: Vec<u8>) {
+            for row in [ProgressRow::Building { after }, ProgressRow::Complete, ProgressRow::Purging { after: at }] {
+                let bytes = codec::encode(&row).expect("encodes");
+                prop_assert_eq!(codec::decode::<ProgressRow>(&bytes).expect("decodes"), row);
+            }
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_corrupt(bytes: Vec<u8>) {
+            if let Err(error) = codec::decode::<ProgressRow>(&bytes) {
+                let is_corrupt = matches!(error, Error::Corrupt { .. });
+                prop_assert!(is_corrupt);
+            }
+        }
+    }
 }

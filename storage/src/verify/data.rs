@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::keys::{self, Key};
 use crate::memory::Memory;
 use crate::raft_log::verify::Found;
-use crate::tables::{applied, documents};
+use crate::tables::{applied, documents, indexes};
 
 /// Checks the database in `dir`, and adds what its replicas have applied to the report.
 pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Report) {
@@ -122,10 +122,14 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
     match decoded {
         Key::Applied(_) => applied::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
+        Key::IndexEntry(_) => indexes::is_public(value).map(|_| ()),
         Key::Bucket(_)
         | Key::Idempotency(_)
         | Key::IdempotencyAge(_)
         | Key::IdempotencyUsage(_)
+        | Key::Reservation(_)
+        | Key::Fence(_)
+        | Key::IndexProgress(_)
         | Key::Metadata(_)
         | Key::Change(_) => Ok(()),
     }

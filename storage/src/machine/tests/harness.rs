@@ -4,6 +4,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use document::index::{Definition, Index, ValueHash};
+use document::query::Subject;
 use document::schema::Schema;
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -126,6 +128,7 @@ pub(super) fn bucket(bucket: u32, version: u64, dropped: bool) -> log::Bucket {
         version,
         name: format!("B{bucket}"),
         dropped,
+        indexes: Vec::new(),
     }
 }
 
@@ -152,6 +155,7 @@ pub(super) fn mutation(
             condition: Some(condition),
         }),
         operation: Some(operation),
+        claims: None,
     }
 }
 
@@ -165,14 +169,82 @@ pub(super) fn put(fields: &str, acl: &str) -> MutationOperation {
     })
 }
 
-/// An update of the open class `Script`, fitted to it as a leader does.
-pub(super) fn update(operations: &str, bytes_max: u32) -> MutationOperation {
+/// A schema with the open class `Script`.
+fn schema() -> Schema {
     let class = r#"[{"class":"/db/Script","metadata":{"larder.open":"true"},"fields":{
         "n":{"name":"n","type":"/db/Integer"},"at":{"name":"at","type":"/db/DateTime"}}}]"#;
     let changes = Schema::parse_changes(class.as_bytes()).expect("descriptors");
-    let schema = Schema::system()
+    Schema::system()
         .merge(&changes, &document::acl::Principal::root())
-        .expect("compatible");
+        .expect("compatible")
+}
+
+/// An index of the class `Script`.
+pub(super) fn index(definition: &str) -> Index {
+    let definition = Definition::parse(definition.as_bytes()).expect("a definition");
+    let layout = schema().layout("Script").expect("an entity");
+    Index::compile(&definition, &Arc::new(layout)).expect("fits")
+}
+
+/// The hashes of the unique values of a document with these fields.
+pub(super) fn hashes(index: &Index, fields: &str) -> Vec<ValueHash> {
+    let subject = Subject {
+        id: "/db/B7/x",
+        version: 1,
+        created_us: 0,
+        updated_us: 0,
+        fields: fields.as_bytes(),
+    };
+    index.unique_values(&subject).expect("few")
+}
+
+pub(super) fn value(index: u32, hash: &ValueHash) -> Option<log::UniqueValue> {
+    Some(log::UniqueValue {
+        database: DATABASE,
+        bucket: BUCKET,
+        index,
+        value: Bytes::copy_from_slice(hash),
+    })
+}
+
+/// The bucket that writes go to, with these indexes.
+pub(super) fn set_indexes(version: u64, indexes: &[(u32, &Index)]) -> Command {
+    let mut bucket = bucket(BUCKET, version, false);
+    bucket.indexes = indexes
+        .iter()
+        .map(|(id, index)| log::Index {
+            id: *id,
+            definition: index.to_bytes().into(),
+        })
+        .collect();
+    let buckets = vec![bucket];
+    command(0, Operation::SetBuckets(log::SetBuckets { buckets }))
+}
+
+pub(super) fn backfill(index: u32, page: u32) -> Command {
+    let backfill = log::BackfillIndex {
+        database: DATABASE,
+        bucket: BUCKET,
+        index,
+        page,
+        ..log::BackfillIndex::default()
+    };
+    command(0, Operation::BackfillIndex(backfill))
+}
+
+pub(super) fn purge(index: u32, page: u32) -> Command {
+    let purge = log::PurgeIndex {
+        database: DATABASE,
+        bucket: BUCKET,
+        index,
+        page,
+    };
+    command(0, Operation::PurgeIndex(purge))
+}
+
+/// An update of the open class `Script`, fitted to it as a leader does.
+pub(super) fn update(operations: &str, bytes_max: u32) -> MutationOperation {
+    let schema = schema();
     let layout = schema.layout("Script").expect("an entity");
     let limits = document::body::Limits::default();
     let update = document::update::parse(operations.as_bytes(), &layout, &schema, &limits);

@@ -218,7 +218,10 @@ fn said(outcome: Outcome) -> Result<Vec<(u64, bool)>, (usize, Rejection)> {
             .map(|written| (written.version, written.existed))
             .collect()),
         Outcome::Rejected { ordinal, rejection } => Err((ordinal, rejection)),
-        Outcome::Done => Ok(Vec::new()),
+        Outcome::Done
+        | Outcome::Progress(_)
+        | Outcome::Reserved { .. }
+        | Outcome::Fenced { .. } => Ok(Vec::new()),
     }
 }
 

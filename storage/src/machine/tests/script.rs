@@ -2,22 +2,28 @@
 //!
 //! | command | |
 //! |---|---|
-//! | `bucket ID version=N [dropped=true]` | tells the shard of a bucket (7 is the one that writes go to) |
+//! | `index ID DEFINITION` | makes an index known to the script, and prints nothing |
+//! | `bucket ID version=N [dropped=true] [indexes=ID,ID]` | tells the shard of a bucket (7 is the one that writes go to) |
+//! | `backfill INDEX [page=N] [after=KEY] [upto=KEY]`, `purge INDEX [page=N]` | a page of work on an index |
+//! | `reserve INDEX FIELDS KEY`, `fence INDEX FIELDS KEY` | for the values that a document with these fields has |
+//! | `confirm INDEX FIELDS reserved=N`, `release INDEX FIELDS reserved=N` | likewise |
 //! | `update KEY OPERATIONS [max=BYTES] …` | a partial update of the class `Script`: `n` Integer, `at` DateTime, all else open |
 //! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] …`, `delete KEY …` | one write |
 //! | `batch …`, writes, `end` | one entry of several writes; within it writes print nothing |
 //! | `tick BASE ELAPSED`, `expire kept=US page=N`, `blank`, `membership TEXT`, `raw HEX` | other entries |
-//! | `get KEY`, `scan`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
+//! | `get KEY`, `scan`, `entries INDEX`, `progress INDEX`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
 //!
-//! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`; writes outside a batch and `batch` itself take
+//! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`, and puts `claim=INDEX prepared=N` (all their values in it); writes outside a batch and `batch` itself take
 //! `as=USER_KEY`, `roles=A,B` (keys), `idem=KEY`, `request=TEXT` (what is fingerprinted), `stamp=US`, `tick=BASE+ELAPSED`. An entry is
 //! stamped with its index in seconds unless it says otherwise.
 
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
 use bytes::Bytes;
+use document::index::{Index, Range};
 use goldenscript::{ArgumentConsumer, Context};
 use proto::log::command::Operation;
 use proto::log::mutation::Operation as MutationOperation;
@@ -30,7 +36,8 @@ use crate::codec;
 use crate::engine::{Batch, Column, Engine as _};
 use crate::keys::{self, IdempotencyUsageKey};
 use crate::machine::Payload;
-use crate::tables::{documents, idempotency};
+use crate::machine::outcome::Outcome;
+use crate::tables::{documents, idempotency, indexes};
 
 type Output = Result<String, Box<dyn Error>>;
 
@@ -47,6 +54,7 @@ fn scripts() {
         let mut runner = Runner {
             node: Node::new(1),
             batch: None,
+            indexes: BTreeMap::new(),
         };
         goldenscript::run(&mut runner, &path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -57,6 +65,8 @@ struct Runner {
     node: Node,
     /// The batch that writes are collected for.
     batch: Option<(Envelope, Vec<Mutation>)>,
+    /// Indexes that the script knows.
+    indexes: BTreeMap<u32, Index>,
 }
 
 /// What surrounds the mutations of an entry.
@@ -74,7 +84,7 @@ impl goldenscript::Runner for Runner {
         let mut args = command.consume_args();
         let output = match command.name.as_str() {
             "put" => {
-                let mutation = put(&mut args)?;
+                let mutation = self.put(&mut args)?;
                 self.write(&mut args, mutation)?
             }
             "update" => {
@@ -107,11 +117,52 @@ impl goldenscript::Runner for Runner {
                 let bucket = args.next_pos().ok_or("no bucket")?.parse()?;
                 let dropped = args.take_key("dropped").is_some();
                 let version = args.take_key("version").ok_or("no version")?.parse()?;
-                let buckets = vec![harness::bucket(bucket, version, dropped)];
+                let mut bucket = harness::bucket(bucket, version, dropped);
+                for id in list(args.take_key("indexes")) {
+                    let id = id.parse()?;
+                    let definition = self.index(id)?.to_bytes().into();
+                    bucket.indexes.push(log::Index { id, definition });
+                }
+                let buckets = vec![bucket];
                 self.command(harness::command(
                     0,
                     Operation::SetBuckets(log::SetBuckets { buckets }),
                 ))?
+            }
+            "index" => {
+                let id = args.next_pos().ok_or("no index")?.parse()?;
+                let index = harness::index(args.next_pos().ok_or("no definition")?);
+                self.indexes.insert(id, index);
+                String::new()
+            }
+            "backfill" => {
+                let backfill = log::BackfillIndex {
+                    database: DATABASE,
+                    bucket: BUCKET,
+                    index: args.next_pos().ok_or("no index")?.parse()?,
+                    page: args.take_key("page").unwrap_or("100").parse()?,
+                    after: args.take_key("after").map(str::to_owned),
+                    upto: args.take_key("upto").unwrap_or_default().to_owned(),
+                };
+                self.command(harness::command(0, Operation::BackfillIndex(backfill)))?
+            }
+            "purge" => {
+                let index = args.next_pos().ok_or("no index")?.parse()?;
+                let page = args.take_key("page").unwrap_or("100").parse()?;
+                self.command(harness::purge(index, page))?
+            }
+            name @ ("reserve" | "confirm" | "release" | "fence") => {
+                let operations = self.on_values(name, &mut args)?;
+                let outputs = operations
+                    .into_iter()
+                    .map(|operation| self.command(harness::command(0, operation)));
+                outputs.collect::<Result<Vec<_>, _>>()?.join("\n")
+            }
+            "entries" => self.entries(args.next_pos().ok_or("no index")?.parse()?)?,
+            "progress" => {
+                let index = args.next_pos().ok_or("no index")?.parse()?;
+                let progress = indexes::progress(&self.node.replica, DATABASE, BUCKET, index)?;
+                show::outcome(&Outcome::Progress(progress))
             }
             "tick" => {
                 let base_us = args.next_pos().ok_or("no base")?.parse()?;
@@ -227,6 +278,78 @@ impl Runner {
         Ok(lines.join("\n"))
     }
 
+    fn index(&self, id: u32) -> Result<&Index, Box<dyn Error>> {
+        Ok(self.indexes.get(&id).ok_or("unknown index")?)
+    }
+
+    /// A command for each value that a document with the given fields has.
+    fn on_values(
+        &self,
+        name: &str,
+        args: &mut ArgumentConsumer<'_>,
+    ) -> Result<Vec<Operation>, Box<dyn Error>> {
+        let id = args.next_pos().ok_or("no index")?.parse()?;
+        let fields = args.next_pos().ok_or("no fields")?;
+        let owner = args.next_pos().unwrap_or_default().to_owned();
+        let reserved = args.take_key("reserved").unwrap_or_default();
+        let reserved = reserved.parse().unwrap_or_default();
+        let hashes = harness::hashes(self.index(id)?, fields);
+        let operation = |hash| {
+            let (value, owner) = (harness::value(id, hash), owner.clone());
+            match name {
+                "reserve" => Operation::ReserveValue(log::ReserveValue { value, owner }),
+                "fence" => Operation::FenceClaims(log::FenceClaims { value, owner }),
+                "confirm" => Operation::ConfirmValue(log::ConfirmValue { value, reserved }),
+                _ => Operation::ReleaseValue(log::ReleaseValue { value, reserved }),
+            }
+        };
+        Ok(hashes.iter().map(operation).collect())
+    }
+
+    fn put(&self, args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
+        let (claim, prepared) = (args.take_key("claim"), args.take_key("prepared"));
+        let (mut mutation, fields) = put(args)?;
+        if let Some(index) = claim {
+            let index = index.parse()?;
+            let claims = harness::hashes(self.index(index)?, &fields);
+            let claims = claims.iter().map(|hash| log::Claim {
+                index,
+                value: Bytes::copy_from_slice(hash),
+            });
+            mutation.claims = Some(log::Claims {
+                prepared: prepared.ok_or("no prepared")?.parse()?,
+                claims: claims.collect(),
+            });
+        }
+        Ok(mutation)
+    }
+
+    /// The entries of an index as readers see them.
+    fn entries(&self, id: u32) -> Output {
+        let view = self.node.replica.view();
+        let all = indexes::of_bucket(&view, DATABASE, BUCKET)?;
+        let Some(index) = all.into_iter().find(|index| index.id == id) else {
+            return Ok("no such index".to_owned());
+        };
+        let mut lines = vec![if index.complete {
+            "complete".to_owned()
+        } else {
+            "not to be read".to_owned()
+        }];
+        let everything = Range {
+            from: Vec::new(),
+            to: Vec::new(),
+        };
+        let each = &mut |entry: indexes::IndexEntry<'_>| {
+            let public = if entry.is_public { "" } else { " restricted" };
+            let value = entry.value.escape_ascii();
+            lines.push(format!("{value} {:?}{public}", entry.key));
+            Ok(ControlFlow::Continue(()))
+        };
+        indexes::visit(&view, DATABASE, BUCKET, &index, &everything, false, each)?;
+        Ok(lines.join("\n"))
+    }
+
     fn get(&self, key: &str) -> Output {
         Ok(
             match documents::get(&self.node.replica, DATABASE, BUCKET, key)? {
@@ -269,7 +392,8 @@ impl Runner {
     }
 }
 
-fn put(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
+/// The mutation, and the fields that it puts.
+fn put(args: &mut ArgumentConsumer<'_>) -> Result<(Mutation, String), Box<dyn Error>> {
     let (key, fields) = (
         args.next_pos().ok_or("no key")?,
         args.next_pos().unwrap_or_default(),
@@ -280,7 +404,8 @@ fn put(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
         hidden: Bytes::copy_from_slice(args.take_key("hidden").unwrap_or_default().as_bytes()),
         readonly: list(args.take_key("readonly")),
     };
-    mutation(args, key, MutationOperation::Put(put))
+    let mutation = mutation(args, key, MutationOperation::Put(put))?;
+    Ok((mutation, fields.to_owned()))
 }
 
 fn update(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {

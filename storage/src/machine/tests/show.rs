@@ -8,11 +8,13 @@ use document::acl::Acl;
 use crate::codec;
 use crate::engine::Column;
 use crate::keys::{Key, KeyKind};
-use crate::machine::outcome::Outcome;
+use crate::machine::outcome::{Outcome, Progress, Rejection, Reservation};
 use crate::tables::buckets;
 use crate::tables::change_log::{self, Operation};
 use crate::tables::documents::{self, Entry};
 use crate::tables::idempotency::{AgeRow, IdempotencyRecord, UsageRow};
+use crate::tables::indexes::{self, ProgressRow};
+use crate::tables::reservations::FenceRow;
 
 /// One effect, in a line. The column is that of the key's kind, or the line says so.
 pub(super) fn effect(column: Column, key: &[u8], value: Option<&Bytes>) -> String {
@@ -31,12 +33,12 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
         Key::Change(_) => change(value),
         Key::Bucket(_) => {
             let row = buckets::decode(value).expect("decodes");
-            format!(
-                "{} v{}{}",
-                row.name,
-                row.version,
-                if row.dropped { " dropped" } else { "" }
-            )
+            let dropped = if row.dropped { " dropped" } else { "" };
+            let mut line = format!("{} v{}{dropped}", row.name, row.version);
+            for index in &row.indexes {
+                write!(line, " index={}", index.id).expect("strings take it");
+            }
+            line
         }
         Key::Idempotency(_) => {
             let record: IdempotencyRecord = codec::decode(value).expect("decodes");
@@ -50,8 +52,34 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             let row: UsageRow = codec::decode(value).expect("decodes");
             format!("{} bytes", row.0)
         }
+        Key::Reservation(_) => reservation(&codec::decode(value).expect("decodes")),
+        Key::Fence(_) => {
+            let FenceRow(index) = codec::decode(value).expect("decodes");
+            index.to_string()
+        }
+        Key::IndexProgress(_) => match codec::decode(value).expect("decodes") {
+            ProgressRow::Building { after } => format!("built up to {after:?}"),
+            ProgressRow::Complete => "complete".to_owned(),
+            ProgressRow::Purging { after } => {
+                format!("purged up to {}", Key::decode(&after).expect("a key"))
+            }
+        },
+        Key::IndexEntry(_) => match indexes::is_public(value).expect("decodes") {
+            true => "public".to_owned(),
+            false => "restricted".to_owned(),
+        },
         Key::Applied(_) | Key::Metadata(_) => "…".to_owned(),
     }
+}
+
+fn reservation(reservation: &Reservation) -> String {
+    let Reservation {
+        owner,
+        reserved,
+        confirmed,
+    } = reservation;
+    let confirmed = if *confirmed { " confirmed" } else { "" };
+    format!("{owner:?} reserved={reserved}{confirmed}")
 }
 
 fn document(row: &Bytes) -> String {
@@ -125,7 +153,20 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done => "done".to_owned(),
         Outcome::Written(all) if all.is_empty() => "written, nothing".to_owned(),
+        Outcome::Rejected {
+            ordinal,
+            rejection: Rejection::Unclaimed { index, .. },
+        } => format!("rejected #{ordinal}: a value of index {index} is not claimed"),
         Outcome::Rejected { ordinal, rejection } => format!("rejected #{ordinal}: {rejection:?}"),
+        Outcome::Progress(Progress::More { after }) => format!("more behind {after:?}"),
+        Outcome::Progress(Progress::Complete) => "complete".to_owned(),
+        Outcome::Progress(Progress::Impossible { key }) => format!("impossible: {key:?}"),
+        Outcome::Reserved { holder, is_own } => {
+            let whose = if *is_own { "own" } else { "another's" };
+            format!("{whose}: {}", reservation(holder))
+        }
+        Outcome::Fenced { holds: true } => "fenced, holds the value".to_owned(),
+        Outcome::Fenced { holds: false } => "fenced, does not hold the value".to_owned(),
         Outcome::Written(all) => {
             let lines = all.iter().map(|written| {
                 format!(

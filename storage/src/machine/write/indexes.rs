@@ -1,0 +1,145 @@
+//! What a write does to the entries of its document, and whether it may take the values of unique indexes that it takes.
+//!
+//! Compares the document as it was with the document as it lies there after the write, so every way of writing has the same upkeep:
+//! old values go, new ones come, in the batch of the write; a row that would stay the same is not written. Of an index that is being built
+//! a document may have no entries yet: what the write leaves out then, the backfill adds.
+//!
+//! A unique value that the stored document does not hold needs a claim: that it was reserved for this document, and that no fence came
+//! since. What the stored document holds it keeps: nobody else can have got it, since that needs a fence that saw the document without it.
+
+use document::index::{Index, TooManyValues, ValueHash};
+use proto::log::Claims;
+
+use super::{Site, Stop, Writer};
+use crate::error::Error;
+use crate::keys::FenceKey;
+use crate::machine::indexes::subject;
+use crate::machine::outcome::Rejection;
+use crate::tables::documents::{self, Entry, Record};
+use crate::tables::indexes::{KeptIndex, Places};
+use crate::tables::reservations;
+
+impl Writer<'_, '_> {
+    /// Brings the indexes of the site's bucket up to the document as it is now.
+    pub(super) fn reindex(&mut self, site: &Site<'_>) -> Result<(), Stop> {
+        if site.indexes.is_empty() {
+            return Ok(());
+        }
+        let before = site.live.as_ref().map(|live| &live.record);
+        let after = match documents::get_entry(self.tx, &site.key)? {
+            Some(Entry::Live { record, .. }) => Some(record),
+            Some(Entry::Tombstone(_)) | None => None,
+        };
+        for KeptIndex { id, index } in &site.indexes {
+            if index.definition().unique {
+                self.check_claims(site, *id, index, before, after.as_ref())?;
+            }
+            self.replace_entries(site, *id, index, before, after.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn replace_entries(
+        &mut self,
+        site: &Site<'_>,
+        id: u32,
+        index: &Index,
+        before: Option<&Record>,
+        after: Option<&Record>,
+    ) -> Result<(), Stop> {
+        // A document with too many values was never taken in.
+        let old = match before {
+            Some(record) => index.values(&subject(record)?).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let new = match after {
+            Some(record) => index
+                .values(&subject(record)?)
+                .map_err(|TooManyValues| too_many(id))?,
+            None => Vec::new(),
+        };
+        let was_public = before.is_some_and(is_public);
+        let is_public = after.is_some_and(is_public);
+        let mutation = site.mutation;
+        let places = Places::new(mutation.database, mutation.bucket, id, &mutation.key);
+        for value in &old {
+            if new.binary_search(value).is_err() {
+                places.remove(self.tx, value);
+            }
+        }
+        for value in &new {
+            if was_public != is_public || old.binary_search(value).is_err() {
+                places.put(self.tx, value, is_public);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_claims(
+        &mut self,
+        site: &Site<'_>,
+        id: u32,
+        index: &Index,
+        before: Option<&Record>,
+        after: Option<&Record>,
+    ) -> Result<(), Stop> {
+        let Some(after) = after else {
+            return Ok(());
+        };
+        let new = index
+            .unique_values(&subject(after)?)
+            .map_err(|TooManyValues| too_many(id))?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let held = match before {
+            Some(record) => index.unique_values(&subject(record)?).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let claims = site.mutation.claims.as_ref();
+        for value in new {
+            if held.binary_search(&value).is_ok() {
+                continue;
+            }
+            let claimed = claims.filter(|claims| has(claims, id, &value));
+            let is_valid = match claimed {
+                Some(claims) => claims.prepared >= self.fenced(site)?,
+                None => false,
+            };
+            if !is_valid {
+                return Err(Rejection::Unclaimed { index: id, value }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of the last fence that concerns the document.
+    fn fenced(&mut self, site: &Site<'_>) -> Result<u64, Error> {
+        let mutation = site.mutation;
+        let key = FenceKey {
+            database: mutation.database,
+            bucket: mutation.bucket,
+            slot: FenceKey::slot_of(&mutation.key),
+        };
+        reservations::fence(self.tx, key)
+    }
+}
+
+fn has(claims: &Claims, index: u32, value: &ValueHash) -> bool {
+    claims
+        .claims
+        .iter()
+        .any(|claim| claim.index == index && claim.value[..] == value[..])
+}
+
+fn too_many(index: u32) -> Rejection {
+    Rejection::TooManyValues {
+        index,
+        values_max: Index::VALUES_MAX as u64,
+    }
+}
+
+/// Whether everybody may read the document.
+pub(in crate::machine) fn is_public(record: &Record) -> bool {
+    record.acl.as_ref().is_none_or(|acl| acl.read.is_public())
+}
