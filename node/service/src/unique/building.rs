@@ -15,6 +15,7 @@ use proto::ShardId;
 use proto::log::{BackfillIndex, command};
 use storage::machine::outcome::{Outcome, Progress};
 
+use super::reserving::not_listed;
 use super::{Denied, Taking, Value};
 use crate::Core;
 use crate::documents::unexpected;
@@ -108,8 +109,11 @@ impl Core {
             let operation = command::Operation::BackfillIndex(backfill);
             match self.command(state, shard, operation, deadline).await? {
                 Outcome::Progress(Progress::Complete) => return Ok(Ok(())),
-                // A rejection is about a document that came in between: the next page shows it.
-                Outcome::Progress(Progress::More { .. }) | Outcome::Rejected { .. } => {}
+                Outcome::Progress(Progress::More { .. }) => {}
+                Outcome::Progress(Progress::Impossible { key }) => {
+                    return Ok(Err(Violation::Crowded { key }));
+                }
+                Outcome::Rejected { .. } => return Err(not_listed()),
                 _ => return Err(unexpected()),
             }
         }
