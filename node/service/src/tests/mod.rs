@@ -10,6 +10,7 @@ mod routing;
 mod scans;
 mod schemas;
 mod sessions;
+mod unique;
 mod updates;
 
 use bytes::Bytes;
