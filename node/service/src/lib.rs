@@ -148,7 +148,7 @@ impl Service {
     /// Puts the service together. Starts nothing: requests are refused as unavailable until the cluster is founded, and the work of
     /// [`Service::jobs`] must be run by the caller.
     pub fn new(options: Options, ports: Ports) -> Service {
-        let limits = &options.limits;
+        let limits = &options.limits.clone();
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
         let core = |core: &std::sync::Weak<Core>| {

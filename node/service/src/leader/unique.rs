@@ -182,6 +182,10 @@ fn read_page(replica: &Replica, page: UniquePage) -> Result<ValuesPage> {
             return Ok(found);
         }
         Progress::More { after } => found.after = after,
+        Progress::Impossible { key } => {
+            found.crowded = Some(key);
+            return Ok(found);
+        }
     }
     let from = match found.after.as_str() {
         "" => Bound::Unbounded,
