@@ -25,9 +25,7 @@ use storage::machine::outcome::Outcome;
 use crate::Core;
 use crate::documents::unexpected;
 use crate::error::{Error, Result};
-use crate::forward::{
-    Answer, Holder, Holding, Holds, Operation, Request, UniquePage, ValuesPage,
-};
+use crate::forward::{Answer, Holder, Holding, Holds, Operation, Request, UniquePage, ValuesPage};
 use crate::unique::Value;
 
 impl Core {

@@ -62,7 +62,7 @@ mod tests;
 mod unique;
 mod updates;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 pub use cluster::Assignment;
@@ -144,14 +144,12 @@ pub(crate) struct Core {
     pub(crate) queries: tokio::sync::Semaphore,
 }
 
-impl Service {
-    /// Puts the service together. Starts nothing: requests are refused as unavailable until the cluster is founded, and the work of
-    /// [`Service::jobs`] must be run by the caller.
-    pub fn new(options: Options, ports: Ports) -> Service {
-        let limits = &options.limits.clone();
+impl Core {
+    /// The parts, put together. Those that send requests themselves get at the whole by `core`.
+    fn new(options: Options, ports: Ports, core: &Weak<Core>) -> Core {
+        let limits = &options.limits;
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
-        let core = |core: &std::sync::Weak<Core>| {
         let unique = unique::Unique::new(core.clone());
         Core {
             shards: Shards::new(
@@ -184,9 +182,16 @@ impl Service {
             clock: ports.clock,
             metadata,
             options,
-        }};
+        }
+    }
+}
+
+impl Service {
+    /// Puts the service together. Starts nothing: requests are refused as unavailable until the cluster is founded, and the work of
+    /// [`Service::jobs`] must be run by the caller.
+    pub fn new(options: Options, ports: Ports) -> Service {
         Service {
-            core: Arc::new_cyclic(core),
+            core: Arc::new_cyclic(|core| Core::new(options, ports, core)),
         }
     }
 

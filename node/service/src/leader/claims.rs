@@ -90,9 +90,7 @@ impl Shards {
         if is_current {
             self.barrier(request.shard, deadline).await?;
         }
-        let stored = self
-            .stored(prepared, &uniques, replica, deadline)
-            .await?;
+        let stored = self.stored(prepared, &uniques, replica, deadline).await?;
         let now_us = i64::try_from(self.clock.wall_us()).unwrap_or(i64::MAX);
         let foresight = Foresight {
             writes,
@@ -131,7 +129,10 @@ impl Shards {
             }
             // Of the reserving, not of the write: that is not proposed.
             Err(Denied::Failed(error)) => {
-                let message = format!("a value of a unique index was not reserved: {}", error.message);
+                let message = format!(
+                    "a value of a unique index was not reserved: {}",
+                    error.message
+                );
                 return Err(Failure::Busy(Error::unavailable(message)));
             }
             Err(Denied::Taken {
@@ -291,7 +292,9 @@ impl Foresight<'_> {
                 owner: place.1.to_owned(),
             };
             foreseen.kept.extend(holds.difference(&held).map(taking));
-            foreseen.given_up.extend(held.difference(&holds).map(taking));
+            foreseen
+                .given_up
+                .extend(held.difference(&holds).map(taking));
         }
         Ok(foreseen)
     }
@@ -392,11 +395,7 @@ impl Foresight<'_> {
     }
 
     /// All that is taken, each once, with the first write that takes it.
-    fn takings(
-        &self,
-        foreseen: &Foreseen,
-        prepared: &[Prepared],
-    ) -> Result<Vec<(Taking, usize)>> {
+    fn takings(&self, foreseen: &Foreseen, prepared: &[Prepared]) -> Result<Vec<(Taking, usize)>> {
         let mut first: HashMap<&Value, usize> = HashMap::new();
         let mut takings = Vec::new();
         for (ordinal, (values, prepared)) in foreseen.takes.iter().zip(prepared).enumerate() {
@@ -452,7 +451,8 @@ impl Foresight<'_> {
             Some(owner) => object_id(bucket, owner),
             None => "another document".to_owned(),
         };
-        let message = format!("{other} has this value of the unique index {index} of bucket {bucket}");
+        let message =
+            format!("{other} has this value of the unique index {index} of bucket {bucket}");
         Error::new(ErrorCode::ValueTaken, message)
     }
 }

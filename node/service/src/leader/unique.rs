@@ -99,8 +99,7 @@ impl Shards {
     ) -> Result<Option<Reservation>> {
         let replica = Arc::clone(replica);
         let (database, bucket, index) = (value.database, value.bucket, value.index);
-        let read =
-            move || Ok(reservations::get(&replica, database, bucket, index, &hash)?);
+        let read = move || Ok(reservations::get(&replica, database, bucket, index, &hash)?);
         self.reads.run(deadline, read).await
     }
 
@@ -143,7 +142,9 @@ impl Shards {
             let index = index_of(&replica.view(), value.database, value.bucket, value.index)?;
             let values = index.map(|index| values_of(&index, &record)).transpose()?;
             Ok(Holding {
-                holds: values.flatten().is_some_and(|values| values.contains(&hash)),
+                holds: values
+                    .flatten()
+                    .is_some_and(|values| values.contains(&hash)),
                 is_readable: may_read(record.acl.as_ref(), &principal),
                 version: record.version,
             })
@@ -209,7 +210,10 @@ fn read_page(replica: &Replica, page: UniquePage) -> Result<ValuesPage> {
             found.documents.push(DocumentValues {
                 key,
                 version: record.version,
-                values: hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect(),
+                values: hashes
+                    .iter()
+                    .map(|hash| Bytes::copy_from_slice(hash))
+                    .collect(),
             });
         }
         if is_full {

@@ -78,7 +78,8 @@ impl Shards {
                 Round::Again => {}
                 Round::Unclaimed => {
                     let competed = || {
-                        let message = "others compete for values of unique indexes that the write takes";
+                        let message =
+                            "others compete for values of unique indexes that the write takes";
                         Failure::Refused(Error::unavailable(message))
                     };
                     let pause = held.miss().ok_or_else(competed)?;

@@ -15,6 +15,7 @@ use proto::ShardId;
 use proto::log::{BackfillIndex, command};
 use storage::machine::outcome::{Outcome, Progress};
 
+use super::reserving::not_listed;
 use super::{Denied, Taking, Value};
 use crate::Core;
 use crate::documents::unexpected;
@@ -108,8 +109,11 @@ impl Core {
             let operation = command::Operation::BackfillIndex(backfill);
             match self.command(state, shard, operation, deadline).await? {
                 Outcome::Progress(Progress::Complete) => return Ok(Ok(())),
-                // A rejection is about a document that came in between: the next page shows it.
-                Outcome::Progress(Progress::More { .. }) | Outcome::Rejected { .. } => {}
+                Outcome::Progress(Progress::More { .. }) => {}
+                Outcome::Progress(Progress::Impossible { key }) => {
+                    return Ok(Err(Violation::Crowded { key }));
+                }
+                Outcome::Rejected { .. } => return Err(not_listed()),
                 _ => return Err(unexpected()),
             }
         }
@@ -138,19 +142,20 @@ impl Core {
             }
         }
         let root = &root;
-        let reserving = takings.into_iter().map(|(document, taking)| async move {
-            let reserved = self.reserve(state, &taking, root, deadline).await;
-            (document, reserved)
-        });
+        let reserving: Vec<_> = takings
+            .into_iter()
+            .map(|(document, taking)| async move {
+                let reserved = self.reserve(state, &taking, root, deadline).await;
+                (document, reserved)
+            })
+            .collect();
         let mut reserving = stream::iter(reserving).buffer_unordered(AT_ONCE);
         while let Some((document, reserved)) = reserving.next().await {
             match reserved {
                 Ok(_) => {}
                 Err(Denied::Failed(error)) => return Err(error),
                 Err(Denied::Taken { taking, owner, .. }) => {
-                    return self
-                        .judge(state, document, &taking, owner, deadline)
-                        .await;
+                    return self.judge(state, document, &taking, owner, deadline).await;
                 }
             }
         }
@@ -171,14 +176,7 @@ impl Core {
         };
         let root = Principal::root();
         let holding = self
-            .check_holds(
-                state,
-                shard,
-                &taking.value,
-                &taking.owner,
-                &root,
-                deadline,
-            )
+            .check_holds(state, shard, &taking.value, &taking.owner, &root, deadline)
             .await?;
         if holding.holds && holding.version == document.version {
             let keys = [other, taking.owner.clone()];

@@ -83,7 +83,6 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Semaphore;
 
-pub(crate) use self::building::Violation;
 pub(crate) use self::held::Held;
 pub(crate) use self::reserving::Denied;
 pub(crate) use self::value::{Taking, Value};

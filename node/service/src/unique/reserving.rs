@@ -120,8 +120,10 @@ impl Core {
             };
             let operation = command::Operation::ReserveValue(reserve);
             let outcome = self.command(state, shard, operation, deadline).await?;
-            let Outcome::Reserved { holder, is_own } = outcome else {
-                return Err(unexpected().into());
+            let (holder, is_own) = match outcome {
+                Outcome::Reserved { holder, is_own } => (holder, is_own),
+                Outcome::Rejected { .. } => return Err(not_listed().into()),
+                _ => return Err(unexpected().into()),
             };
             if is_own {
                 return Ok(holder.reserved);
@@ -189,6 +191,7 @@ impl Core {
             Outcome::Fenced { holds: false } => {}
             // It got the value just now. Whether the caller may read it is not known.
             Outcome::Fenced { holds: true } => return Ok(Met::Holds { is_readable: false }),
+            Outcome::Rejected { .. } => return Err(not_listed()),
             _ => return Err(unexpected()),
         }
         let release = ReleaseValue {
@@ -218,6 +221,11 @@ impl Core {
             .await
             .map(|_| ())
     }
+}
+
+/// A shard refuses all about an index that its bucket does not list: it has not heard of the beginning yet, or has heard of the end.
+pub(super) fn not_listed() -> Error {
+    Error::unavailable("a unique index is being made or dropped")
 }
 
 /// A bucket that is gone has no values.

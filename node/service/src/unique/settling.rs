@@ -2,7 +2,6 @@
 //! reservation does it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -128,7 +127,7 @@ impl super::Unique {
     }
 
     /// Waits until all work is done.
-    pub(crate) async fn quiet(self: &Arc<Self>) {
+    pub(crate) async fn quiet(&self) {
         loop {
             let changed = self.queue.changed.notified();
             {
