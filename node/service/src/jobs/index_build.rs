@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use cluster::MetaOutcome;
 use cluster::state::{ClusterState, Database, IndexInfo, IndexState};
+use document::index::Index;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use metrics::{Counter, counter};
 use proto::ShardId;
@@ -161,11 +163,15 @@ impl IndexBuild {
         let is_dropped = index.state == IndexState::Dropped;
         let left = shards
             .filter(|shard| is_dropped || !complete.contains(&(database.id, index.id, *shard)));
-        let left: Vec<ShardId> = left.collect();
-        let works = left.into_iter().map(|shard| async move {
-            let failed = self.work_in(state, database, index, shard).await?;
-            Ok::<_, Error>((shard, failed))
-        });
+        let works: Vec<BoxFuture<'_, Result<_>>> = left
+            .map(|shard| {
+                async move {
+                    let failed = self.work_in(state, database, index, shard).await?;
+                    Ok((shard, failed))
+                }
+                .boxed()
+            })
+            .collect();
         let mut works = stream::iter(works).buffer_unordered(PARALLEL);
         while let Some((shard, failed)) = works.try_next().await? {
             if let Some(reason) = failed {
@@ -207,6 +213,9 @@ impl IndexBuild {
             match outcome {
                 Outcome::Progress(Progress::Complete) => return Ok(None),
                 Outcome::Progress(Progress::More { .. }) => {}
+                Outcome::Progress(Progress::Impossible { key }) => {
+                    return Ok(Some(too_many(&key)));
+                }
                 outcome => {
                     return Err(Error::unavailable(format!(
                         "shard {shard} answers to a page of an index: {outcome:?}"
@@ -250,6 +259,12 @@ impl IndexBuild {
             Err(failure) => Err(Error::unavailable(format!("metadata group: {failure:?}"))),
         }
     }
+}
+
+/// Why an index cannot hold a document.
+fn too_many(key: &str) -> String {
+    let values = Index::VALUES_MAX;
+    format!("the document {key:?} has more than {values} values, or lists in two of the fields")
 }
 
 /// The next page of the work on an index.

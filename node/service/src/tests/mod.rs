@@ -3,6 +3,7 @@
 mod contract;
 mod freshness;
 mod idempotency;
+mod indexes;
 mod queries;
 mod replicas;
 mod rights;
