@@ -25,6 +25,7 @@ async fn the_published_sdk_works_against_each_node() {
         "sdk.test.mjs",
         "frame.test.mjs",
         "query.test.mjs",
+        "unique.test.mjs",
         "update.test.mjs",
     ])
     .current_dir(folder)
