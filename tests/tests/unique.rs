@@ -30,9 +30,7 @@ async fn values_are_unique() {
     checks
         .check("imports and batches", many_at_once(&cluster, &nodes, &root))
         .await;
-    checks
-        .check("over gRPC", over_grpc(&cluster, &nodes))
-        .await;
+    checks.check("over gRPC", over_grpc(&cluster, &nodes)).await;
     checks.finish();
 }
 
@@ -80,7 +78,9 @@ async fn given_up(nodes: &[Api]) {
     for name in ["otto", "null"] {
         let account = register(&nodes[0], "emil").expect(201).await.json();
         let id = account["id"].as_str().expect("an id");
-        register(&nodes[1], "emil").refused(409, "value_taken").await;
+        register(&nodes[1], "emil")
+            .refused(409, "value_taken")
+            .await;
         let other = json!({ "$set": { "name": (name != "null").then_some(name) } });
         nodes[2].post(id).json(&other).expect(200).await;
         let second = register(&nodes[1], "emil").expect(201).await.json();
@@ -118,7 +118,11 @@ async fn many_at_once(cluster: &Cluster, nodes: &[Api], root: &Api) {
 
     let lines: Vec<String> = (0..200)
         .map(|at| {
-            let name = if at % 2 == 0 { "lea".to_owned() } else { format!("imported {at}") };
+            let name = if at % 2 == 0 {
+                "lea".to_owned()
+            } else {
+                format!("imported {at}")
+            };
             json!({ "id": format!("/db/Account/i{at}"), "name": name }).to_string()
         })
         .collect();
@@ -139,11 +143,17 @@ async fn many_at_once(cluster: &Cluster, nodes: &[Api], root: &Api) {
     let file = cluster.dir().join("accounts.json");
     std::fs::write(&file, r#"[{"name":"lea"},{"name":"mia"}]"#).expect("a file");
     let (file, url) = (file.to_str().expect("a path"), &cluster.nodes[0].client);
-    let arguments = ["import", file, "--url", url, "--bucket", "Account", "-o", "json"];
+    let arguments = [
+        "import", file, "--url", url, "--bucket", "Account", "-o", "json",
+    ];
     let imported = binary::run(arguments.iter().chain(&["--skip-bad"])).await;
     let imported = imported.expect(0).json();
     assert_eq!(
-        (&imported["inserted"], &imported["present"], &imported["bad"]),
+        (
+            &imported["inserted"],
+            &imported["present"],
+            &imported["bad"]
+        ),
         (&json!(1), &json!(0), &json!(1)),
         "{imported}"
     );
@@ -251,6 +261,13 @@ async fn judge(cluster: &Cluster, nodes: &[Api], known: &BTreeMap<String, Known>
             Some(several) => panic!("{name} is held by {several:?}"),
         }
     }
-    let given = known.values().filter(|known| !known.told.is_empty()).count();
-    assert!(given > known.len() / 2, "{given} names of {} were given", known.len());
+    let given = known
+        .values()
+        .filter(|known| !known.told.is_empty())
+        .count();
+    assert!(
+        given > known.len() / 2,
+        "{given} names of {} were given",
+        known.len()
+    );
 }
