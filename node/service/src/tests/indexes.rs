@@ -18,7 +18,8 @@ const INDEXED: &str = "Film";
 const PLAIN: &str = "Plain";
 
 fn class(name: &str) -> String {
-    let field = |name: &str, ty: &str, order: u32| value!({"name": name, "type": ty, "order": order});
+    let field =
+        |name: &str, ty: &str, order: u32| value!({"name": name, "type": ty, "order": order});
     value!([{"class": format!("/db/{name}"), "fields": {
         "n": field("n", "/db/Integer", 0),
         "s": field("s", "/db/String", 1),
@@ -39,7 +40,9 @@ async fn classes(nodes: u64, limits: Limits) -> TestCluster {
 
 async fn create(cluster: &TestCluster, root: &Context, keys: &str) {
     let definition = format!(r#"{{"keys":{keys},"unique":false,"drop":false}}"#);
-    let made = cluster.service.change_index(root, INDEXED, body(&definition));
+    let made = cluster
+        .service
+        .change_index(root, INDEXED, body(&definition));
     made.await.expect("the index is made");
 }
 
@@ -141,7 +144,10 @@ async fn an_index_is_made_filled_used_and_dropped() {
     create(&cluster, &root, r#"[{"n":"asc"}]"#).await;
     settled(&cluster).await;
     let shown = list(&cluster, &anonymous()).await;
-    assert_eq!((shown.len(), shown[0].state, shown[0].progress), (1, "ready", 1.0));
+    assert_eq!(
+        (shown.len(), shown[0].state, shown[0].progress),
+        (1, "ready", 1.0)
+    );
     assert_eq!(shown[0].to_json()["keys"], value!([{ "n": "asc" }]));
     assert_eq!(shown[0].to_json()["unique"], value!(false));
 
@@ -153,10 +159,20 @@ async fn an_index_is_made_filled_used_and_dropped() {
     let explained = explain(&cluster, &value!({}), r#"{"n":-1}"#, 3).await;
     assert_eq!(plans(&explained), ["index"; 4], "{explained:#}");
     assert!(total(&explained, "examinedDocuments") < 80, "{explained:#}");
-    let best = keys(&cluster, &root, INDEXED, ask(&value!({}), r#"{"n":-1}"#), Some(3)).await;
+    let best = keys(
+        &cluster,
+        &root,
+        INDEXED,
+        ask(&value!({}), r#"{"n":-1}"#),
+        Some(3),
+    )
+    .await;
     assert_eq!(best[..5], ["k039", "k079", "k119", "k159", "k199"]);
     // Counting what everybody may read looks at no document.
-    let counted = cluster.service.count(&anonymous(), INDEXED, ask(&some, "")).await;
+    let counted = cluster
+        .service
+        .count(&anonymous(), INDEXED, ask(&some, ""))
+        .await;
     assert_eq!(counted.expect("counted").count, 5);
 
     let definition = body(r#"{"keys":[{"n":"asc"}],"unique":false,"drop":true}"#);
@@ -179,8 +195,18 @@ async fn who_may_not_or_asks_for_nonsense_is_refused() {
         (&root, "Nope", good, ErrorCode::BucketNotFound),
         (&root, INDEXED, "{", ErrorCode::SyntaxError),
         (&root, INDEXED, r#"{"keys":[]}"#, ErrorCode::SyntaxError),
-        (&root, INDEXED, r#"{"keys":[{"n":"text"}]}"#, ErrorCode::QueryNotSupported),
-        (&root, INDEXED, r#"{"keys":[{"n":"geo"}]}"#, ErrorCode::InvalidTypeValue),
+        (
+            &root,
+            INDEXED,
+            r#"{"keys":[{"n":"text"}]}"#,
+            ErrorCode::QueryNotSupported,
+        ),
+        (
+            &root,
+            INDEXED,
+            r#"{"keys":[{"n":"geo"}]}"#,
+            ErrorCode::InvalidTypeValue,
+        ),
     ] {
         let refused = cluster.service.change_index(ctx, bucket, body(definition));
         let error = refused.await.expect_err(definition);
@@ -198,7 +224,9 @@ async fn who_may_not_or_asks_for_nonsense_is_refused() {
     );
     // What was looked at tells of documents that the caller may not read.
     let nobody = anonymous();
-    let refused = cluster.service.explain(&nobody, INDEXED, ask(&value!({}), ""));
+    let refused = cluster
+        .service
+        .explain(&nobody, INDEXED, ask(&value!({}), ""));
     assert_eq!(
         refused.await.map_err(|error| error.code),
         Err(ErrorCode::PermissionDenied)
@@ -241,7 +269,14 @@ async fn an_index_that_cannot_hold_a_document_fails_and_says_which() {
     let cluster = classes(1, Limits::default()).await;
     let root = cluster.root().await;
     let many: Vec<u32> = (0..2_000).collect();
-    put(&cluster, &root, INDEXED, "crowd", &value!({ "free": { "list": many } })).await;
+    put(
+        &cluster,
+        &root,
+        INDEXED,
+        "crowd",
+        &value!({ "free": { "list": many } }),
+    )
+    .await;
     create(&cluster, &root, r#"[{"free.list":"asc"}]"#).await;
     settled(&cluster).await;
     let shown = list(&cluster, &root).await;
@@ -249,7 +284,14 @@ async fn an_index_that_cannot_hold_a_document_fails_and_says_which() {
     assert!(shown[0].reason.contains("crowd"), "{}", shown[0].reason);
     assert_eq!(list(&cluster, &anonymous()).await[0].reason, "");
     // It is kept up no more: what it could not hold is stored again.
-    put(&cluster, &root, INDEXED, "other", &value!({ "free": { "list": many } })).await;
+    put(
+        &cluster,
+        &root,
+        INDEXED,
+        "other",
+        &value!({ "free": { "list": many } }),
+    )
+    .await;
     cluster
         .service
         .drop_indexes(&root, INDEXED)
@@ -264,7 +306,14 @@ async fn a_shard_without_a_leader_keeps_an_index_unfinished_and_queries_honest()
     let cluster = classes(2, Limits::default()).await;
     let root = cluster.root().await;
     for at in 0..40 {
-        put(&cluster, &root, INDEXED, &format!("k{at:02}"), &value!({ "n": at })).await;
+        put(
+            &cluster,
+            &root,
+            INDEXED,
+            &format!("k{at:02}"),
+            &value!({ "n": at }),
+        )
+        .await;
     }
     cluster.world.elect(ShardId(2), None);
     let hurried = Context {
@@ -287,7 +336,10 @@ async fn a_shard_without_a_leader_keeps_an_index_unfinished_and_queries_honest()
         ..anonymous()
     };
     let request = ask(&value!({ "n": { "$gte": 0 } }), "");
-    let refused = cluster.service.query(&hurried, INDEXED, request.clone()).await;
+    let refused = cluster
+        .service
+        .query(&hurried, INDEXED, request.clone())
+        .await;
     assert_eq!(
         refused.map_err(|error| error.code),
         Err(ErrorCode::Unavailable)
@@ -379,9 +431,14 @@ fn any_filter() -> impl Strategy<Value = Value> {
         (0..4_i32).prop_map(|a| value!({ "free.a": a })),
         (0..4_i32).prop_map(|a| value!({ "free.a": { "$gt": a } })),
         (n(), any_text()).prop_map(|(n, s)| value!({ "$or": [{ "n": n }, { "s": s }] })),
-        (n(), any_text()).prop_map(|(n, s)| value!({ "$and": [{ "n": { "$gt": n } }, { "tags": s }] })),
+        (n(), any_text())
+            .prop_map(|(n, s)| value!({ "$and": [{ "n": { "$gt": n } }, { "tags": s }] })),
     ];
-    let near = (-3..3_i32, -3..3_i32, prop_oneof![Just(None), (0..400_i32).prop_map(Some)]);
+    let near = (
+        -3..3_i32,
+        -3..3_i32,
+        prop_oneof![Just(None), (0..400_i32).prop_map(Some)],
+    );
     let near = near.prop_map(|(lat, lng, km)| {
         let mut near = value!({ "$geometry": { "type": "Point", "coordinates": [lng, lat] } });
         if let Some(km) = km {
@@ -416,7 +473,8 @@ async fn compare(cluster: &TestCluster, root: &Context, filter: &Value, sort: &s
         let expected = keys(cluster, root, PLAIN, request.clone(), page).await;
         assert_eq!(found, expected, "{filter} {sort} {page:?}");
     }
-    let counts = [INDEXED, PLAIN].map(|bucket| cluster.service.count(root, bucket, request.clone()));
+    let counts =
+        [INDEXED, PLAIN].map(|bucket| cluster.service.count(root, bucket, request.clone()));
     let counts = futures::future::join_all(counts).await;
     let counts: Vec<u64> = counts
         .into_iter()
@@ -428,8 +486,15 @@ async fn compare(cluster: &TestCluster, root: &Context, filter: &Value, sort: &s
         let found = keys(cluster, &anonymous(), INDEXED, everybody.clone(), Some(3)).await;
         let expected = keys(cluster, &anonymous(), PLAIN, everybody.clone(), Some(3)).await;
         assert_eq!(found, expected, "anonymous: {filter} {sort}");
-        let counted = cluster.service.count(&anonymous(), INDEXED, everybody).await;
-        assert_eq!(counted.expect("counted").count, expected.len() as u64, "anonymous: {filter}");
+        let counted = cluster
+            .service
+            .count(&anonymous(), INDEXED, everybody)
+            .await;
+        assert_eq!(
+            counted.expect("counted").count,
+            expected.len() as u64,
+            "anonymous: {filter}"
+        );
     }
 }
 
@@ -463,7 +528,10 @@ async fn carry_out(steps: Vec<Step>) {
     for sort in SORTS {
         compare(&cluster, &root, &value!({ "n": { "$gte": 0 } }), sort).await;
     }
-    let stored = cluster.service.query(&root, INDEXED, ask(&value!({}), "")).await;
+    let stored = cluster
+        .service
+        .query(&root, INDEXED, ask(&value!({}), ""))
+        .await;
     for document in stored.expect("answered").documents {
         let n = json(&document.body)["n"].clone();
         compare(&cluster, &root, &value!({ "n": n }), "").await;
