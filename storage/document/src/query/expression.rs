@@ -9,7 +9,7 @@ use super::value::{Kind, Seen, Typing, Value};
 
 /// A condition on a document, or on an element of an array.
 #[derive(Clone, Debug)]
-pub(super) enum Expression {
+pub(crate) enum Expression {
     /// All hold; without any, it always holds.
     And(Vec<Expression>),
     /// One holds; without any, it never holds.
@@ -21,7 +21,7 @@ pub(super) enum Expression {
 
 /// A condition on one value.
 #[derive(Clone, Debug)]
-pub(super) enum Test {
+pub(crate) enum Test {
     Compare(Relation, Value),
     /// Equal to one of these, which are in order.
     In(Vec<Value>),
@@ -43,7 +43,7 @@ pub(super) enum Test {
 
 /// How a value stands to the one of the condition. But for `Equal`, both must be of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Relation {
+pub(crate) enum Relation {
     Equal,
     Greater,
     GreaterOrEqual,
@@ -65,16 +65,16 @@ impl Relation {
 
 impl Expression {
     /// The condition without conditions.
-    pub(super) fn always() -> Expression {
+    pub(crate) fn always() -> Expression {
         Expression::And(Vec::new())
     }
 
-    pub(super) fn is_always(&self) -> bool {
+    pub(crate) fn is_always(&self) -> bool {
         matches!(self, Expression::And(parts) if parts.is_empty())
     }
 
     /// That all of them hold, without a level of nesting where none is needed.
-    pub(super) fn all(parts: Vec<Expression>) -> Expression {
+    pub(crate) fn all(parts: Vec<Expression>) -> Expression {
         let mut flat = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
@@ -88,11 +88,11 @@ impl Expression {
         }
     }
 
-    pub(super) fn not(self) -> Expression {
+    pub(crate) fn not(self) -> Expression {
         Expression::Not(Box::new(self))
     }
 
-    pub(super) fn holds(&self, view: &View<'_>) -> bool {
+    pub(crate) fn holds(&self, view: &View<'_>) -> bool {
         match self {
             Expression::And(parts) => parts.iter().all(|part| part.holds(view)),
             Expression::Or(parts) => parts.iter().any(|part| part.holds(view)),
@@ -104,7 +104,7 @@ impl Expression {
     }
 
     /// Whether a part of it looks at places on earth.
-    pub(super) fn is_geo(&self) -> bool {
+    pub(crate) fn is_geo(&self) -> bool {
         match self {
             Expression::And(parts) | Expression::Or(parts) => parts.iter().any(Expression::is_geo),
             Expression::Not(inner) => inner.is_geo(),

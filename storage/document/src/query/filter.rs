@@ -79,6 +79,13 @@ impl Filter {
         })
     }
 
+    /// The condition and the class that it was read for; `None` if there is no condition.
+    pub(crate) fn condition(&self) -> Option<(&Layout, &Expression)> {
+        self.0
+            .as_ref()
+            .map(|condition| (&*condition.layout, &condition.expression))
+    }
+
     /// Whether every document meets it, because it has no condition.
     pub fn is_all(&self) -> bool {
         self.0.is_none()

@@ -17,9 +17,9 @@ const RADIUS_M: f64 = 6_378_100.0;
 
 /// A point on earth, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
-    pub(super) latitude: f64,
-    pub(super) longitude: f64,
+pub(crate) struct Point {
+    pub(crate) latitude: f64,
+    pub(crate) longitude: f64,
 }
 
 impl Point {
@@ -48,7 +48,7 @@ impl Point {
     }
 
     /// The point in a value of a document: `{"latitude":…,"longitude":…}`, or a GeoJSON point in JSON fields.
-    fn of_seen(seen: &Seen<'_>) -> Option<Point> {
+    pub(crate) fn of_seen(seen: &Seen<'_>) -> Option<Point> {
         let Seen::Object(object) = seen else {
             return None;
         };
@@ -71,12 +71,17 @@ impl Point {
     }
 
     /// The distance in metres along the sphere, by the haversine formula, which is exact for small ones.
-    pub(super) fn distance_m(self, other: Point) -> f64 {
+    pub(crate) fn distance_m(self, other: Point) -> f64 {
         let half_latitude = (other.latitude - self.latitude).to_radians() / 2.0;
         let half_longitude = (other.longitude - self.longitude).to_radians() / 2.0;
         let parallel = self.latitude.to_radians().cos() * other.latitude.to_radians().cos();
         let haversine = half_latitude.sin().powi(2) + parallel * half_longitude.sin().powi(2);
         2.0 * RADIUS_M * haversine.min(1.0).sqrt().asin()
+    }
+
+    /// The same distance as an angle at the middle of the earth.
+    pub(crate) fn radians(self, other: Point) -> f64 {
+        self.distance_m(other) / RADIUS_M
     }
 
     fn vector(self) -> Vector {
@@ -94,7 +99,7 @@ fn number(bytes: &[u8]) -> Option<f64> {
 }
 
 /// The distance in metres from `point` to the nearest of the points that `path` leads to; `None` if there is none.
-pub(super) fn nearest(path: &Path, view: &View<'_>, point: Point) -> Option<f64> {
+pub(crate) fn nearest(path: &Path, view: &View<'_>, point: Point) -> Option<f64> {
     let mut nearest: Option<f64> = None;
     path.any(view, Ending::Expanded, |seen, _| {
         if let Some(found) = Point::of_seen(seen) {
@@ -108,15 +113,15 @@ pub(super) fn nearest(path: &Path, view: &View<'_>, point: Point) -> Option<f64>
 
 /// Near a point: at least and at most so many metres away.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Near {
-    pub(super) point: Point,
+pub(crate) struct Near {
+    pub(crate) point: Point,
     min_m: f64,
     max_m: f64,
 }
 
 impl Near {
     /// `{"$geometry":{"type":"Point","coordinates":[lng,lat]},"$maxDistance":metres,"$minDistance":metres}`.
-    pub(super) fn of_json(json: &Json) -> Result<Near, Error> {
+    pub(crate) fn of_json(json: &Json) -> Result<Near, Error> {
         let members = object(json, "$nearSphere")?;
         let mut near = Near {
             point: Point {
@@ -144,7 +149,12 @@ impl Near {
         Ok(near)
     }
 
-    pub(super) fn holds(&self, seen: &Seen<'_>) -> bool {
+    /// The greatest distance as an angle at the middle of the earth; may be infinite.
+    pub(crate) fn max_radians(&self) -> f64 {
+        self.max_m / RADIUS_M
+    }
+
+    pub(crate) fn holds(&self, seen: &Seen<'_>) -> bool {
         Point::of_seen(seen).is_some_and(|point| {
             let metres = self.point.distance_m(point);
             self.min_m <= metres && metres <= self.max_m
@@ -162,7 +172,7 @@ fn metres(json: &Json) -> Result<f64, Error> {
 
 /// An area on earth.
 #[derive(Clone, Debug)]
-pub(super) enum Region {
+pub(crate) enum Region {
     Polygon(Polygon),
     /// All points at most so many radians away.
     Cap(Point, f64),
@@ -170,7 +180,7 @@ pub(super) enum Region {
 
 impl Region {
     /// `{"$geometry":{"type":"Polygon","coordinates":[[[lng,lat],…],…]}}` or `{"$centerSphere":[[lng,lat],radians]}`.
-    pub(super) fn of_json(json: &Json, limits: &Limits) -> Result<Region, Error> {
+    pub(crate) fn of_json(json: &Json, limits: &Limits) -> Result<Region, Error> {
         let members = object(json, "$geoWithin")?;
         let mut members = members.iter();
         let (Some((name, value)), None) = (members.next(), members.next()) else {
@@ -192,7 +202,7 @@ impl Region {
         }
     }
 
-    pub(super) fn holds(&self, seen: &Seen<'_>) -> bool {
+    pub(crate) fn holds(&self, seen: &Seen<'_>) -> bool {
         Point::of_seen(seen).is_some_and(|point| match self {
             Region::Polygon(polygon) => polygon.contains(point),
             Region::Cap(centre, radians) => centre.distance_m(point) <= radians * RADIUS_M,
@@ -231,7 +241,7 @@ fn coordinates<'j>(geometry: &'j Json, ty: &str) -> Result<&'j Json, Error> {
 
 /// A polygon as it is seen from the middle of the sphere on the plane that touches the sphere at `centre`.
 #[derive(Clone, Debug)]
-pub(super) struct Polygon {
+pub(crate) struct Polygon {
     centre: Vector,
     east: Vector,
     north: Vector,
@@ -322,8 +332,27 @@ impl Polygon {
         ]
     }
 
+    /// The distance to the nearest edge as an angle at the middle of the earth.
+    pub(crate) fn edge_radians(&self, point: Point) -> f64 {
+        let vector = point.vector();
+        let corner = |[x, y]: [f64; 2]| {
+            let along = |at: usize| self.centre[at] + x * self.east[at] + y * self.north[at];
+            unit([along(0), along(1), along(2)])
+        };
+        let mut nearest = f64::INFINITY;
+        for ring in &self.rings {
+            let mut previous = corner(ring[ring.len() - 1]);
+            for &next in ring {
+                let next = corner(next);
+                nearest = nearest.min(arc_radians(vector, previous, next));
+                previous = next;
+            }
+        }
+        nearest
+    }
+
     /// Whether the point is inside or on an edge. Points within an odd number of rings are inside.
-    fn contains(&self, point: Point) -> bool {
+    pub(crate) fn contains(&self, point: Point) -> bool {
         let vector = point.vector();
         // The inside lies between the corners, so it is no farther from the centre than they are.
         if dot(vector, self.centre) < COSINE_MIN / 2.0 {
@@ -380,6 +409,23 @@ fn centre<'v>(vectors: impl Iterator<Item = &'v Vector> + Clone) -> Option<Vecto
         sum = add(centre, *outside);
     }
     None
+}
+
+/// The angle between a point and the nearest one of the shorter arc of a great circle between two others.
+fn arc_radians(point: Vector, from: Vector, to: Vector) -> f64 {
+    let angle = |other| {
+        let across = cross(point, other);
+        dot(across, across).sqrt().atan2(dot(point, other))
+    };
+    let ends = angle(from).min(angle(to));
+    let normal = cross(from, to);
+    let length = dot(normal, normal).sqrt();
+    let is_beside = dot(point, cross(normal, from)) > 0.0 && dot(point, cross(to, normal)) > 0.0;
+    if is_beside && length > 0.0 {
+        (dot(point, normal).abs() / length).min(1.0).asin().min(ends)
+    } else {
+        ends
+    }
 }
 
 fn dot(one: Vector, two: Vector) -> f64 {

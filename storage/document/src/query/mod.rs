@@ -21,24 +21,24 @@
 //! | `limits` | [`Limits`]: how much a request may ask of us |
 //! | `error` | [`Error`] |
 //!
-//! Lacks: rights (`acl`), plans and indexes, and everything that takes more than one document.
+//! Lacks: rights (`acl`), plans and indexes ([`index`](crate::index)), and everything that takes more than one document.
 
 mod error;
-mod expression;
+pub(crate) mod expression;
 mod filter;
-mod geo;
+pub(crate) mod geo;
 mod limits;
 mod literal;
 mod moment;
-mod number;
-mod ordered;
+pub(crate) mod number;
+pub(crate) mod ordered;
 mod parse;
-mod path;
-mod pattern;
+pub(crate) mod path;
+pub(crate) mod pattern;
 mod raw;
 mod sort;
 mod subject;
-mod value;
+pub(crate) mod value;
 
 pub use self::error::Error;
 pub use self::filter::Filter;

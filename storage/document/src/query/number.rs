@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 /// A number. Whole doubles that fit are integers here, so equal numbers are equal values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     Integer(i64),
     /// Has a fraction or lies beyond 64 bits; never NaN.
     Double(f64),
@@ -16,7 +16,7 @@ const BEYOND: f64 = 9_223_372_036_854_775_808.0;
 impl Number {
     /// The number that a JSON token denotes. Integers beyond 64 bits, and whatever has a point or an exponent, are read as doubles, as
     /// clients read them.
-    pub(super) fn parse(token: &[u8]) -> Option<Number> {
+    pub(crate) fn parse(token: &[u8]) -> Option<Number> {
         let text = std::str::from_utf8(token).ok()?;
         if let Ok(integer) = text.parse::<i64>() {
             return Some(Number::Integer(integer));
@@ -25,7 +25,7 @@ impl Number {
     }
 
     /// `None` for NaN.
-    pub(super) fn of_double(double: f64) -> Option<Number> {
+    pub(crate) fn of_double(double: f64) -> Option<Number> {
         if double.is_nan() {
             return None;
         }
@@ -35,7 +35,7 @@ impl Number {
         Some(Number::Double(double))
     }
 
-    pub(super) fn of_json(number: &serde_json::Number) -> Option<Number> {
+    pub(crate) fn of_json(number: &serde_json::Number) -> Option<Number> {
         match number.as_i64() {
             Some(integer) => Some(Number::Integer(integer)),
             None => number.as_f64().and_then(Number::of_double),
@@ -43,7 +43,7 @@ impl Number {
     }
 
     /// Without its fraction; `None` if it does not fit into 64 bits.
-    pub(super) fn truncated(self) -> Option<i64> {
+    pub(crate) fn truncated(self) -> Option<i64> {
         match self {
             Number::Integer(integer) => Some(integer),
             Number::Double(double) if (-BEYOND..BEYOND).contains(&double) => Some(double as i64),
@@ -51,7 +51,7 @@ impl Number {
         }
     }
 
-    pub(super) fn as_double(self) -> f64 {
+    pub(crate) fn as_double(self) -> f64 {
         match self {
             Number::Integer(integer) => integer as f64,
             Number::Double(double) => double,
@@ -62,7 +62,7 @@ impl Number {
     ///
     /// Rounding never reverses an order, so only integers with the same nearest double are left to be told apart, and those are at most
     /// 1,024 apart.
-    pub(super) fn write_ordered(self, out: &mut Vec<u8>) {
+    pub(crate) fn write_ordered(self, out: &mut Vec<u8>) {
         let nearest = self.as_double();
         let rest = match self {
             Number::Integer(integer) => i128::from(integer) - nearest as i128,

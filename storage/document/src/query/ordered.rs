@@ -15,57 +15,84 @@
 //!
 //! An empty array that is sorted by its elements is the byte `08`, before null.
 
+use super::number::Number;
 use super::value::{Kind, Seen, Typing, Value};
 
 /// What an array without elements is sorted as.
-pub(super) const EMPTY: u8 = 0x08;
+pub(crate) const EMPTY: u8 = 0x08;
+
+/// Where to cut values off that may take any length.
+pub(crate) const NOWHERE: usize = usize::MAX;
 
 /// Appends a value of a document; missing is null.
-pub(super) fn write_seen(out: &mut Vec<u8>, seen: &Seen<'_>, typing: Typing<'_>) {
+///
+/// What begins at `end` of `out` or behind is left out, the closing bytes excepted. So the bytes before `end` are those of the whole value,
+/// and values that agree in them become equal: the order of cut-off values is weakly that of the values.
+pub(crate) fn write_seen(out: &mut Vec<u8>, seen: &Seen<'_>, typing: Typing<'_>, end: usize) {
     out.push(seen.kind().unwrap_or(Kind::Null) as u8);
     match seen {
         Seen::Missing | Seen::Null => {}
-        Seen::Number(number) => number.write_ordered(out),
-        Seen::Text(text) => write_text(out, text),
-        Seen::Boolean(boolean) => out.push(u8::from(*boolean)),
-        Seen::Moment(moment) => write_moment(out, *moment),
-        Seen::Object(_) | Seen::Array(_) => write_payload(out, &seen.to_value(typing)),
+        Seen::Number(number) => write_number(out, *number, end),
+        Seen::Text(text) => write_text(out, text, end),
+        Seen::Boolean(boolean) => write_boolean(out, *boolean, end),
+        Seen::Moment(moment) => write_moment(out, *moment, end),
+        Seen::Object(_) | Seen::Array(_) => write_payload(out, &seen.to_value(typing), end),
     }
 }
 
-/// Appends a value.
-pub(super) fn write(out: &mut Vec<u8>, value: &Value) {
+/// Appends a value, cut off likewise.
+pub(crate) fn write(out: &mut Vec<u8>, value: &Value, end: usize) {
     out.push(value.kind() as u8);
-    write_payload(out, value);
+    write_payload(out, value, end);
 }
 
-fn write_payload(out: &mut Vec<u8>, value: &Value) {
+// Whether something is left out depends on the bytes before it alone. Otherwise two values that differ in it could change places.
+
+fn write_payload(out: &mut Vec<u8>, value: &Value, end: usize) {
     match value {
         Value::Null => {}
-        Value::Number(number) => number.write_ordered(out),
-        Value::Text(text) => write_text(out, text),
+        Value::Number(number) => write_number(out, *number, end),
+        Value::Text(text) => write_text(out, text, end),
         Value::Object(members) => {
             for (name, value) in members {
+                if out.len() >= end {
+                    break;
+                }
                 out.push(value.kind() as u8);
-                write_text(out, name);
-                write_payload(out, value);
+                write_text(out, name, end);
+                write_payload(out, value, end);
             }
             out.push(0);
         }
         Value::Array(elements) => {
             for element in elements {
-                write(out, element);
+                if out.len() >= end {
+                    break;
+                }
+                write(out, element, end);
             }
             out.push(0);
         }
-        Value::Boolean(boolean) => out.push(u8::from(*boolean)),
-        Value::Moment(moment) => write_moment(out, *moment),
+        Value::Boolean(boolean) => write_boolean(out, *boolean, end),
+        Value::Moment(moment) => write_moment(out, *moment, end),
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+fn write_number(out: &mut Vec<u8>, number: Number, end: usize) {
+    if out.len() < end {
+        number.write_ordered(out);
+    } else {
+        out.extend_from_slice(&[0; 10]);
+    }
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str, end: usize) {
     let mut rest = text.as_bytes();
-    while let Some(at) = memchr::memchr(0, rest) {
+    loop {
+        rest = &rest[..rest.len().min(end.saturating_sub(out.len()))];
+        let Some(at) = memchr::memchr(0, rest) else {
+            break;
+        };
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(&[0, 0xff]);
         rest = &rest[at + 1..];
@@ -74,8 +101,17 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&[0, 0]);
 }
 
-fn write_moment(out: &mut Vec<u8>, moment: i64) {
-    out.extend_from_slice(&(moment ^ i64::MIN).to_be_bytes());
+fn write_boolean(out: &mut Vec<u8>, boolean: bool, end: usize) {
+    out.push(u8::from(boolean && out.len() < end));
+}
+
+fn write_moment(out: &mut Vec<u8>, moment: i64, end: usize) {
+    let ordered = if out.len() < end {
+        moment ^ i64::MIN
+    } else {
+        0
+    };
+    out.extend_from_slice(&ordered.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -83,7 +119,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::query::number::Number;
 
     fn value() -> impl Strategy<Value = Value> {
         let text = "[\\x00\\x01ab\u{ff}]{0,3}";
@@ -107,7 +142,7 @@ mod tests {
     fn bytes(values: &[Value], descending: bool) -> Vec<u8> {
         let mut out = Vec::new();
         for value in values {
-            write(&mut out, value);
+            write(&mut out, value, NOWHERE);
         }
         if descending {
             out.iter_mut().for_each(|byte| *byte = !*byte);
@@ -127,6 +162,21 @@ mod tests {
             prop_assert_eq!(bytes(&one, false).cmp(&bytes(&two, false)), order);
             prop_assert_eq!(bytes(&one, true).cmp(&bytes(&two, true)), order.reverse());
             prop_assert_eq!(order, two.cmp(&one).reverse());
+        }
+
+        #[test]
+        fn cut_off_values_never_change_places(one in value(), two in value(), end in 1usize..24) {
+            let cut = |value| {
+                let mut out = Vec::new();
+                write(&mut out, value, end);
+                out
+            };
+            let whole = bytes(std::slice::from_ref(&one), false);
+            prop_assert!(cut(&one).cmp(&cut(&two)) == one.cmp(&two) || cut(&one) == cut(&two));
+            let kept = whole.len().min(end);
+            prop_assert_eq!(&cut(&one)[..kept], &whole[..kept]);
+            prop_assert!(cut(&one) == whole || cut(&one).len() >= end);
+            prop_assert!(cut(&one) == cut(&two) || !cut(&one).starts_with(&cut(&two)));
         }
     }
 }

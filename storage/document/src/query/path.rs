@@ -12,8 +12,8 @@ use crate::schema::{FieldType, Layout};
 
 /// A path with what it starts from and the type of what it leads to.
 #[derive(Clone, Debug)]
-pub(super) struct Path {
-    pub(super) start: Start,
+pub(crate) struct Path {
+    pub(crate) start: Start,
     steps: Vec<Step>,
     /// The type of the values at the end, or of their elements.
     ty: Option<FieldType>,
@@ -22,7 +22,7 @@ pub(super) struct Path {
 
 /// What a path starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
+pub(crate) enum Start {
     /// A member of the document, by its place in the projection; the steps go on from its value.
     Field(usize),
     Id,
@@ -41,18 +41,21 @@ struct Step {
 
 /// What to do with an array at the end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// Its elements, then itself.
     Expanded,
     /// Itself alone.
     Whole,
     /// Its elements, or [`Found::Empty`]; and `Missing` for elements that a path cannot enter. What sorting needs.
     Sorted,
+    /// The same, and with numeric steps also what [`Ending::Expanded`] finds: whatever a filter or an order may ask for, but for whole
+    /// arrays that are not elements.
+    Indexed,
 }
 
 /// What a path leads to.
 #[derive(Clone, Debug)]
-pub(super) enum Found<'a> {
+pub(crate) enum Found<'a> {
     /// Stored JSON, or nothing.
     Bytes(Option<&'a [u8]>),
     /// Metadata, which is not stored as JSON.
@@ -63,7 +66,7 @@ pub(super) enum Found<'a> {
 
 /// The names of the members of a document that paths start from, each once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Projection(Vec<Name>);
+pub(crate) struct Projection(Vec<Name>);
 
 /// Paths look at this many members of a document without taking memory for them.
 const FIELDS_INLINE: usize = 8;
@@ -78,7 +81,7 @@ impl Projection {
     }
 
     /// Finds the members in the stored fields and hands them over by place. Stops looking when it has them all.
-    pub(super) fn of<'a, R>(
+    pub(crate) fn of<'a, R>(
         &self,
         fields: &'a [u8],
         then: impl FnOnce(&[Option<&'a [u8]>]) -> R,
@@ -109,39 +112,52 @@ impl Projection {
 
 /// A document as paths see it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View<'a> {
-    pub(super) subject: &'a Subject<'a>,
-    pub(super) fields: &'a [Option<&'a [u8]>],
-    pub(super) element: Option<&'a [u8]>,
-    pub(super) layout: &'a Layout,
+pub(crate) struct View<'a> {
+    pub(crate) subject: &'a Subject<'a>,
+    pub(crate) fields: &'a [Option<&'a [u8]>],
+    pub(crate) element: Option<&'a [u8]>,
+    pub(crate) layout: &'a Layout,
 }
 
 impl Path {
     /// A path from the top of a document.
-    pub(super) fn of_document(
+    pub(crate) fn of_document(
         text: &str,
         layout: &Layout,
         projection: &mut Projection,
         limits: &Limits,
     ) -> Result<Path, Error> {
+        let mut path = Path::with_type(text, None, projection, limits)?;
+        let ty = match path.start {
+            Start::CreatedAt | Start::UpdatedAt => Some(&FieldType::DateTime),
+            Start::Field(at) => layout.shape().slot(&projection.0[at].text).map(|slot| &slot.ty),
+            Start::Id | Start::Version | Start::Element => None,
+        };
+        path.ty = type_at(Typing::of(ty, layout), &path.steps);
+        Ok(path)
+    }
+
+    /// The same if it is known what the values at the end are.
+    pub(crate) fn with_type(
+        text: &str,
+        ty: Option<FieldType>,
+        projection: &mut Projection,
+        limits: &Limits,
+    ) -> Result<Path, Error> {
         let mut steps = steps(text, limits)?;
         let first = steps.remove(0).name;
-        let (start, ty) = match &*first.text {
-            "id" => (Start::Id, None),
-            "version" => (Start::Version, None),
-            "createdAt" => (Start::CreatedAt, Some(&FieldType::DateTime)),
-            "updatedAt" => (Start::UpdatedAt, Some(&FieldType::DateTime)),
+        let start = match &*first.text {
+            "id" => Start::Id,
+            "version" => Start::Version,
+            "createdAt" => Start::CreatedAt,
+            "updatedAt" => Start::UpdatedAt,
             "acl" => {
                 return Err(Error::Unsupported(
                     "the access rules (acl) cannot be looked at by queries".to_owned(),
                 ));
             }
-            name => (
-                Start::Field(projection.place(name)),
-                layout.shape().slot(name).map(|slot| &slot.ty),
-            ),
+            name => Start::Field(projection.place(name)),
         };
-        let ty = type_at(Typing::of(ty, layout), &steps);
         Ok(Path {
             start,
             steps,
@@ -151,7 +167,7 @@ impl Path {
     }
 
     /// A path from an element of the array that `outer` leads to; with `None` the element itself.
-    pub(super) fn of_element(
+    pub(crate) fn of_element(
         text: Option<&str>,
         outer: &Path,
         layout: &Layout,
@@ -167,17 +183,34 @@ impl Path {
         })
     }
 
+    /// The type of the values at the end, or of their elements.
+    pub(crate) fn ty(&self) -> Option<&FieldType> {
+        self.ty.as_ref()
+    }
+
+    /// The steps, but for the first one of a path from the top of a document: names, and whether they could be indexes.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.steps
+            .iter()
+            .map(|step| (&*step.name.text, step.index.is_some()))
+    }
+
+    /// Whether a step could be an index into an array.
+    pub(crate) fn has_index(&self) -> bool {
+        self.steps.iter().any(|step| step.index.is_some())
+    }
+
     /// The path as it was written.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    pub(super) fn typing<'a>(&'a self, layout: &'a Layout) -> Typing<'a> {
+    pub(crate) fn typing<'a>(&'a self, layout: &'a Layout) -> Typing<'a> {
         Typing::of(self.ty.as_ref(), layout)
     }
 
     /// Whether `test` holds for one of the values that the path leads to. `test` sees them in order until it holds.
-    pub(super) fn any<'a>(
+    pub(crate) fn any<'a>(
         &self,
         view: &View<'a>,
         ending: Ending,
@@ -192,7 +225,7 @@ impl Path {
     }
 
     /// The same without reading the values.
-    pub(super) fn any_found<'a>(
+    pub(crate) fn any_found<'a>(
         &self,
         view: &View<'a>,
         ending: Ending,
@@ -287,7 +320,9 @@ fn walk<'a>(
                     (false, _) => false,
                 };
             }
-            let is_null = ending == Ending::Sorted && step.index.is_none() && !is_object;
+            let is_null = matches!(ending, Ending::Sorted | Ending::Indexed)
+                && step.index.is_none()
+                && !is_object;
             is_null && test(Found::Bytes(None))
         }),
         _ => test(Found::Bytes(None)),
@@ -305,7 +340,7 @@ fn end<'a>(
             raw::elements(array).any(|element| test(Found::Bytes(Some(element))))
                 || test(Found::Bytes(value))
         }
-        (Some(array), Ending::Sorted) => {
+        (Some(array), Ending::Sorted | Ending::Indexed) => {
             let mut elements = raw::elements(array).peekable();
             if elements.peek().is_none() {
                 return test(Found::Empty);

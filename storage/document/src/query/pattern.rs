@@ -4,17 +4,22 @@
 //! they do in MongoDB and, but for `\s`, in JavaScript; by themselves they would mean Unicode here, with tables that cost memory.
 
 use regex::RegexBuilder;
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::{HirKind, Look};
 
 use super::{Error, Limits};
 
 /// A compiled regular expression.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(regex::Regex);
+pub(crate) struct Pattern {
+    regex: regex::Regex,
+    options: Box<str>,
+}
 
 impl Pattern {
     /// Compiles `pattern` with MongoDB's options: `i` any case, `m` anchors at lines, `s` a dot is also a line break, `x` blanks and
     /// comments are passed over.
-    pub(super) fn new(pattern: &str, options: &str, limits: &Limits) -> Result<Pattern, Error> {
+    pub(crate) fn new(pattern: &str, options: &str, limits: &Limits) -> Result<Pattern, Error> {
         if pattern.len() > limits.regex_bytes_max {
             return Err(Error::Limit {
                 what: "bytes of a regular expression",
@@ -39,7 +44,10 @@ impl Pattern {
             };
         }
         match builder.build() {
-            Ok(regex) => Ok(Pattern(regex)),
+            Ok(regex) => Ok(Pattern {
+                regex,
+                options: options.into(),
+            }),
             Err(regex::Error::CompiledTooBig(limit)) => Err(Error::Limit {
                 what: "bytes of memory of a regular expression",
                 limit,
@@ -54,8 +62,35 @@ impl Pattern {
         }
     }
 
-    pub(super) fn is_match(&self, text: &str) -> bool {
-        self.0.is_match(text)
+    pub(crate) fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    /// What every text begins with that the expression matches, and whether the expression matches every text that begins with it. `None`
+    /// if it may match anywhere, or in any case.
+    pub(crate) fn prefix(&self) -> Option<(String, bool)> {
+        let has = |option| self.options.contains(option);
+        let whole = ParserBuilder::new()
+            .case_insensitive(has('i'))
+            .multi_line(has('m'))
+            .dot_matches_new_line(has('s'))
+            .ignore_whitespace(has('x'))
+            .build()
+            .parse(self.regex.as_str())
+            .ok()?;
+        let HirKind::Concat(parts) = whole.kind() else {
+            return None;
+        };
+        match parts.as_slice() {
+            [first, second, rest @ ..] => match (first.kind(), second.kind()) {
+                (HirKind::Look(Look::Start), HirKind::Literal(literal)) => {
+                    let text = std::str::from_utf8(&literal.0).ok()?;
+                    Some((text.to_owned(), rest.is_empty()))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -144,6 +179,32 @@ mod tests {
             new(&"a".repeat(1_025), ""),
             Err(Error::Limit { .. })
         ));
+    }
+
+    #[test]
+    fn the_beginning_of_what_is_matched_is_known() {
+        let prefix = |pattern, options| {
+            Pattern::new(pattern, options, &Limits::default())
+                .expect(pattern)
+                .prefix()
+        };
+        let some = |text: &str, is_exact| Some((text.to_owned(), is_exact));
+        assert_eq!(prefix("^ab", ""), some("ab", true));
+        assert_eq!(prefix(r"^a\.b\d", ""), some("a.b", false));
+        assert_eq!(prefix("^ab*", ""), some("a", false));
+        assert_eq!(prefix("^ä.*", ""), some("ä", false));
+        assert_eq!(prefix("^ a # b", "x"), some("a", true));
+        for (pattern, options) in [
+            ("ab", ""),
+            ("^ab", "i"),
+            ("^ab", "m"),
+            ("^a|b", ""),
+            ("^", ""),
+            ("^[ab]", ""),
+            ("^a?", ""),
+        ] {
+            assert_eq!(prefix(pattern, options), None, "{pattern}");
+        }
     }
 
     #[test]

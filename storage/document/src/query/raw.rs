@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 /// Length of the value that `bytes` begin with.
-pub(super) fn value_end(bytes: &[u8]) -> usize {
+pub(crate) fn value_end(bytes: &[u8]) -> usize {
     match bytes.first() {
         Some(b'"') => string_end(bytes),
         Some(b'{' | b'[') => nested_end(bytes),
@@ -56,7 +56,7 @@ fn nested_end(bytes: &[u8]) -> usize {
 }
 
 /// The elements of an array in order.
-pub(super) fn elements(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn elements(array: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = inside(array);
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -69,12 +69,12 @@ pub(super) fn elements(array: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The members of an object in order: names, still quoted, and values.
-pub(super) fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     bare_members(inside(object))
 }
 
 /// The same of an object that lacks its braces, as stored fields do.
-pub(super) fn bare_members(fields: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn bare_members(fields: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = fields;
     std::iter::from_fn(move || {
         if rest.first() != Some(&b'"') {
@@ -97,7 +97,7 @@ fn inside(bracketed: &[u8]) -> &[u8] {
 }
 
 /// The text that a quoted string denotes; `None` if it is none.
-pub(super) fn text(quoted: &[u8]) -> Option<Cow<'_, str>> {
+pub(crate) fn text(quoted: &[u8]) -> Option<Cow<'_, str>> {
     let inner = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if memchr::memchr(b'\\', inner).is_none() {
         return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
@@ -107,14 +107,14 @@ pub(super) fn text(quoted: &[u8]) -> Option<Cow<'_, str>> {
 
 /// A member name as it is looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name {
-    pub(super) text: Box<str>,
+pub(crate) struct Name {
+    pub(crate) text: Box<str>,
     /// The text as a JSON string with the fewest escapes: how names are nearly always stored.
     quoted: Box<[u8]>,
 }
 
 impl Name {
-    pub(super) fn new(text: &str) -> Name {
+    pub(crate) fn new(text: &str) -> Name {
         let mut quoted = Vec::with_capacity(text.len() + 2);
         crate::json::write_string(&mut quoted, text);
         Name {
@@ -124,13 +124,13 @@ impl Name {
     }
 
     /// Whether a quoted name is this one.
-    pub(super) fn is(&self, quoted: &[u8]) -> bool {
+    pub(crate) fn is(&self, quoted: &[u8]) -> bool {
         *self.quoted == *quoted
             || (quoted.contains(&b'\\') && text(quoted).is_some_and(|text| text == *self.text))
     }
 
     /// The member of an object with this name. Of several the last, as in JavaScript.
-    pub(super) fn of<'a>(&self, object: &'a [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn of<'a>(&self, object: &'a [u8]) -> Option<&'a [u8]> {
         members(object)
             .filter(|(name, _)| self.is(name))
             .last()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::ordered::NOWHERE;
 use super::path::{Ending, Found, Path, Projection, View};
 use super::value::Seen;
 use super::{Error, Limits, Subject, filter, geo, ordered};
@@ -107,6 +108,20 @@ impl Sort {
         self.0.is_none()
     }
 
+    /// Paths and whether they are descending, in the order of their priority; `None` for the order from near to far.
+    pub(crate) fn fields(&self) -> Option<Vec<(&str, bool)>> {
+        match self.0.as_ref().map(|keys| &keys.by) {
+            None => Some(Vec::new()),
+            Some(By::Fields(fields)) => Some(
+                fields
+                    .iter()
+                    .map(|field| (field.path.text(), field.descending))
+                    .collect(),
+            ),
+            Some(By::Distance(..)) => None,
+        }
+    }
+
     /// Where the document stands in this order.
     pub fn key(&self, subject: &Subject<'_>) -> SortKey {
         // Room for the id and two numbers or moments.
@@ -161,9 +176,9 @@ impl Field {
             let end = out.len();
             match found {
                 Found::Bytes(bytes) => {
-                    ordered::write_seen(out, &Seen::read(bytes, typing), typing);
+                    ordered::write_seen(out, &Seen::read(bytes, typing), typing, NOWHERE);
                 }
-                Found::Known(seen) => ordered::write_seen(out, &seen, typing),
+                Found::Known(seen) => ordered::write_seen(out, &seen, typing, NOWHERE),
                 Found::Empty => out.push(ordered::EMPTY),
             }
             let (best, next) = out[start..].split_at(end - start);
@@ -181,7 +196,7 @@ impl Field {
             false
         });
         if out.len() == start {
-            ordered::write_seen(out, &Seen::Missing, typing);
+            ordered::write_seen(out, &Seen::Missing, typing, NOWHERE);
         }
         if self.descending {
             out[start..].iter_mut().for_each(|byte| *byte = !*byte);

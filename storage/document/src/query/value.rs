@@ -18,7 +18,7 @@ use crate::schema::{FieldType, Layout};
 
 /// A value, owned: what a filter compares with, or an array or object of a document that has to be compared as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Number(Number),
     Text(String),
@@ -32,7 +32,7 @@ pub(super) enum Value {
 /// The kinds in their order. The numbers begin the bytes of sort keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null = 0x10,
     Number = 0x20,
     Text = 0x30,
@@ -43,7 +43,7 @@ pub(super) enum Kind {
 }
 
 impl Value {
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
             Value::Null => Kind::Null,
             Value::Number(_) => Kind::Number,
@@ -90,15 +90,15 @@ impl PartialOrd for Value {
 
 /// How to read the values of one field.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Typing<'a> {
+pub(crate) struct Typing<'a> {
     /// The type of the value, or of its elements if it is an array; `None` for JSON and members that are no fields.
-    pub(super) ty: Option<&'a FieldType>,
-    pub(super) layout: &'a Layout,
+    pub(crate) ty: Option<&'a FieldType>,
+    pub(crate) layout: &'a Layout,
 }
 
 impl<'a> Typing<'a> {
     /// That of a value of type `ty`.
-    pub(super) fn of(ty: Option<&'a FieldType>, layout: &'a Layout) -> Typing<'a> {
+    pub(crate) fn of(ty: Option<&'a FieldType>, layout: &'a Layout) -> Typing<'a> {
         let ty = match ty {
             Some(FieldType::List(element) | FieldType::Set(element)) => Some(&**element),
             other => other,
@@ -108,7 +108,7 @@ impl<'a> Typing<'a> {
     }
 
     /// That of the member `name` of a value with this typing.
-    pub(super) fn member(self, name: &str) -> Typing<'a> {
+    pub(crate) fn member(self, name: &str) -> Typing<'a> {
         let ty = match self.ty {
             Some(FieldType::Map(_, value)) => Some(&**value),
             Some(FieldType::Embedded(class)) => self
@@ -121,14 +121,14 @@ impl<'a> Typing<'a> {
         Typing::of(ty, self.layout)
     }
 
-    pub(super) fn is_embedded(self) -> bool {
+    pub(crate) fn is_embedded(self) -> bool {
         matches!(self.ty, Some(FieldType::Embedded(_)))
     }
 }
 
 /// A value of a document, read as far as it costs nothing.
 #[derive(Clone, Debug)]
-pub(super) enum Seen<'a> {
+pub(crate) enum Seen<'a> {
     Missing,
     Null,
     Number(Number),
@@ -143,7 +143,7 @@ pub(super) enum Seen<'a> {
 
 impl<'a> Seen<'a> {
     /// Reads stored JSON. What is not valid counts as missing.
-    pub(super) fn read(bytes: Option<&'a [u8]>, typing: Typing<'_>) -> Seen<'a> {
+    pub(crate) fn read(bytes: Option<&'a [u8]>, typing: Typing<'_>) -> Seen<'a> {
         let Some(bytes) = bytes else {
             return Seen::Missing;
         };
@@ -165,7 +165,7 @@ impl<'a> Seen<'a> {
     }
 
     /// `None` if it is missing.
-    pub(super) fn kind(&self) -> Option<Kind> {
+    pub(crate) fn kind(&self) -> Option<Kind> {
         Some(match self {
             Seen::Missing => return None,
             Seen::Null => Kind::Null,
@@ -179,7 +179,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Where it stands to `value` in the total order; missing is null.
-    pub(super) fn compare(&self, value: &Value, typing: Typing<'_>) -> Ordering {
+    pub(crate) fn compare(&self, value: &Value, typing: Typing<'_>) -> Ordering {
         let kind = self.kind().unwrap_or(Kind::Null);
         kind.cmp(&value.kind()).then_with(|| match (self, value) {
             (Seen::Number(one), Value::Number(two)) => one.cmp(two),
@@ -192,7 +192,7 @@ impl<'a> Seen<'a> {
     }
 
     /// The whole value; missing is null.
-    pub(super) fn to_value(&self, typing: Typing<'_>) -> Value {
+    pub(crate) fn to_value(&self, typing: Typing<'_>) -> Value {
         match self {
             Seen::Missing | Seen::Null => Value::Null,
             Seen::Number(number) => Value::Number(*number),

@@ -19,6 +19,27 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// A layout that knows embedded classes alone, each by the fields that matter to it.
+    pub(crate) fn of_embedded<'a>(
+        classes: impl Iterator<Item = (&'a String, Vec<(&'a String, &'a FieldType)>)>,
+    ) -> Layout {
+        let embedded = classes
+            .map(|(class, fields)| {
+                let mut shape = Shape::default();
+                for (name, ty) in fields {
+                    shape.push(name, ty, false);
+                }
+                (class.clone(), shape)
+            })
+            .collect();
+        Layout {
+            class: String::new(),
+            open: false,
+            shape: Shape::default(),
+            embedded,
+        }
+    }
+
     /// Bare name of the class, which is the bucket.
     pub fn class(&self) -> &str {
         &self.class
@@ -88,19 +109,23 @@ impl Shape {
                 if field.is_internal() || class.name == OBJECT {
                     continue;
                 }
-                let mut label = Vec::with_capacity(field.name.len() + 3);
-                json::write_string(&mut label, &field.name);
-                label.push(b':');
-                shape.by_name.insert(field.name.clone(), shape.slots.len());
-                shape.slots.push(Slot {
-                    name: field.name.clone(),
-                    ty: field.ty.clone(),
-                    read_only: field.flags.read_only,
-                    label: label.into_boxed_slice(),
-                });
+                shape.push(&field.name, &field.ty, field.flags.read_only);
             }
         }
         shape
+    }
+
+    fn push(&mut self, name: &str, ty: &FieldType, read_only: bool) {
+        let mut label = Vec::with_capacity(name.len() + 3);
+        json::write_string(&mut label, name);
+        label.push(b':');
+        self.by_name.insert(name.to_owned(), self.slots.len());
+        self.slots.push(Slot {
+            name: name.to_owned(),
+            ty: ty.clone(),
+            read_only,
+            label: label.into_boxed_slice(),
+        });
     }
 }
 

@@ -47,9 +47,10 @@ fn double() -> BoxedStrategy<Value> {
 }
 
 fn text() -> BoxedStrategy<Value> {
-    select(vec!["", "a", "ab", "b", "ä", "\"q\"\n", "a\u{0}"])
-        .prop_map(|text| Value::Text(text.to_owned()))
-        .boxed()
+    let short = select(vec!["", "a", "ab", "b", "ä", "\"q\"\n", "a\u{0}"]).prop_map(str::to_owned);
+    // Beyond what indexes keep of a value.
+    let long = select(vec!["", "x", "y\u{0}"]).prop_map(|end| "a".repeat(600) + end);
+    prop_oneof![9 => short, 1 => long].prop_map(Value::Text).boxed()
 }
 
 fn datetime() -> BoxedStrategy<Value> {
@@ -178,7 +179,7 @@ pub(crate) fn document() -> BoxedStrategy<Value> {
 }
 
 /// Paths, and values that may stand there.
-fn places() -> Vec<(&'static str, BoxedStrategy<Value>)> {
+pub(crate) fn places() -> Vec<(&'static str, BoxedStrategy<Value>)> {
     vec![
         ("flag", boolean()),
         ("int", prop_oneof![integer(), double(), text()].boxed()),
@@ -294,7 +295,12 @@ fn element_filter() -> BoxedStrategy<Filter> {
 }
 
 pub(crate) fn filter() -> BoxedStrategy<Filter> {
-    let field = select(places()).prop_flat_map(|(path, values)| {
+    filter_on(places())
+}
+
+/// A filter that looks at some of these paths.
+pub(crate) fn filter_on(places: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Filter> {
+    let field = select(places).prop_flat_map(|(path, values)| {
         let objects = ["parts", "json", "list"]
             .iter()
             .any(|name| path.starts_with(name));
@@ -314,7 +320,11 @@ pub(crate) fn filter() -> BoxedStrategy<Filter> {
 }
 
 pub(crate) fn sort() -> BoxedStrategy<Sort> {
-    let paths: Vec<&str> = places().into_iter().map(|(path, _)| path).collect();
+    sort_by(places().into_iter().map(|(path, _)| path).collect())
+}
+
+/// An order by some of these paths.
+pub(crate) fn sort_by(paths: Vec<&'static str>) -> BoxedStrategy<Sort> {
     prop::collection::vec((select(paths), select(vec![1i64, -1])), 1..4)
         .prop_map(|fields| {
             let mut distinct: Vec<(String, i64)> = Vec::new();
