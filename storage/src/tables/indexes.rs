@@ -181,6 +181,9 @@ fn split<'p>(
         Error::corrupt(format!("index entry: no key behind the value of {place}"))
     };
     let key = std::str::from_utf8(&place[value.len()..]).map_err(|_| corrupt())?;
+    if key.is_empty() {
+        return Err(corrupt());
+    }
     if !key.contains('%') {
         return Ok((value, Cow::Borrowed(key)));
     }

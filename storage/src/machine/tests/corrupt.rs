@@ -1,20 +1,22 @@
 //! Rows that rotted: each gives an error to apply and to readers, never a panic and never an absent document.
 
-use proto::log::ExpireIdempotency;
+use document::index::Range;
 use proto::log::command::Operation;
+use proto::log::{self, Command, ExpireIdempotency};
 
 use super::harness::{
-    Node, command, idempotency, mutation, payload, principal, put, set_bucket, write,
+    Node, backfill, command, hashes, idempotency, index, mutation, payload, principal, put,
+    set_bucket, set_indexes, value, write,
 };
 use crate::engine::{Batch, Column, Engine as _};
 use crate::error::Error;
 use crate::keys::{
     self, AppliedKey, BucketKey, DocumentKey, IdempotencyAgeKey, IdempotencyKey,
-    IdempotencyUsageKey,
+    IdempotencyUsageKey, IndexEntryKey, IndexProgressKey, ReservationKey,
 };
 use crate::machine::Payload;
 use crate::tables::idempotency::{Target, scope};
-use crate::tables::{buckets, documents};
+use crate::tables::{buckets, documents, indexes, reservations};
 
 fn node() -> Node {
     let node = Node::new(1);
@@ -199,4 +201,120 @@ fn commands_that_do_not_decode_stop_the_shard() {
         Some(short),
         mutation("a", None, put("", ""))
     )))));
+}
+
+/// A node with a document, an index that is complete and a reservation.
+fn indexed() -> (Node, log::UniqueValue) {
+    let node = Node::new(1);
+    let unique = index(r#"{"unique":true,"keys":[{"n":"asc"}]}"#);
+    let hash = hashes(&unique, "\"n\":1")[0];
+    let told = set_indexes(1, &[(3, &unique)]);
+    node.apply(payload(&told)).expect("applies");
+    let mut backfill = backfill(3, 10);
+    if let Some(Operation::BackfillIndex(backfill)) = &mut backfill.operation {
+        backfill.after = Some(String::new());
+    }
+    node.apply(payload(&backfill)).expect("applies");
+    let value = value(3, &hash).expect("a value");
+    let mut mutation = mutation("a", None, put("\"n\":1", ""));
+    mutation.claims = Some(log::Claims {
+        prepared: 1,
+        claims: vec![log::Claim {
+            index: 3,
+            value: value.value.clone(),
+        }],
+    });
+    let written = write(0, principal("", &[]), None, mutation);
+    node.apply(payload(&written)).expect("applies");
+    node.apply(payload(&reserve(&value))).expect("applies");
+    (node, value)
+}
+
+fn reserve(value: &log::UniqueValue) -> Command {
+    let reserve = log::ReserveValue {
+        value: Some(value.clone()),
+        owner: "a".to_owned(),
+    };
+    command(0, Operation::ReserveValue(reserve))
+}
+
+#[test]
+fn corrupt_rows_of_indexes_stop_whoever_meets_them() {
+    let everything = Range {
+        from: Vec::new(),
+        to: Vec::new(),
+    };
+    let (node, value) = indexed();
+    let of_bucket = |node: &Node| indexes::of_bucket(&node.replica.view(), 1, 7);
+    let walk = |node: &Node, index: &indexes::BucketIndex| {
+        let each = &mut |_: indexes::IndexEntry<'_>| Ok(std::ops::ControlFlow::Continue(()));
+        indexes::visit(&node.replica.view(), 1, 7, index, &everything, false, each)
+    };
+    let index = of_bucket(&node).expect("reads").remove(0);
+    assert!(index.complete);
+    walk(&node, &index).expect("reads");
+
+    let key = ReservationKey {
+        database: 1,
+        bucket: 7,
+        index: 3,
+        value: value.value[..].try_into().expect("32 bytes"),
+    };
+    overwrite(&node, Column::State, &key.encode(), b"\x01garbage");
+    let read = reservations::get(&node.replica, 1, 7, 3, &key.value);
+    assert!(is_corrupt(read));
+    assert!(is_corrupt(node.apply(payload(&reserve(&value)))));
+
+    let (view, prefix) = (node.replica.view(), IndexEntryKey::prefix(1, 7, 3));
+    let entries = view.scan_prefix(Column::Documents, &prefix);
+    let keys: Vec<_> = entries.map(|pair| pair.expect("reads").0).collect();
+    assert_eq!(keys.len(), 1);
+    overwrite(&node, Column::Documents, &keys[0], b"\x02");
+    assert!(is_corrupt(walk(&node, &index)));
+
+    // An entry whose key is cut off or no text.
+    let (node, _) = indexed();
+    for place in [&b"\xff\xff"[..], b"", b"\x10"] {
+        let bad = [&prefix, place].concat();
+        overwrite(&node, Column::Documents, &bad, b"\x01");
+        assert!(is_corrupt(walk(&node, &index)), "{place:02x?}");
+        let mut undone = Batch::new();
+        let bad = keys::with_store(node.replica.store(), &bad);
+        undone.delete(Column::Documents, bad);
+        node.engine.write(undone).expect("memory writes");
+        walk(&node, &index).expect("reads");
+    }
+
+    let progress = IndexProgressKey {
+        database: 1,
+        bucket: 7,
+        index: 3,
+    };
+    overwrite(&node, Column::State, &progress.encode(), b"\x01\x09");
+    assert!(is_corrupt(of_bucket(&node)));
+    assert!(is_corrupt(indexes::progress(&node.replica, 1, 7, 3)));
+    assert!(is_corrupt(node.apply(payload(&backfill(3, 1)))));
+}
+
+/// A definition that this release cannot read stops the shard where it comes in: what it does not know, it could not keep up.
+#[test]
+fn an_index_that_does_not_compile_stops_the_shard() {
+    let node = node();
+    let mut told = set_indexes(2, &[]);
+    if let Some(Operation::SetBuckets(set)) = &mut told.operation {
+        set.buckets[0].indexes.push(log::Index {
+            id: 3,
+            definition: b"\xff".as_slice().into(),
+        });
+    }
+    assert!(is_corrupt(node.apply(payload(&told))));
+    let short = log::UniqueValue {
+        database: 1,
+        bucket: 7,
+        index: 3,
+        value: b"short".as_slice().into(),
+    };
+    assert!(is_corrupt(node.apply(payload(&reserve(&short)))));
+    let nothing = command(0, Operation::FenceClaims(log::FenceClaims::default()));
+    assert!(is_corrupt(node.apply(payload(&nothing))));
 }

@@ -44,6 +44,31 @@ fn cost_of_a_put() {
         let us = start.elapsed().as_secs_f64() * 1e6 / PUTS as f64;
         println!("batch of {batch}, idempotency key {with_key}: {us:.2} us a put");
     }
+    for indexes in [0, 1, 4] {
+        let definitions = ["text", "n", "version", "updatedAt"]
+            .map(|field| super::harness::index(&format!("{{\"keys\":[{{\"{field}\":\"asc\"}}]}}")));
+        let listed: Vec<_> = (1..).zip(&definitions).take(indexes).collect();
+        let version = indexes as u64 + 2;
+        index += 1;
+        let told = entry(index, &super::harness::set_indexes(version, &listed));
+        replica.apply(vec![told]).expect("applies");
+        // The first round puts the documents in, the second changes them.
+        for round in ["taken in", "changed"] {
+            let entries: Vec<Entry> = (0..PUTS)
+                .map(|at| entry(index + 1 + at as u64, &an_indexed_put(at, index, version)))
+                .collect();
+            index += PUTS as u64;
+            let mut rest = entries.into_iter();
+            let start = Instant::now();
+            while rest.len() > 0 {
+                replica
+                    .apply(rest.by_ref().take(64).collect())
+                    .expect("applies");
+            }
+            let us = start.elapsed().as_secs_f64() * 1e6 / PUTS as f64;
+            println!("batch of 64, {indexes} indexes, {round}: {us:.2} us a put");
+        }
+    }
     let start = Instant::now();
     for at in 0..PUTS {
         let key = key(at);
@@ -51,6 +76,20 @@ fn cost_of_a_put() {
     }
     let us = start.elapsed().as_secs_f64() * 1e6 / PUTS as f64;
     println!("cached read: {us:.2} us");
+}
+
+/// A put under a version of the bucket, of another number each time.
+fn an_indexed_put(at: usize, index: u64, version: u64) -> proto::log::Command {
+    let n = at as u64 + index;
+    let fields = format!("\"n\":{n},\"text\":\"{n} {}\"", "x".repeat(880));
+    let mut mutation = mutation(&key(at), None, put(&fields, ""));
+    mutation.bucket_version = version;
+    write(
+        at as u64,
+        principal("/db/User/10", &["/db/Role/3"]),
+        None,
+        mutation,
+    )
 }
 
 fn key(at: usize) -> String {

@@ -5,6 +5,7 @@
 mod corrupt;
 mod cost;
 mod harness;
+mod indexes;
 mod kept;
 mod model;
 mod replica;

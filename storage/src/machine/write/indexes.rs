@@ -25,16 +25,30 @@ impl Writer<'_, '_> {
         if site.indexes.is_empty() {
             return Ok(());
         }
-        let before = site.live.as_ref().map(|live| &live.record);
-        let after = match documents::get_entry(self.tx, &site.key)? {
-            Some(Entry::Live { record, .. }) => Some(record),
-            Some(Entry::Tombstone(_)) | None => None,
+        let Some(Entry::Live { record: after, .. }) = documents::get_entry(self.tx, &site.key)?
+        else {
+            return Ok(self.unindex(site)?);
         };
+        let before = site.live.as_ref().map(|live| &live.record);
         for KeptIndex { id, index } in &site.indexes {
             if index.definition().unique {
-                self.check_claims(site, *id, index, before, after.as_ref())?;
+                self.check_claims(site, *id, index, before, &after)?;
             }
-            self.replace_entries(site, *id, index, before, after.as_ref())?;
+            self.replace_entries(site, *id, index, before, &after)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the entries of the document of the site, which was deleted.
+    pub(super) fn unindex(&mut self, site: &Site<'_>) -> Result<(), Error> {
+        let Some(live) = &site.live else {
+            return Ok(());
+        };
+        for KeptIndex { id, index } in &site.indexes {
+            let places = places(site, *id);
+            for value in stored_values(index, &live.record)? {
+                places.remove(self.tx, &value);
+            }
         }
         Ok(())
     }
@@ -45,30 +59,25 @@ impl Writer<'_, '_> {
         id: u32,
         index: &Index,
         before: Option<&Record>,
-        after: Option<&Record>,
+        after: &Record,
     ) -> Result<(), Stop> {
-        // A document with too many values was never taken in.
         let old = match before {
-            Some(record) => index.values(&subject(record)?).unwrap_or_default(),
+            Some(record) => stored_values(index, record)?,
             None => Vec::new(),
         };
-        let new = match after {
-            Some(record) => index
-                .values(&subject(record)?)
-                .map_err(|TooManyValues| too_many(id))?,
-            None => Vec::new(),
-        };
-        let was_public = before.is_some_and(is_public);
-        let is_public = after.is_some_and(is_public);
-        let mutation = site.mutation;
-        let places = Places::new(mutation.database, mutation.bucket, id, &mutation.key);
+        let new = index
+            .values(&subject(after)?)
+            .map_err(|TooManyValues| too_many(id))?;
+        let is_public = is_public(after);
+        let was_alike = before.is_some_and(|before| self::is_public(before) == is_public);
+        let places = places(site, id);
         for value in &old {
             if new.binary_search(value).is_err() {
                 places.remove(self.tx, value);
             }
         }
         for value in &new {
-            if was_public != is_public || old.binary_search(value).is_err() {
+            if !was_alike || old.binary_search(value).is_err() {
                 places.put(self.tx, value, is_public);
             }
         }
@@ -81,11 +90,8 @@ impl Writer<'_, '_> {
         id: u32,
         index: &Index,
         before: Option<&Record>,
-        after: Option<&Record>,
+        after: &Record,
     ) -> Result<(), Stop> {
-        let Some(after) = after else {
-            return Ok(());
-        };
         let new = index
             .unique_values(&subject(after)?)
             .map_err(|TooManyValues| too_many(id))?;
@@ -123,6 +129,16 @@ impl Writer<'_, '_> {
         };
         reservations::fence(self.tx, key)
     }
+}
+
+fn places(site: &Site<'_>, index: u32) -> Places {
+    let mutation = site.mutation;
+    Places::new(mutation.database, mutation.bucket, index, &mutation.key)
+}
+
+/// The values that a stored document may have entries for; none for one with too many, which was never taken in.
+fn stored_values(index: &Index, record: &Record) -> Result<Vec<Vec<u8>>, Error> {
+    Ok(index.values(&subject(record)?).unwrap_or_default())
 }
 
 fn has(claims: &Claims, index: u32, value: &ValueHash) -> bool {
