@@ -26,6 +26,7 @@ async fn the_published_sdk_works_against_each_node() {
         "frame.test.mjs",
         "query.test.mjs",
         "index.test.mjs",
+        "unique.test.mjs",
         "update.test.mjs",
     ])
     .current_dir(folder)

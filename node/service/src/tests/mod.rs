@@ -11,6 +11,7 @@ mod routing;
 mod scans;
 mod schemas;
 mod sessions;
+mod unique;
 mod updates;
 
 use bytes::Bytes;

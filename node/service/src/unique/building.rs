@@ -20,7 +20,7 @@ use super::{Denied, Taking, Value};
 use crate::Core;
 use crate::documents::unexpected;
 use crate::error::{Error, Result};
-use crate::forward::{DocumentValues, UniquePage, ValuesPage};
+use crate::forward::{UniquePage, ValuesPage};
 
 /// Values that are reserved at the same time.
 const AT_ONCE: usize = 16;
@@ -138,35 +138,35 @@ impl Core {
                     hash,
                 };
                 let owner = document.key.clone();
-                takings.push((document, Taking { value, owner }));
+                takings.push((document.version, Taking { value, owner }));
             }
         }
         let root = &root;
-        let reserving: Vec<_> = takings
+        let reserving = takings
             .into_iter()
-            .map(|(document, taking)| async move {
+            .map(|(version, taking): (u64, Taking)| async move {
                 let reserved = self.reserve(state, &taking, root, deadline).await;
-                (document, reserved)
-            })
-            .collect();
+                (version, reserved)
+            });
         let mut reserving = stream::iter(reserving).buffer_unordered(AT_ONCE);
-        while let Some((document, reserved)) = reserving.next().await {
+        while let Some((version, reserved)) = reserving.next().await {
             match reserved {
                 Ok(_) => {}
                 Err(Denied::Failed(error)) => return Err(error),
                 Err(Denied::Taken { taking, owner, .. }) => {
-                    return self.judge(state, document, &taking, owner, deadline).await;
+                    return self.judge(state, version, &taking, owner, deadline).await;
                 }
             }
         }
         Ok(Paged::Reserved)
     }
 
-    /// Another document held a value after the page was read. If the page's one has it still, by the same version, both had it at once.
+    /// Another document held a value after the page was read. If the page's one has it still, by the version
+    /// of the page, both had it at once.
     async fn judge(
         &self,
         state: &Arc<ClusterState>,
-        document: &DocumentValues,
+        version: u64,
         taking: &Taking,
         other: String,
         deadline: Instant,
@@ -178,7 +178,7 @@ impl Core {
         let holding = self
             .check_holds(state, shard, &taking.value, &taking.owner, &root, deadline)
             .await?;
-        if holding.holds && holding.version == document.version {
+        if holding.holds && holding.version == version {
             let keys = [other, taking.owner.clone()];
             return Ok(Paged::Violated(Violation::Same { keys }));
         }
