@@ -181,16 +181,16 @@ impl Walk {
     fn run(mut self, replica: &Replica) -> Result<(&'static str, Found)> {
         let view = replica.view();
         let began = Instant::now();
-        let wanted = match self.count_only || self.documents_max == usize::MAX {
-            true => None,
-            false => Some(self.documents_max as u64),
+        let wanted = match self.count_only {
+            true => Some(0),
+            false => Some(self.documents_max as u64).filter(|_| self.documents_max < usize::MAX),
         };
         let planned = Planned::choose(
             &view,
             (self.database, self.bucket),
             (&self.filter, &self.order),
             wanted,
-            self.is_unlimited,
+            Some(self.rows_max).filter(|_| !self.is_unlimited),
         )?;
         self.kind = explain::kind(&planned.plan.access);
         if self.count_only || self.order.is_empty() {

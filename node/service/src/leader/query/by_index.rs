@@ -133,12 +133,18 @@ impl Walk {
         let is_repeating = accesses.len() > 1 || accesses.iter().any(|access| access.is_multiple);
         for access in accesses {
             let index = planned.index(access)?;
+            let mut access = access.clone();
+            if let Some(after) = after {
+                access.resume(&index.index, after);
+            }
             // The last value that must be walked through: what has another one comes behind everything that is kept.
             let mut last: Option<Vec<u8>> = None;
-            self.visit_entries(view, index, access, |walk, entry| {
-                let components = access.order.map(|order| order.components);
-                let place = components.map(|count| index.index.prefix(entry.value, count));
-                if last.is_some() && last.as_deref() != place {
+            self.visit_entries(view, index, &access, |walk, entry| {
+                let place = access
+                    .order
+                    .map(|order| index.index.tie(entry.value, order.components));
+                let is_by_id = access.order.is_some_and(|order| order.by_id);
+                if last.is_some() && (is_by_id || last.as_deref() != place) {
                     top.cut();
                     return Ok(ControlFlow::Break(()));
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use document::index::{Access, IndexAccess, Range};
+use document::index::{Access, IndexAccess};
 use metrics::{Counter, counter};
 
 use super::planned::Planned;
@@ -12,8 +12,6 @@ use crate::metrics::{QUERY_EXAMINED, QUERY_PLANS};
 
 /// Ranges that are written out.
 const RANGES_SHOWN: usize = 16;
-/// Bytes of a bound that are written out.
-const BOUND_BYTES: usize = 64;
 
 /// Kinds of plans, as they are named.
 const KINDS: [&str; 4] = ["scan", "keys", "index", "union"];
@@ -62,11 +60,12 @@ pub(super) fn describe(planned: &Planned) -> Result<Explanation> {
         Access::Union(accesses) => accesses,
     };
     let describe = |access: &IndexAccess| {
+        let index = &planned.index(access)?.index;
         let ranges = access.ranges.iter().take(RANGES_SHOWN);
         Ok(ExplainedAccess {
             index: access.id,
-            definition: planned.index(access)?.index.definition().to_json(),
-            ranges: ranges.map(range_text).collect(),
+            definition: index.definition().to_json(),
+            ranges: ranges.map(|range| index.describe(range)).collect(),
             ranges_count: access.ranges.len() as u64,
             order: match access.order {
                 None => "",
@@ -89,16 +88,4 @@ pub(super) fn describe(planned: &Planned) -> Result<Explanation> {
         refused: refused.collect(),
         ..Explanation::default()
     })
-}
-
-fn range_text(range: &Range) -> String {
-    let bound = |bytes: &[u8]| {
-        let shown = &bytes[..bytes.len().min(BOUND_BYTES)];
-        let more = if shown.len() < bytes.len() { "…" } else { "" };
-        format!("{}{more}", shown.escape_ascii())
-    };
-    match range.to.is_empty() {
-        true => format!("from \"{}\"", bound(&range.from)),
-        false => format!("\"{}\" to \"{}\"", bound(&range.from), bound(&range.to)),
-    }
 }

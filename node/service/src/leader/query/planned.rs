@@ -20,7 +20,8 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// Chooses. `wanted`: documents that are wanted from the first on. `may_scan`: what no index answers may be scanned for all the same.
+    /// Chooses. `wanted`: documents that are wanted from the first on; 0: only their number. `examined_max`: entries and documents that may
+    /// be looked at; without a limit, what only an index answers is scanned for if there is none.
     ///
     /// # Errors
     /// `QueryNotSupported`: a filter about places without an index for it.
@@ -29,7 +30,7 @@ impl Planned {
         (database, bucket): (u32, u32),
         (filter, order): (&Filter, &Sort),
         wanted: Option<u64>,
-        may_scan: bool,
+        examined_max: Option<u64>,
     ) -> Result<Planned> {
         let mut indexes = indexes::of_bucket(view, database, bucket)?;
         indexes.retain(|index| index.complete);
@@ -46,10 +47,11 @@ impl Planned {
             bucket,
             // Nothing is weighed against the scan.
             exact_max: if candidates.is_empty() { 0 } else { EXACT_MAX },
+            examined_max,
             failed: None,
         };
         let plan = match index::plan(filter, order, wanted, &candidates, &mut sizes) {
-            Err(document::query::Error::Unsupported(_)) if may_scan => Plan {
+            Err(document::query::Error::Unsupported(_)) if examined_max.is_none() => Plan {
                 access: Access::Scan,
                 estimated: sizes.documents(),
                 is_exact: false,
@@ -81,6 +83,7 @@ struct Sizes<'v, 'r> {
     database: u32,
     bucket: u32,
     exact_max: u64,
+    examined_max: Option<u64>,
     /// The first failure: the plan is worth nothing then.
     failed: Option<Error>,
 }
@@ -109,5 +112,9 @@ impl Statistics for Sizes<'_, '_> {
             entries = entries.saturating_add(self.known(size));
         }
         entries
+    }
+
+    fn examined_max(&mut self) -> u64 {
+        self.examined_max.unwrap_or(u64::MAX)
     }
 }
