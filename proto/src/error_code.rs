@@ -113,6 +113,8 @@ error_codes! {
     TypeStillReferenced "type_still_referenced" 474 FailedPrecondition None "TypeStillReferenced" "Type Still Referenced";
     /// No quorum, no leader, starting, stopping or overloaded: nothing happened, retry.
     Unavailable "unavailable" 503 Unavailable None "ServiceStatusError" "Service Unavailable";
+    /// Another document has the value of a unique index.
+    ValueTaken "value_taken" 409 AlreadyExists None "ObjectExists" "Object Exists";
 }
 
 impl fmt::Display for ErrorCode {

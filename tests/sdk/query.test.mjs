@@ -38,6 +38,9 @@ for (const [index, url] of urls.entries()) {
       type.addAttribute(new ListAttribute('tags', model.baseType(String)));
       type.addAttribute(new SingularAttribute('next', type));
       await model.save();
+      // Places are found by an index alone.
+      await model.createIndex(name, new metamodel.DbIndex({ place: 'geo' }));
+      while ((await (await fetch(`${url}/index/${name}`)).json())[0].state !== 'ready');
       app = await connect(url);
       const first = new app[name]({ id: 'i0' });
       for (let n = 0; n < 6; n += 1) {

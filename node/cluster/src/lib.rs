@@ -10,7 +10,7 @@
 //! | [`replacement`] | the steps from one replica to its successor |
 //! | `rows` | the metadata on disk, row by row |
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
-//! | `init`, `schema_change` | the two commands that are more than a step |
+//! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
 //! | [`publish`] | the newest state, for everybody on this node |
 //! | [`outcome`] | replies |
 //!
@@ -23,6 +23,7 @@
 
 pub mod error;
 pub mod hash_ring;
+mod index_change;
 mod init;
 pub mod machine;
 pub mod nodes;
@@ -39,4 +40,4 @@ pub use error::{Error, Result};
 pub use machine::{ClusterMachine, StateHandle};
 pub use outcome::{MetaOutcome, MetaRejection};
 pub use replacement::{Replacement, Step};
-pub use state::{Assignment, BucketInfo, ClusterState, Database};
+pub use state::{Assignment, BucketInfo, ClusterState, Database, IndexInfo, IndexState};

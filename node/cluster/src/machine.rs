@@ -22,6 +22,7 @@ use storage::LogId;
 use storage::machine::{Machine, ReplicaView, Transaction};
 
 use crate::error::{Error, Result};
+use crate::index_change;
 use crate::init;
 use crate::nodes::{DEFAULT_WEIGHT, Node};
 use crate::outcome::{MetaOutcome, MetaRejection};
@@ -125,6 +126,9 @@ fn run(rows: &mut Rows<'_, '_>, index: u64, operation: Operation) -> Result<(), 
         Operation::ConfirmFence(command) => confirm_fence(rows, &command)?,
         Operation::ReplaceReplica(command) => replace_replica(rows, &mut cluster, &command)?,
         Operation::ConfirmReplaced(command) => confirm_replaced(rows, &command)?,
+        Operation::CreateIndex(command) => index_change::create(rows, &command)?,
+        Operation::DropIndexes(command) => index_change::drop_indexes(rows, &command)?,
+        Operation::SetIndexState(command) => index_change::set_state(rows, &command)?,
         Operation::SetBootstrapped(_) => !std::mem::replace(&mut cluster.bootstrapped, true),
     };
     if changed {
@@ -162,7 +166,8 @@ fn set_schema(rows: &mut Rows<'_, '_>, command: &SetSchema) -> Result<bool, Stop
     let old: Schema = rows
         .get(&name)?
         .ok_or(Error::Missing { name: name.clone() })?;
-    let database = schema_change::apply(&database, &old, &schema)?;
+    let mut database = schema_change::apply(&database, &old, &schema)?;
+    index_change::follow_schema(rows, &mut database, &schema)?;
     rows.put(&rows::database_name(database.id), &database)?;
     rows.put(&name, &schema)?;
     Ok(true)
@@ -262,7 +267,7 @@ fn confirm_replaced(rows: &mut Rows<'_, '_>, command: &ConfirmReplaced) -> Resul
     }
 }
 
-fn database(rows: &mut Rows<'_, '_>, id: u32) -> Result<DatabaseRow, Stop> {
+pub(crate) fn database(rows: &mut Rows<'_, '_>, id: u32) -> Result<DatabaseRow, Stop> {
     rows.get(&rows::database_name(id))?
         .ok_or_else(|| invalid(format!("no database {id}")))
 }

@@ -8,6 +8,7 @@
 //! | `replacement/<number>` | whether a replica of the shard is being replaced, and how many were; absent: none ever was |
 //! | `database/<id>` | a database and its buckets; the id with 10 digits |
 //! | `schema/<id>` | the schema of that database |
+//! | `indexes/<id>` | its indexes; absent: it never had any |
 //!
 //! A value is one byte of format version, then JSON: rows are few and small, the schema needs a self-describing form, and
 //! members can be added. The format version rises when old rows need more than a default for what is new.
@@ -26,7 +27,7 @@ use storage::machine::{ReplicaView, Transaction};
 use crate::error::{Error, Result};
 use crate::nodes::Node;
 use crate::replacement::Replacement;
-use crate::state::{Assignment, BucketInfo, ClusterState, Database};
+use crate::state::{Assignment, BucketInfo, ClusterState, Database, IndexInfo};
 
 /// Format of the values that are written today.
 const FORMAT: u8 = 1;
@@ -39,6 +40,7 @@ const SHARD: &str = "shard/";
 const REPLACEMENT: &str = "replacement/";
 const DATABASE: &str = "database/";
 const SCHEMA: &str = "schema/";
+const INDEXES: &str = "indexes/";
 
 /// See [`CLUSTER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +97,15 @@ pub(crate) struct DatabaseRow {
     pub(crate) buckets: Vec<BucketInfo>,
 }
 
+/// The indexes of a database.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IndexesRow {
+    /// The last id that was given. It and those below it are never given again.
+    pub(crate) last: u32,
+    /// Ascending by id; those that were dropped as long as something is left of them.
+    pub(crate) indexes: Vec<IndexInfo>,
+}
+
 pub(crate) fn node_name(node: NodeId) -> String {
     format!("{NODE}{node}")
 }
@@ -113,6 +124,10 @@ pub(crate) fn database_name(database: u32) -> String {
 
 pub(crate) fn schema_name(database: u32) -> String {
     format!("{SCHEMA}{database:010}")
+}
+
+pub(crate) fn indexes_name(database: u32) -> String {
+    format!("{INDEXES}{database:010}")
 }
 
 fn key(name: &str) -> Vec<u8> {
@@ -160,6 +175,7 @@ struct Loaded {
     replacements: Vec<(ShardId, ReplacementRow)>,
     databases: Vec<DatabaseRow>,
     schemas: BTreeMap<u32, Schema>,
+    indexes: BTreeMap<u32, Vec<IndexInfo>>,
 }
 
 impl Loaded {
@@ -193,6 +209,13 @@ impl Loaded {
         } else if let Some(id) = name.strip_prefix(SCHEMA) {
             self.schemas
                 .insert(number(name, id, 10)? as u32, decode(name, value)?);
+        } else if let Some(id) = name.strip_prefix(INDEXES) {
+            let row: IndexesRow = decode(name, value)?;
+            for index in &row.indexes {
+                hex::decode(&index.compiled).map_err(|error| bad(name, error))?;
+            }
+            self.indexes
+                .insert(number(name, id, 10)? as u32, row.indexes);
         } else {
             return Err(bad(name, "unknown kind of row"));
         }
@@ -246,6 +269,7 @@ impl Loaded {
         let schema = self.schemas.remove(&row.id).ok_or_else(|| Error::Missing {
             name: schema_name(row.id),
         })?;
+        let indexes = self.indexes.remove(&row.id).unwrap_or_default();
         let (dropped, live): (Vec<_>, Vec<_>) =
             row.buckets.into_iter().partition(|bucket| bucket.dropped);
         let database = Database {
@@ -262,6 +286,7 @@ impl Loaded {
                 .into_iter()
                 .map(|bucket| (bucket.id, bucket))
                 .collect(),
+            indexes: indexes.into_iter().map(|index| (index.id, index)).collect(),
         };
         Ok((row.name, database))
     }

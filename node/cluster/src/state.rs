@@ -8,7 +8,8 @@
 //! - no replica id occurs twice, in any shard, now or ever;
 //! - at most one replica of a shard is being replaced, never one of shard 0;
 //! - no bucket id of a database occurs twice, now or ever; bucket names are unique among those that are not dropped;
-//! - `fenced_version` ≤ `schema_version`, and no bucket has a version above it.
+//! - `fenced_version` ≤ `schema_version`, and no bucket has a version above it;
+//! - no index id of a database occurs twice, now or ever; each index belongs to a bucket, which is live if the index is kept up.
 //!
 //! Lacks: what is true only here and now, such as leaders and liveness.
 
@@ -32,6 +33,9 @@ pub const DEFAULT_DATABASE: &str = "v1";
 
 /// Id of the default database.
 pub const DEFAULT_DATABASE_ID: u32 = 1;
+
+/// Indexes of one bucket: each write keeps all of them up.
+pub const INDEXES_MAX: usize = 64;
 
 /// Buckets whose documents lie in one shard per database, since every node follows them.
 const FIXED_BUCKETS: [&str; 1] = ["Role"];
@@ -132,7 +136,25 @@ pub enum IndexState {
     Dropped,
 }
 
+impl IndexInfo {
+    /// The compiled definition.
+    pub fn compiled_bytes(&self) -> Vec<u8> {
+        // That it decodes was seen when the row was read.
+        hex::decode(&self.compiled).unwrap_or_default()
+    }
+}
+
 impl IndexState {
+    /// The name in answers to clients.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+
     /// Whether writes keep it up.
     pub fn is_kept_up(self) -> bool {
         matches!(self, Self::Building | Self::Ready)
@@ -280,7 +302,22 @@ impl Database {
             version: bucket.version,
             name: bucket.name.clone(),
             dropped: bucket.dropped,
+            indexes: self
+                .indexes_of(bucket.id)
+                .filter(|index| index.state.is_kept_up())
+                .map(|index| proto::log::Index {
+                    id: index.id,
+                    definition: index.compiled_bytes().into(),
+                })
+                .collect(),
         };
         buckets.into_iter().map(to_command).collect()
+    }
+
+    /// The indexes of a bucket, ascending by id, in any state.
+    pub fn indexes_of(&self, bucket: u32) -> impl Iterator<Item = &IndexInfo> {
+        self.indexes
+            .values()
+            .filter(move |index| index.bucket == bucket)
     }
 }

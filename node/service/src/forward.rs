@@ -9,7 +9,9 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod index;
 mod query;
+mod unique;
 mod wire;
 
 use bytes::Bytes;
@@ -17,7 +19,12 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::index::{
+    ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
+    IndexesComplete,
+};
 pub use self::query::{Found, Hit, Query};
+pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{decode_reply, encode_reply};
 
 use crate::context::Condition;
@@ -97,6 +104,24 @@ pub enum Operation {
     /// taking one for a whole document.
     #[prost(message, tag = "30")]
     Update(Writes),
+    /// Propose a command on indexes or on values of unique ones: an encoded `larder.log.v1.Command` without stamp and tick.
+    #[prost(bytes = "bytes", tag = "50")]
+    Command(Bytes),
+    /// Whose a value of a unique index is; for the shard of the value.
+    #[prost(message, tag = "51")]
+    FindHolder(proto::log::UniqueValue),
+    /// Whether a document holds a value of a unique index; for the shard of the document.
+    #[prost(message, tag = "52")]
+    CheckHolds(Holds),
+    /// The next documents that are to be taken into a unique index, with their values.
+    #[prost(message, tag = "53")]
+    UniquePage(UniquePage),
+    /// Make or drop indexes; for the metadata leader.
+    #[prost(message, tag = "40")]
+    ChangeIndexes(ChangeIndexes),
+    /// Which indexes are complete in this shard.
+    #[prost(message, tag = "41")]
+    IndexProgress(IndexProgress),
 }
 
 impl Operation {
@@ -118,14 +143,20 @@ impl Operation {
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
+            | Operation::IndexProgress(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
-            | Operation::Replicas(_) => false,
+            | Operation::Replicas(_)
+            | Operation::Command(_) => false,
         }
     }
 
@@ -142,9 +173,15 @@ impl Operation {
             | Operation::MetadataVersion(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
+            | Operation::IndexProgress(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::Command(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -155,9 +192,11 @@ impl Operation {
             || matches!(
                 self,
                 Operation::SetBuckets(_)
+                    | Operation::ChangeIndexes(_)
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
+                    | Operation::Command(_)
             )
     }
 }
@@ -370,7 +409,7 @@ pub enum Answer {
     /// To [`Operation::FindRoles`].
     #[prost(message, tag = "13")]
     Roles(Roles),
-    /// To [`Operation::ChangeSchema`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
+    /// To [`Operation::ChangeSchema`] and [`Operation::ChangeIndexes`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
     #[prost(uint64, tag = "14")]
     Version(u64),
     /// Carried out; nothing to say. Also: an internal read found nothing.
@@ -382,6 +421,21 @@ pub enum Answer {
     /// To [`Operation::Query`].
     #[prost(message, tag = "20")]
     Found(Found),
+    /// To [`Operation::Command`]: what it led to, as the state machine encodes it.
+    #[prost(bytes = "bytes", tag = "50")]
+    Outcome(Bytes),
+    /// To [`Operation::FindHolder`], if it is anybody's.
+    #[prost(message, tag = "51")]
+    Holder(Holder),
+    /// To [`Operation::CheckHolds`].
+    #[prost(message, tag = "52")]
+    Holding(Holding),
+    /// To [`Operation::UniquePage`].
+    #[prost(message, tag = "53")]
+    Values(ValuesPage),
+    /// To [`Operation::IndexProgress`].
+    #[prost(message, tag = "41")]
+    IndexesComplete(IndexesComplete),
 }
 
 /// What a leader can prove.

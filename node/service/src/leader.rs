@@ -9,6 +9,8 @@
 //! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
+mod claims;
+pub(crate) mod indexes;
 mod layouts;
 mod near;
 mod prepare;
@@ -16,6 +18,7 @@ mod query;
 mod read;
 mod refusal;
 mod ticks;
+mod unique;
 mod update;
 mod write;
 
@@ -29,6 +32,7 @@ use proto::{NodeId, ShardId};
 use storage::machine::Replica;
 use storage::machine::outcome::Outcome;
 
+use self::indexes::Indexes;
 use self::layouts::Layouts;
 use self::ticks::Ticks;
 use crate::clock::Clock;
@@ -40,6 +44,7 @@ use crate::metadata::Metadata;
 use crate::near::stale_rights;
 use crate::ports::{Groups, ProposeError, ReadError};
 use crate::reads::ReadPool;
+use crate::unique::Unique;
 
 /// The leader's side of all shards that this node leads.
 pub(crate) struct Shards {
@@ -51,21 +56,29 @@ pub(crate) struct Shards {
     reads: ReadPool,
     /// For queries: long walks must not keep reads of single documents waiting.
     walks: ReadPool,
+    plans: query::PlanMeter,
     layouts: Layouts,
+    pub(crate) indexes: Indexes,
+    unique: Arc<Unique>,
     ticks: Ticks,
+    /// This node, for what answers say of themselves.
+    node: NodeId,
 }
 
 impl Shards {
     pub(crate) fn new(
+        node: NodeId,
         limits: &Limits,
         groups: Arc<dyn Groups>,
         clock: Arc<dyn Clock>,
         metadata: Metadata,
         evidence: Arc<Evidence>,
+        unique: Arc<Unique>,
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             walks: ReadPool::new(limits.query_walks_max),
+            plans: query::PlanMeter::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             groups,
@@ -73,6 +86,9 @@ impl Shards {
             metadata,
             evidence,
             layouts: Layouts::default(),
+            indexes: Indexes::default(),
+            unique,
+            node,
         }
     }
 
@@ -104,6 +120,12 @@ impl Shards {
             Operation::ChangeSchema(change) => {
                 Box::pin(self.change_schema(request, change, deadline)).await
             }
+            Operation::ChangeIndexes(change) => {
+                Box::pin(self.change_indexes(request, change, deadline)).await
+            }
+            Operation::IndexProgress(asked) => {
+                Box::pin(self.index_progress(request.shard, asked, deadline)).await
+            }
             Operation::InitCluster(command) => {
                 Box::pin(self.init_metadata(command, deadline)).await
             }
@@ -112,6 +134,18 @@ impl Shards {
             }
             Operation::Replicas(command) => Box::pin(self.change_replicas(command, deadline)).await,
             Operation::MetadataVersion(_) => Box::pin(self.metadata_version(deadline)).await,
+            Operation::Command(command) => {
+                Box::pin(self.internal_command(request.shard, command, deadline)).await
+            }
+            Operation::FindHolder(value) => {
+                Box::pin(self.find_holder(request.shard, value, deadline)).await
+            }
+            Operation::CheckHolds(holds) => {
+                Box::pin(self.check_holds(request, holds, deadline)).await
+            }
+            Operation::UniquePage(page) => {
+                Box::pin(self.unique_page(request.shard, *page, deadline)).await
+            }
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }
@@ -246,7 +280,7 @@ pub(crate) fn find_database<'a>(state: &'a ClusterState, name: &str) -> Result<&
 }
 
 /// A bucket of a database, by name.
-fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
+pub(crate) fn find_bucket<'a>(database: &'a Database, name: &str) -> Result<&'a BucketInfo> {
     database
         .buckets
         .get(name)

@@ -13,11 +13,13 @@
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
 //! | [`forward`] | the wire form of forwarded requests and replies |
+//! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
 //! | [`auth`] | tokens, password hashes, predefined users and roles |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
+//! | `commands` `unique` | requests that the service sends itself; values of unique indexes over all shards |
 //! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
 //!
 //! Lacks: what only one protocol knows (headers, statuses, CORS), and the bytes on disk.
@@ -28,12 +30,14 @@ pub mod auth;
 mod batches;
 mod bulk;
 pub mod clock;
+mod commands;
 pub mod context;
 mod documents;
 pub mod error;
 mod evidence;
 pub mod forward;
 mod ids;
+mod indexes;
 pub mod init;
 pub mod jobs;
 mod leader;
@@ -55,9 +59,10 @@ pub mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod updates;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 pub use cluster::Assignment;
@@ -69,10 +74,11 @@ pub use crate::context::{
     Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
 };
 pub use crate::error::{Error, Result};
+pub use crate::indexes::IndexStatus;
 pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
 pub use crate::position::Position;
-pub use crate::query::{Counted, Query, QueryPage, QueryRequest};
+pub use crate::query::{Counted, Query, QueryPage, QueryRequest, ShardExplanation};
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
 
@@ -129,28 +135,33 @@ pub(crate) struct Core {
     pub(crate) evidence: Arc<Evidence>,
     pub(crate) router: Router,
     pub(crate) shards: Shards,
+    pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
     pub(crate) metrics: Metrics,
+    pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
     /// One permit for each query at work.
     pub(crate) queries: tokio::sync::Semaphore,
 }
 
-impl Service {
-    /// Puts the service together. Starts nothing: requests are refused as unavailable until the cluster is founded, and the work of
-    /// [`Service::jobs`] must be run by the caller.
-    pub fn new(options: Options, ports: Ports) -> Service {
+impl Core {
+    /// The parts, put together. Those that send requests themselves get at the whole by `core`.
+    fn new(options: Options, ports: Ports, core: &Weak<Core>) -> Core {
         let limits = &options.limits;
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
-        let core = Core {
+        let unique = unique::Unique::new(core.clone());
+        Core {
             shards: Shards::new(
+                options.node,
                 limits,
                 Arc::clone(&ports.groups),
                 Arc::clone(&ports.clock),
                 metadata.clone(),
                 Arc::clone(&evidence),
+                Arc::clone(&unique),
             ),
+            unique,
             evidence,
             router: Router::new(
                 options.node,
@@ -163,6 +174,7 @@ impl Service {
             ),
             sessions: sessions::Rechecks::default(),
             metrics: Metrics::default(),
+            slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
             groups: ports.groups,
             forward: ports.forward,
@@ -170,9 +182,16 @@ impl Service {
             clock: ports.clock,
             metadata,
             options,
-        };
+        }
+    }
+}
+
+impl Service {
+    /// Puts the service together. Starts nothing: requests are refused as unavailable until the cluster is founded, and the work of
+    /// [`Service::jobs`] must be run by the caller.
+    pub fn new(options: Options, ports: Ports) -> Service {
         Service {
-            core: Arc::new(core),
+            core: Arc::new_cyclic(|core| Core::new(options, ports, core)),
         }
     }
 
@@ -405,6 +424,21 @@ impl Service {
         self.core.metrics.observe(Operation::Query, open).await
     }
 
+    /// How each shard finds its first page of a query, with what it looked at; for admins, since that tells of documents that the caller
+    /// may not read. A shard's refusal is part of the answer.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; else those of [`Service::query`] about the request itself.
+    pub async fn explain(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<Vec<ShardExplanation>> {
+        let explain = query::explain(&self.core, ctx, bucket, request);
+        self.core.metrics.observe(Operation::Query, explain).await
+    }
+
     /// How many documents match a filter and may be read by the caller. `sort`, `start` and `count` mean nothing here.
     ///
     /// # Errors
@@ -481,6 +515,44 @@ impl Service {
         self.core
             .metrics
             .observe(Operation::ChangeSchema, self.core.drop_class(ctx, bucket))
+            .await
+    }
+
+    /// The indexes of a bucket, oldest first, with how far each is.
+    ///
+    /// # Errors
+    /// `BucketNotFound`.
+    pub async fn indexes(&self, ctx: &Context, bucket: &str) -> Result<Vec<IndexStatus>> {
+        self.core
+            .metrics
+            .observe(Operation::ReadSchema, self.core.indexes(ctx, bucket))
+            .await
+    }
+
+    /// Makes an index of a bucket, or drops one: `definition` is the JSON form of contract section 4.4 with `drop`. For admins.
+    ///
+    /// Returns once every shard keeps a new index up, or a dropped one no more; a new one is then filled in the background and shows its
+    /// progress. One that is there, and dropping one that is not, changes nothing.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `BucketNotFound`. By the definition: `SyntaxError`, `QueryNotSupported`, `InvalidTypeValue`, `BadRequest`. An
+    /// error with effect `applied` means: stored, not yet confirmed by all shards.
+    pub async fn change_index(&self, ctx: &Context, bucket: &str, definition: Bytes) -> Result<()> {
+        let change = self.core.change_index(ctx, bucket, definition);
+        self.core
+            .metrics
+            .observe(Operation::ChangeSchema, change)
+            .await
+    }
+
+    /// Drops all indexes of a bucket. For admins.
+    ///
+    /// # Errors
+    /// Those of [`Service::change_index`].
+    pub async fn drop_indexes(&self, ctx: &Context, bucket: &str) -> Result<()> {
+        self.core
+            .metrics
+            .observe(Operation::ChangeSchema, self.core.drop_indexes(ctx, bucket))
             .await
     }
 

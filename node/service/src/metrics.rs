@@ -14,8 +14,20 @@ pub const REQUESTS: &str = "larder_requests_total";
 pub const REQUEST_SECONDS: &str = "larder_request_seconds";
 /// Requests sent on to another node.
 pub const FORWARDS: &str = "larder_forwards_total";
+/// Reservations of values of unique indexes that were met without a document that holds the value.
+pub const UNIQUE_FENCES: &str = "larder_unique_fences_total";
 /// Attempts after the first one.
 pub const RETRIES: &str = "larder_retries_total";
+/// Pages of work on indexes that shards were asked for.
+pub const INDEX_PAGES: &str = "larder_index_pages_total";
+/// Indexes that were built, by outcome (`ready` or `failed`).
+pub const INDEXES_BUILT: &str = "larder_indexes_built_total";
+/// Parts of queries that this node's shards answered, by plan (`scan`, `keys`, `index` or `union`).
+pub const QUERY_PLANS: &str = "larder_query_plans_total";
+/// Documents and entries of indexes that they looked at, by plan.
+pub const QUERY_EXAMINED: &str = "larder_query_examined_total";
+/// Seconds that the slowest shard took for a page of a query asked here.
+pub const QUERY_SLOWEST_SHARD: &str = "larder_query_slowest_shard_seconds";
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +104,15 @@ struct Handles {
 #[derive(Default)]
 pub(crate) struct Metrics {
     operations: [Handles; Operation::ALL.len()],
+    unique_fences: OnceLock<Counter>,
 }
 
 impl Metrics {
+    /// See [`UNIQUE_FENCES`].
+    pub(crate) fn unique_fences(&self) -> &Counter {
+        self.unique_fences.get_or_init(|| counter!(UNIQUE_FENCES))
+    }
+
     /// Runs a request and counts it.
     pub(crate) async fn observe<T>(
         &self,

@@ -135,11 +135,24 @@ impl Core {
         else {
             return Err(unexpected());
         };
+        self.wait_fenced(&database, version, ctx.deadline).await
+    }
+
+    /// Returns when all shards have applied this version of a database's schema, and this node knows it.
+    ///
+    /// # Errors
+    /// With effect `applied`: not yet.
+    pub(crate) async fn wait_fenced(
+        &self,
+        database: &str,
+        version: u64,
+        deadline: Instant,
+    ) -> Result<()> {
         let fenced = |database: &Database| database.fenced_version >= version;
         let waited = self
             .metadata
-            .wait(ctx.deadline, |state| {
-                state.database(&database).is_none_or(fenced)
+            .wait(deadline, |state| {
+                state.database(database).is_none_or(fenced)
             })
             .await;
         waited.map(|_| ()).ok_or_else(|| {

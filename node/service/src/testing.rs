@@ -3,6 +3,8 @@
 //! All nodes share one replica of each shard, as if replication took no time. Who leads is set by the test, and calls can be made to
 //! fail by scripts that are consumed one entry a call.
 
+pub(crate) mod chaos;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ use storage::{LogId, StoreId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::chaos::Chaos;
 use crate::clock::ManualClock;
 use crate::context::{Caller, Context};
 use crate::ports::{
@@ -46,6 +49,10 @@ pub(crate) enum Fault {
     LostUnapplied,
     /// The command is applied, its reply is lost.
     LostApplied,
+    /// The reply is lost, and the command is applied at some later time.
+    Late,
+    /// None.
+    Applied,
 }
 
 /// State that all nodes share.
@@ -69,6 +76,8 @@ pub(crate) struct World {
     pub(crate) blind: Mutex<HashSet<NodeId>>,
     /// Shards whose leader no quorum confirms any more, and since when.
     pub(crate) unconfirmed: Mutex<HashMap<ShardId, Instant>>,
+    /// What goes wrong at random.
+    chaos: Chaos,
 }
 
 impl World {
@@ -108,6 +117,7 @@ impl World {
             bystanders: Mutex::default(),
             blind: Mutex::default(),
             unconfirmed: Mutex::default(),
+            chaos: Chaos::default(),
         })
     }
 
@@ -183,19 +193,26 @@ impl Groups for Node {
                     hint: self.leader(shard).map(|leader| leader.node),
                 });
             }
+            self.world.step().await;
             let fault = if shard.is_meta() {
                 None
             } else {
-                self.world.propose_script.lock().pop_front()
+                let scripted = self.world.propose_script.lock().pop_front();
+                scripted.or_else(|| self.world.fault())
             };
             match fault {
                 Some(Fault::NotLeader) => return Err(ProposeError::NotLeader { hint: None }),
                 Some(Fault::Overloaded) => return Err(ProposeError::Overloaded),
                 Some(Fault::LostUnapplied) => return Err(ProposeError::Unknown),
-                Some(Fault::LostApplied) | None => {}
+                Some(Fault::Late) => {
+                    self.world.keep(shard, command);
+                    return Err(ProposeError::Unknown);
+                }
+                Some(Fault::LostApplied | Fault::Applied) | None => {}
             }
             *self.world.proposals.lock().entry(shard).or_default() += 1;
             let reply = self.world.apply(shard, command);
+            self.world.step().await;
             if fault == Some(Fault::LostApplied) {
                 Err(ProposeError::Unknown)
             } else {
@@ -217,6 +234,7 @@ impl Groups for Node {
             if self.world.unconfirmed.lock().contains_key(&shard) {
                 return Err(ReadError::NoQuorum);
             }
+            self.world.step().await;
             *self.world.barriers.lock() += 1;
             Ok(())
         }
@@ -526,6 +544,8 @@ impl TestCluster {
             // Leaders are where the test puts them.
             tokio::spawn(jobs.fence.run(stop.clone()));
             tokio::spawn(jobs.bootstrap.run(stop.clone()));
+            tokio::spawn(jobs.settle.run(stop.clone()));
+            tokio::spawn(jobs.index_build.run(stop.clone()));
             tokio::spawn(jobs.evidence.run(stop.clone()));
         }
         TestCluster {

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use proto::ErrorCode;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -502,6 +503,10 @@ async fn insert(client: &Client, bucket: &str, body: Bytes) -> Fate {
             Err(failure) => failure,
         };
         match failure.status {
+            // Its id is new, but another document has its value of a unique index.
+            409 if failure.code == ErrorCode::ValueTaken.as_str() => {
+                return Fate::Bad(failure.to_string());
+            }
             409 => return Fate::Present,
             400 | 413 | 414 | 463 | 471 => return Fate::Bad(failure.to_string()),
             // An insert may be repeated whatever became of it.

@@ -1,6 +1,6 @@
 //! The command line: one binary, one tree of verbs.
 //!
-//! `start` and `dev` run nodes; `doc`, `import`, `export` and `bench` speak to the client port over the public API;
+//! `start` and `dev` run nodes; `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
 //! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod bench;
@@ -12,6 +12,7 @@ pub mod doc;
 pub mod exit;
 pub mod export;
 pub mod import;
+pub mod index;
 pub mod man;
 pub mod query;
 pub mod shard;
@@ -47,6 +48,7 @@ enum Command {
     Cluster(cluster::Cluster),
     Shard(shard::Shard),
     Doc(doc::Doc),
+    Index(index::Index),
     Import(import::Import),
     Export(export::Export),
     Data(data::Data),
@@ -120,6 +122,7 @@ where
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
+        Command::Index(index) => on_this_thread(index::run(index)),
         Command::Import(import) => on_this_thread(import::run(import)),
         Command::Export(export) => on_this_thread(export::run(export)),
     }
@@ -213,6 +216,12 @@ mod tests {
             "larder doc delete Demo hello --if-match *",
             "larder doc query Movie --filter {\"year\":{\"$gte\":2000}} --sort {\"title\":1} --count 20 -o json",
             "larder doc count Movie --filter {\"genre\":\"Drama\"}",
+            "larder doc query Movie --filter {\"year\":2000} --explain",
+            "larder index list Movie",
+            "larder index create Movie genre year:desc",
+            "larder index create User email --unique",
+            "larder index drop Movie genre year:desc",
+            "larder index drop Movie --all",
             "larder import movies.json --bucket Movie --create",
             "larder export --bucket Todo --out todo.ndjson",
             "larder bench --clients 1,64,256 --workload a",
@@ -237,6 +246,10 @@ mod tests {
             "larder bench --mix read=50",
             "larder bench --workload a --mix read=100",
             "larder start",
+            "larder index create Movie",
+            "larder index drop Movie",
+            "larder index drop Movie year --all",
+            "larder doc query Movie --explain --fields a",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -19,6 +19,7 @@ const CONTINUATION: &str = "larder-continuation";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     larder doc query Movie --filter '{\"year\":{\"$gte\":2000},\"genres\":\"Drama\"}' --sort '{\"year\":-1,\"title\":1}' --count 20\n  \
+    larder doc query Movie --filter '{\"year\":2000}' --explain\n  \
     larder doc query Demo -o json")]
 pub struct Query {
     #[command(flatten)]
@@ -38,6 +39,9 @@ pub struct Query {
     /// Go on behind an earlier answer, whose token was printed to standard error
     #[arg(long, value_name = "TOKEN")]
     after: Option<String>,
+    /// Print how each shard finds its part, instead of documents; for admins
+    #[arg(long, conflicts_with = "fields")]
+    explain: bool,
 }
 
 /// Prints how many documents match a filter
@@ -83,6 +87,9 @@ impl Select {
 impl Query {
     fn parameters(&self) -> String {
         let mut text = format!("&start={}", self.start);
+        if self.explain {
+            text.push_str("&explain=true");
+        }
         if let Some(count) = self.count {
             let _ = write!(text, "&count={count}");
         }
@@ -105,6 +112,17 @@ pub(crate) async fn run_query(query: &Query) -> anyhow::Result<()> {
     let answer = query.select.send("query", &query.parameters()).await?;
     match query.select.output.output {
         Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
+        Output::Text if query.explain => {
+            let explained: Value =
+                serde_json::from_slice(&answer.body).context("the server's answer is not JSON")?;
+            let shards = explained["shards"].as_array().map(Vec::as_slice);
+            for shard in shards.unwrap_or_default() {
+                println!(
+                    "{}",
+                    explain_line(shard, shard["shard"] == explained["slowest"])
+                );
+            }
+        }
         Output::Text => {
             let documents: Vec<&RawValue> =
                 serde_json::from_slice(&answer.body).context("the server's answer is not JSON")?;
@@ -118,6 +136,37 @@ pub(crate) async fn run_query(query: &Query) -> anyhow::Result<()> {
         eprintln!("there may be more: --after {token}");
     }
     Ok(())
+}
+
+/// How a shard found its part, in one line.
+fn explain_line(shard: &Value, is_slowest: bool) -> String {
+    let mut line = format!("shard {}: ", shard["shard"]);
+    if let Some(error) = shard.get("error") {
+        let _ = write!(
+            line,
+            "refused: {}",
+            error["message"].as_str().unwrap_or_default()
+        );
+        return line;
+    }
+    line.push_str(shard["plan"].as_str().unwrap_or_default());
+    let indexes = shard["indexes"].as_array().map(Vec::as_slice);
+    for index in indexes.unwrap_or_default() {
+        let _ = write!(line, " {}", index["definition"]["keys"]);
+    }
+    let _ = write!(
+        line,
+        ", {} entries and {} documents looked at ({} expected), {} found, {} ms",
+        shard["examinedEntries"],
+        shard["examinedDocuments"],
+        shard["estimated"],
+        shard["returned"],
+        shard["ms"],
+    );
+    if is_slowest {
+        line.push_str(", the slowest");
+    }
+    line
 }
 
 /// Runs `larder doc count`.

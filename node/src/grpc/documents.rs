@@ -430,6 +430,16 @@ impl documents_server::Documents for Documents {
         .await
     }
 
+    async fn explain(
+        &self,
+        request: Request<v1::QueryRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        self.answer("Explain", request, |request, id| {
+            self.explain_query(request, id)
+        })
+        .await
+    }
+
     async fn count(
         &self,
         request: Request<v1::CountRequest>,

@@ -1,11 +1,11 @@
-//! `Query` and `Count`. A result is streamed page by page as the client reads, so its length is not limited.
+//! `Query`, `Explain` and `Count`. A result is streamed page by page as the client reads, so its length is not limited.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use proto::v1;
-use service::{Error, Query, QueryPage, QueryRequest};
+use service::{Error, Query, QueryPage, QueryRequest, ShardExplanation};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Status};
 
@@ -31,21 +31,12 @@ impl Documents {
         // A stream has the client's own time as a whole, and the usual time for each page.
         let end = timeout(request.metadata().as_ref())
             .and_then(|asked| Instant::now().checked_add(asked));
-        let request = request.into_inner();
         let scan = self.shared.scan_permit()?;
-        let asked = QueryRequest {
-            freshness: freshness(request.consistency(), request.bound_ms, &request.at_least)?,
-            filter: request.filter.into(),
-            sort: request.sort.into(),
-            start: request.start,
-            count: Some(request.limit).filter(|limit| *limit > 0),
-            continuation: Some(request.continuation).filter(|bytes| !bytes.is_empty()),
-            allow_scan: request.allow_scan,
-        };
+        let (bucket, asked) = asked(request.into_inner())?;
         let query = self
             .shared
             .service
-            .open_query(&call.ctx, &request.bucket, asked)
+            .open_query(&call.ctx, &bucket, asked)
             .await?;
         let mut pages = Pages {
             query,
@@ -63,6 +54,20 @@ impl Documents {
             .map_ok(page_to_wire)
             .map_err(move |error| status(&error, &id));
         Ok(messages.boxed())
+    }
+
+    pub(super) async fn explain_query(
+        &self,
+        request: Request<v1::QueryRequest>,
+        id: String,
+    ) -> Result<v1::ExplainResponse, Error> {
+        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let (bucket, asked) = asked(request.into_inner())?;
+        let service = &self.shared.service;
+        let shards = service.explain(&call.ctx, &bucket, asked).await?;
+        Ok(v1::ExplainResponse {
+            json: ShardExplanation::to_json(&shards).to_string(),
+        })
     }
 
     pub(super) async fn count_bucket(
@@ -88,6 +93,20 @@ impl Documents {
             served: counted.served.iter().map(served).collect(),
         })
     }
+}
+
+/// The bucket, and what is asked of it.
+fn asked(request: v1::QueryRequest) -> Result<(String, QueryRequest), Error> {
+    let asked = QueryRequest {
+        freshness: freshness(request.consistency(), request.bound_ms, &request.at_least)?,
+        filter: request.filter.into(),
+        sort: request.sort.into(),
+        start: request.start,
+        count: Some(request.limit).filter(|limit| *limit > 0),
+        continuation: Some(request.continuation).filter(|bytes| !bytes.is_empty()),
+        allow_scan: request.allow_scan,
+    };
+    Ok((request.bucket, asked))
 }
 
 /// The pages of a query, one at a time.

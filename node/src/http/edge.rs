@@ -27,8 +27,8 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, batch, body, buckets, bulk, cors, documents, health, query, respond, schema, sessions,
-    spec, updates,
+    Limits, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond, schema,
+    sessions, spec, updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -381,6 +381,9 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::SchemaClass(bucket)) => schema::add_class(call, bucket).await,
         (&Method::PUT, Route::SchemaClass(bucket)) => schema::replace_class(call, bucket).await,
         (&Method::DELETE, Route::SchemaClass(bucket)) => schema::drop_class(call, bucket).await,
+        (&Method::GET, Route::Indexes(bucket)) => indexes::list(call, bucket).await,
+        (&Method::POST, Route::Indexes(bucket)) => indexes::change(call, bucket).await,
+        (&Method::DELETE, Route::Indexes(bucket)) => indexes::drop_all(call, bucket).await,
         (&Method::POST, Route::Document(bucket, key)) => updates::update(call, bucket, key).await,
         (&Method::POST, Route::Field(bucket, key, field)) => {
             updates::update_field(call, bucket, key, field).await

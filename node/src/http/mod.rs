@@ -37,6 +37,7 @@ mod edge;
 mod error;
 mod fields;
 mod health;
+mod indexes;
 mod query;
 mod respond;
 mod route;

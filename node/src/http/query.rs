@@ -1,7 +1,7 @@
 //! Queries and counts (contract section 5): by parameters, or with the filter as body where it is long.
 //!
 //! A result is one JSON array with one entity tag over the ids and versions in it. `Larder-Continuation` leads to what comes behind it,
-//! where a limit cut it; `after=` takes it back.
+//! where a limit cut it; `after=` takes it back. With `explain=true` a query answers how each shard finds its part.
 
 use axum::response::Response;
 use base64::Engine as _;
@@ -12,7 +12,7 @@ use http::header::{ETAG, HeaderMap, IF_NONE_MATCH};
 use http::{HeaderValue, Method, StatusCode};
 use proto::ErrorCode;
 use serde_json::json;
-use service::{Document, Error, QueryPage, QueryRequest};
+use service::{Document, Error, QueryPage, QueryRequest, ShardExplanation};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::context;
@@ -34,6 +34,11 @@ const TOKEN_TOO_LONG: HeaderValue = HeaderValue::from_static("too-long!");
 pub(crate) async fn query(mut call: Call<'_>, bucket: &str) -> Result<Response, Error> {
     let parameters = Parameters::read(&mut call).await?;
     let ctx = call.context()?;
+    if parameters.explain {
+        let service = &call.shared.service;
+        let shards = service.explain(&ctx, bucket, parameters.request).await?;
+        return Ok(respond::value(&ShardExplanation::to_json(&shards)));
+    }
     let page = call
         .shared
         .service
@@ -85,6 +90,8 @@ struct Parameters {
     /// Whole documents, not entries of ids.
     eager: bool,
     fields: Option<Fields>,
+    /// How the result is found, instead of the result.
+    explain: bool,
 }
 
 impl Parameters {
@@ -102,6 +109,7 @@ impl Parameters {
             request: QueryRequest::default(),
             eager: true,
             fields: Fields::of_query(query)?,
+            explain: false,
         };
         let request = &mut parsed.request;
         for (name, value) in parameters(query) {
@@ -113,6 +121,7 @@ impl Parameters {
                 "count" => request.count = Some(number(name, value)?),
                 "after" => request.continuation = Some(token(value)?),
                 "allowScan" => request.allow_scan = truth(name, value)?,
+                "explain" => parsed.explain = truth(name, value)?,
                 "eager" => parsed.eager = truth(name, value)?,
                 _ => {}
             }
@@ -260,7 +269,12 @@ mod tests {
         assert!(plain.eager);
         let more = Parameters::parse("count=7&allowScan=true&after=AAE").expect("parameters");
         assert_eq!(more.request.count, Some(7));
-        assert!(more.request.allow_scan);
+        assert!(more.request.allow_scan && !more.explain);
+        assert!(
+            Parameters::parse("explain=true")
+                .expect("parameters")
+                .explain
+        );
         assert_eq!(more.request.continuation, Some(Bytes::from_static(&[0, 1])));
     }
 

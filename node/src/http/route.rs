@@ -58,6 +58,8 @@ pub(crate) enum Route<'a> {
     Schema,
     /// One class descriptor.
     SchemaClass(Text<'a>),
+    /// The indexes of a bucket.
+    Indexes(Text<'a>),
     /// The list of buckets.
     Buckets,
     /// All documents of a bucket.
@@ -106,6 +108,7 @@ impl Route<'_> {
             Self::Connect => "connect",
             Self::Schema => "schema",
             Self::SchemaClass(_) => "schema_class",
+            Self::Indexes(_) => "indexes",
             Self::Buckets => "buckets",
             Self::Bucket(_) => "bucket",
             Self::Ids(_) => "ids",
@@ -144,6 +147,7 @@ impl Route<'_> {
             Self::Schema => "GET, HEAD, POST, PUT, OPTIONS",
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Bucket(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+            Self::Indexes(_) => "GET, HEAD, POST, DELETE, OPTIONS",
             Self::Query(_) | Self::Count(_) => "GET, HEAD, POST, OPTIONS",
             Self::Document(..) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Field(..) | Self::Batch | Self::Login => "POST, OPTIONS",
@@ -233,6 +237,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("batch", None) => Route::Batch,
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
+        ("index", Some(bucket)) if !bucket.contains('/') => Route::Indexes(decode(bucket)?),
         ("status", None) => Route::Status,
         ("version", None) => Route::Version,
         ("spec", None) => Route::Spec,
@@ -249,7 +254,7 @@ fn later(word: &str) -> Option<&'static str> {
         "file" => "files",
         "code" | "code-content" => "backend code",
         "bloomfilter" => "the Bloom filter",
-        "index" => "secondary indexes",
+        "index" => "indexes of all buckets at once",
         "query" => "prepared queries",
         "explain" => "query plans",
         "config" => "configuration over HTTP",
@@ -421,11 +426,8 @@ mod tests {
             ("/file/www/a/b.txt", "", Route::Later("files")),
             ("/bloomfilter", "", Route::Later("the Bloom filter")),
             ("/code", "", Route::Later("backend code")),
-            (
-                "/shop/index/Todo",
-                "shop",
-                Route::Later("secondary indexes"),
-            ),
+            ("/shop/index/Todo", "shop", Route::Indexes("Todo".into())),
+            ("/index", "", Route::Later("indexes of all buckets at once")),
             ("/transaction", "", Route::Later("transactions")),
             // Nothing there.
             ("/v1/nothing", "", Route::Unknown),
@@ -449,6 +451,8 @@ mod tests {
             ("/db/Todo/%zz", Malformed::Encoding),
             ("/db/Todo/%ff", Malformed::Encoding),
             ("/schema/%ff", Malformed::Encoding),
+            ("/index/%ff", Malformed::Encoding),
+            ("/index/", Malformed::Empty),
             ("/db/", Malformed::Empty),
             ("/db//1", Malformed::Empty),
             ("/db/Todo/", Malformed::Empty),

@@ -75,7 +75,7 @@ pub fn operation(number: log::UpdateOperation) -> Option<Operation> {
 ///
 /// # Errors
 /// [`Error::Corrupt`]: an operation or a kind that this release does not know. It cannot be passed over: others may know it.
-pub(super) fn from_log(update: &log::Update) -> Result<Update> {
+pub fn from_log(update: &log::Update) -> Result<Update> {
     let steps = update.steps.iter().map(step_from_log);
     Ok(Update {
         steps: steps.collect::<Result<_>>()?,

@@ -210,6 +210,29 @@ pub fn visit(
     )
 }
 
+/// Shows the document under a key to `each` without copying it, if it is live. May wait for a disk.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: the row does not decode. Those of the engine.
+pub fn look_up<T>(
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    key: &str,
+    each: impl FnOnce(Row<'_>) -> T,
+) -> Result<Option<T>> {
+    let key = DocumentKey {
+        database,
+        bucket,
+        key,
+    }
+    .encode();
+    let Some(row) = view.get(Column::Documents, &key)? else {
+        return Ok(None);
+    };
+    Ok(look(&key, &row)?.map(each))
+}
+
 /// The keys of a bucket from `from` on.
 fn range(database: u32, bucket: u32, from: Bound<&str>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let prefix = DocumentKey::prefix(database, bucket);

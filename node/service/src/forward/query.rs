@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::Seen;
+use super::{Explanation, Seen};
 
 /// See [`super::Operation::Query`].
 #[derive(Clone, PartialEq, Message)]
@@ -32,12 +32,15 @@ pub struct Query {
     /// Stop at the document that reaches this many bytes; at least one is returned.
     #[prost(uint64, tag = "8")]
     pub bytes_max: u64,
-    /// Documents that earlier pages of the same request have looked at in this shard.
+    /// Documents and entries that earlier pages of the same request have looked at in this shard.
     #[prost(uint64, tag = "9")]
     pub examined: u64,
     /// Look at any number of documents, if the caller is an admin.
     #[prost(bool, tag = "10")]
     pub allow_scan: bool,
+    /// Say how it was found, and leave the documents out.
+    #[prost(bool, tag = "11")]
+    pub explain: bool,
 }
 
 /// What one shard found.
@@ -49,7 +52,7 @@ pub struct Found {
     /// How many match, of those that were looked at; only where that was asked.
     #[prost(uint64, tag = "2")]
     pub count: u64,
-    /// Documents that were looked at.
+    /// Documents and entries of indexes that were looked at.
     #[prost(uint64, tag = "3")]
     pub examined: u64,
     /// Where to go on; absent: the shard has no more.
@@ -58,6 +61,9 @@ pub struct Found {
     /// How it was read.
     #[prost(message, optional, tag = "5")]
     pub seen: Option<Seen>,
+    /// How it was found, where that was asked.
+    #[prost(message, optional, tag = "6")]
+    pub explanation: Option<Explanation>,
 }
 
 /// One document of a result.

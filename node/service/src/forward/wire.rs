@@ -29,7 +29,7 @@ struct WireRequest {
     near: Option<Near>,
     #[prost(
         oneof = "Operation",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30, 31"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30, 31, 40, 41, 50, 51, 52, 53"
     )]
     operation: Option<Operation>,
 }
@@ -38,7 +38,10 @@ struct WireRequest {
 struct WireReply {
     #[prost(message, optional, tag = "1")]
     failure: Option<WireFailure>,
-    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15, 16, 20")]
+    #[prost(
+        oneof = "Answer",
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 41, 50, 51, 52, 53"
+    )]
     answer: Option<Answer>,
 }
 

@@ -6,8 +6,10 @@
 mod bootstrap;
 mod evidence;
 mod fence;
+pub mod index_build;
 mod leader_balance;
 mod replace;
+mod settle;
 mod ticker;
 
 use std::sync::Arc;
@@ -21,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::bootstrap::Bootstrap;
 pub use self::evidence::Evidence;
 pub use self::fence::Fence;
+pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
 pub use self::replace::Replace;
+pub use self::settle::Settle;
 pub use self::ticker::Ticker;
 use crate::Core;
 
@@ -33,12 +37,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 pub struct Jobs {
     /// Tells shards of buckets and confirms it.
     pub fence: Fence,
+    /// Fills new indexes and clears away dropped ones.
+    pub index_build: IndexBuild,
     /// Writes predefined users and roles.
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
     pub ticker: Ticker,
     /// Replaces replicas.
     pub replace: Replace,
+    /// Confirms and frees values of unique indexes.
+    pub settle: Settle,
     /// Learns how old this node's replicas are.
     pub evidence: Evidence,
     /// Hands shards to their preferred leaders.
@@ -49,9 +57,11 @@ impl Jobs {
     pub(crate) fn new(core: Arc<Core>) -> Jobs {
         Jobs {
             fence: Fence::new(Arc::clone(&core)),
+            index_build: IndexBuild::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
+            settle: Settle::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
@@ -61,9 +71,11 @@ impl Jobs {
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(
             self.fence.run(stop.clone()),
+            self.index_build.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
             self.replace.run(stop.clone()),
+            self.settle.run(stop.clone()),
             self.evidence.run(stop.clone()),
             self.leader_balance.run(stop),
         );

@@ -1,23 +1,154 @@
-//! Compiled indexes, made once for each schema version.
+//! Compiled indexes, made once for each schema version; changing indexes on the metadata leader; how far they are in a shard.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
+use cluster::MetaOutcome;
 use cluster::state::{BucketInfo, Database};
-use document::index::Candidate;
+use document::index::{Candidate, Definition, Index};
+use parking_lot::RwLock;
+use proto::log::{CreateIndex, DropIndexes, meta_command};
+use proto::{Effect, ShardId};
+use storage::machine::outcome::Progress;
+use storage::tables;
 
-use crate::error::Result;
+use super::{Shards, find_bucket, find_database};
+use crate::auth::policy;
+use crate::error::{Error, Result};
+use crate::forward::{
+    Answer, ChangeIndexes, Failure, IndexProgress, IndexVerb, IndexesComplete, Request,
+};
+use crate::schema::meta_rejected;
 
 /// Indexes that writes keep up, by database and bucket id.
+///
+/// Bounded by the number of buckets that exist, as layouts are.
 #[derive(Default)]
-pub(crate) struct Indexes;
+pub(crate) struct Indexes {
+    compiled: RwLock<HashMap<(u32, u32), Compiled>>,
+}
+
+struct Compiled {
+    schema_version: u64,
+    indexes: Arc<[Candidate]>,
+}
 
 impl Indexes {
     /// The indexes of a bucket under the database's present schema version, ascending by id.
-    pub(crate) fn get(
+    ///
+    /// # Errors
+    /// `Internal`: what the metadata holds does not decode.
+    pub(crate) fn get(&self, database: &Database, bucket: &BucketInfo) -> Result<Arc<[Candidate]>> {
+        let key = (database.id, bucket.id);
+        let known = self
+            .compiled
+            .read()
+            .get(&key)
+            .filter(|known| known.schema_version == database.schema_version)
+            .map(|known| Arc::clone(&known.indexes));
+        if let Some(indexes) = known {
+            return Ok(indexes);
+        }
+        let kept_up = database
+            .indexes_of(bucket.id)
+            .filter(|index| index.state.is_kept_up());
+        let decode = |info: &cluster::IndexInfo| {
+            let index = Index::from_bytes(&info.compiled_bytes());
+            let index = index.map_err(|error| Error::internal(&error).with_effect(Effect::None))?;
+            Ok(Candidate { id: info.id, index })
+        };
+        let indexes: Arc<[Candidate]> = kept_up.map(decode).collect::<Result<_>>()?;
+        let compiled = Compiled {
+            schema_version: database.schema_version,
+            indexes: Arc::clone(&indexes),
+        };
+        self.compiled.write().insert(key, compiled);
+        Ok(indexes)
+    }
+}
+
+impl Shards {
+    /// Makes or drops indexes; gives a schema version that includes it. On the metadata leader.
+    pub(super) async fn change_indexes(
         &self,
-        _database: &Database,
-        _bucket: &BucketInfo,
-    ) -> Result<Arc<[Candidate]>> {
-        todo!()
+        request: &Request,
+        change: &ChangeIndexes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        policy::require_admin(&request.principal)?;
+        self.barrier(ShardId::META, deadline).await?;
+        let operation = self.index_command(change)?;
+        match self.propose_meta(operation, deadline).await? {
+            MetaOutcome::Done => {}
+            MetaOutcome::Rejected(rejection) => return Err(meta_rejected(&rejection).into()),
+        }
+        // What was just applied is published before the barrier returns.
+        self.barrier(ShardId::META, deadline)
+            .await
+            .map_err(|_| Failure::Unknown)?;
+        let state = self.metadata_now();
+        let database = find_database(&state, &change.database)?;
+        Ok(Answer::Version(database.schema_version))
+    }
+
+    /// The command for a change that makes sense now. Apply decides again.
+    fn index_command(&self, change: &ChangeIndexes) -> Result<meta_command::Operation> {
+        let state = self.metadata_now();
+        let database = find_database(&state, &change.database)?;
+        let bucket = find_bucket(database, &change.bucket)?;
+        let verb = IndexVerb::try_from(change.verb).unwrap_or(IndexVerb::Unspecified);
+        let definition = match verb {
+            IndexVerb::DropAll => String::new(),
+            IndexVerb::Create | IndexVerb::Drop => {
+                let definition = Definition::parse(&change.definition)?;
+                if verb == IndexVerb::Create {
+                    Index::compile(&definition, &self.layouts.get(database, bucket)?)?;
+                }
+                definition.to_json()
+            }
+            IndexVerb::Unspecified => return Err(Error::bad_request("unknown index request")),
+        };
+        let (database, bucket, definition) = (database.id, bucket.id, definition.into());
+        Ok(match verb {
+            IndexVerb::Create => meta_command::Operation::CreateIndex(CreateIndex {
+                database,
+                bucket,
+                definition,
+            }),
+            IndexVerb::Drop | IndexVerb::DropAll | IndexVerb::Unspecified => {
+                meta_command::Operation::DropIndexes(DropIndexes {
+                    database,
+                    bucket,
+                    definition,
+                })
+            }
+        })
+    }
+
+    /// Which indexes hold every document of their bucket in this shard.
+    pub(super) async fn index_progress(
+        &self,
+        shard: ShardId,
+        asked: &IndexProgress,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let replica = self.replica(shard)?;
+        let IndexProgress {
+            database,
+            bucket,
+            indexes,
+        } = asked.clone();
+        let read = move || {
+            let mut complete = Vec::new();
+            for index in indexes {
+                let progress = tables::indexes::progress(&replica, database, bucket, index)?;
+                if progress == Progress::Complete {
+                    complete.push(index);
+                }
+            }
+            Ok(IndexesComplete { complete })
+        };
+        Ok(Answer::IndexesComplete(self.read(deadline, read).await?))
     }
 }

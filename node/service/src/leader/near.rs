@@ -55,10 +55,16 @@ impl Shards {
             | Operation::FindRoles(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
+            | Operation::ChangeIndexes(_)
+            | Operation::IndexProgress(_)
             | Operation::MetadataVersion(_)
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::Command(_)
+            | Operation::FindHolder(_)
+            | Operation::CheckHolds(_)
+            | Operation::UniquePage(_)
             | Operation::Probe(_) => {
                 return Err(Error::bad_request("only reads have a level").into());
             }
@@ -82,6 +88,11 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Roles(_)
         | Answer::Version(_)
         | Answer::Done(_)
+        | Answer::Outcome(_)
+        | Answer::Holder(_)
+        | Answer::Holding(_)
+        | Answer::Values(_)
+        | Answer::IndexesComplete(_)
         | Answer::Proofs(_) => {}
     }
 }

@@ -125,6 +125,7 @@ impl Shards {
                 bucket_version: bucket.version,
                 precondition: precondition(condition),
                 operation: None,
+                claims: None,
             },
             condition,
             acl: None,

@@ -1,15 +1,27 @@
-//! A query's part in one shard: a walk over the bucket with filter, rights, order and limits evaluated where the documents lie.
+//! A query's part in one shard: a plan, and carrying it out with filter, rights, order and limits evaluated where the documents lie.
 //!
-//! There are no indexes yet, so every query looks at every document of the bucket that lies here, up to a cap. Nothing is copied of a
-//! document before it is known to be part of the answer.
+//! Nothing is copied of a document before it is known to be part of the answer.
 //!
-//! Two kinds of walk:
+//! Two kinds of walk, whatever the plan:
 //! - In the order of keys, which is that of the store, results and counts are taken as they come. Such a walk pauses when it has enough
 //!   or has run for [`SLICE`], and goes on behind the last key when it is asked again.
-//! - In any other order the first few are only known at the end. They are kept in [`top::Top`], and the next page walks again.
+//! - In any other order the first few are kept in [`top::Top`]. They are known at the end of the walk, or as soon as an index that has the
+//!   order has nothing more to offer; the next page walks again.
 //!
-//! Invariant: a page is a gapless part of the shard's results, or an error.
+//! | part | owns |
+//! |---|---|
+//! | `planned` | which plan, with which indexes |
+//! | `by_index` | documents that keys and indexes name |
+//! | `explain` | what a shard says about its plan, and counting plans |
+//! | `readable` `top` | the object ACL as a predicate; the first few of an order |
+//!
+//! Invariants:
+//! - A page is a gapless part of the shard's results, or an error.
+//! - The result does not depend on the plan.
 
+mod by_index;
+mod explain;
+mod planned;
 mod readable;
 mod top;
 
@@ -20,11 +32,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use document::body::envelope;
+use document::index::Access;
 use document::query::{Filter, Limits, Sort, SortKey, Subject};
 use proto::ErrorCode;
-use storage::machine::Replica;
+use storage::machine::{Replica, ReplicaView};
 use storage::tables::documents::{self, Row};
 
+pub(super) use self::explain::PlanMeter;
+use self::planned::Planned;
 use self::readable::Readable;
 use self::top::Top;
 use super::near::see;
@@ -87,13 +102,22 @@ impl Shards {
             cap: self.limits.query_rows_max,
             deadline,
             abandoned: Arc::clone(&abandoned),
+            is_unlimited,
+            explain: query.explain,
+            kind: "",
             rows: 0,
+            entries: 0,
             found: Found::default(),
             bytes: 0,
         };
         // Nobody waits any more once this future is gone.
         let _guard = Abandon(abandoned);
-        let found = self.walks.run(deadline, move || walk.run(&replica)).await?;
+        let walked = self.walks.run(deadline, move || walk.run(&replica)).await?;
+        let (kind, mut found) = walked;
+        self.plans.count(kind, found.examined);
+        if let Some(explanation) = &mut found.explanation {
+            explanation.node = self.node.0;
+        }
         Ok(Answer::Found(found))
     }
 
@@ -140,6 +164,12 @@ struct Walk {
     readable: Readable,
     deadline: Instant,
     abandoned: Arc<AtomicBool>,
+    is_unlimited: bool,
+    explain: bool,
+    /// Of the plan.
+    kind: &'static str,
+    /// Entries of indexes that were looked at.
+    entries: u64,
     /// Rows and tombstones passed so far.
     rows: u64,
     found: Found,
@@ -147,31 +177,95 @@ struct Walk {
 }
 
 impl Walk {
-    fn run(mut self, replica: &Replica) -> Result<Found> {
+    /// The kind of the plan, and what was found.
+    fn run(mut self, replica: &Replica) -> Result<(&'static str, Found)> {
         let view = replica.view();
-        let (database, bucket) = (self.database, self.bucket);
+        let began = Instant::now();
+        let wanted = match self.count_only {
+            true => Some(0),
+            false => Some(self.documents_max as u64).filter(|_| self.documents_max < usize::MAX),
+        };
+        let planned = Planned::choose(
+            &view,
+            (self.database, self.bucket),
+            (&self.filter, &self.order),
+            wanted,
+            Some(self.rows_max).filter(|_| !self.is_unlimited),
+        )?;
+        self.kind = explain::kind(&planned.plan.access);
         if self.count_only || self.order.is_empty() {
-            let after = self.after.take();
-            let from = match after.as_deref().map(std::str::from_utf8) {
-                None => Bound::Unbounded,
-                Some(Ok(key)) => Bound::Excluded(key),
-                Some(Err(_)) => return Err(Error::bad_request("malformed continuation")),
-            };
-            let slice_end = Instant::now() + SLICE;
-            self.visit(&view, database, bucket, from, |walk, row| {
-                walk.take_in_key_order(row, slice_end)
-            })?;
-            return Ok(self.found);
+            self.run_in_key_order(&view, &planned)?;
+        } else {
+            self.run_in_order(&view, &planned)?;
         }
+        if self.explain {
+            let mut explanation = explain::describe(&planned)?;
+            explanation.entries = self.entries;
+            explanation.documents = self.found.examined - self.entries;
+            explanation.returned = self.found.hits.len() as u64 + self.found.count;
+            explanation.micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            explanation.has_more = self.found.rest.is_some();
+            self.found.explanation = Some(explanation);
+            self.found.hits.clear();
+        }
+        Ok((self.kind, self.found))
+    }
+
+    fn run_in_key_order(&mut self, view: &ReplicaView<'_>, planned: &Planned) -> Result<()> {
+        let (database, bucket) = (self.database, self.bucket);
+        let after = self.after.take();
+        let after = match after.as_deref().map(std::str::from_utf8) {
+            None => None,
+            Some(Ok(key)) => Some(key),
+            Some(Err(_)) => return Err(Error::bad_request("malformed continuation")),
+        };
+        match &planned.plan.access {
+            Access::Scan => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let slice_end = Instant::now() + SLICE;
+                self.visit(view, database, bucket, from, |walk, row| {
+                    walk.take_in_key_order(row, slice_end)
+                })
+            }
+            Access::Keys(keys) => {
+                let keys = keys.iter().map(String::as_str);
+                let wanted = keys.filter(|key| after.is_none_or(|after| *key > after));
+                self.take_keys(view, wanted.map(|key| (key, false)))
+            }
+            Access::Index(access) => {
+                self.take_by_index(view, planned, std::slice::from_ref(access), after)
+            }
+            Access::Union(accesses) => self.take_by_index(view, planned, accesses, after),
+        }
+    }
+
+    fn run_in_order(&mut self, view: &ReplicaView<'_>, planned: &Planned) -> Result<()> {
+        let (database, bucket) = (self.database, self.bucket);
         let mut top = Top::new(self.documents_max, self.bytes_max);
-        let after = self.after.as_deref().map(SortKey::from_bytes);
-        self.visit(&view, database, bucket, Bound::Unbounded, |walk, row| {
-            walk.offer(row, after.as_ref(), &mut top)
-        })?;
+        let after = self.after.take();
+        let after = after.as_deref().map(SortKey::from_bytes);
+        let after = after.as_ref();
+        match &planned.plan.access {
+            Access::Scan => self.visit(view, database, bucket, Bound::Unbounded, |walk, row| {
+                walk.offer(row, after, &mut top)
+            })?,
+            Access::Keys(keys) => {
+                for key in keys {
+                    self.fetch(view, key, |walk, row| walk.offer(row, after, &mut top))?;
+                }
+            }
+            Access::Index(access) => {
+                let accesses = std::slice::from_ref(access);
+                self.offer_by_index(view, planned, accesses, after, &mut top)?;
+            }
+            Access::Union(accesses) => {
+                self.offer_by_index(view, planned, accesses, after, &mut top)?;
+            }
+        }
         let (hits, is_cut) = top.into_sorted();
         self.found.rest = hits.last().filter(|_| is_cut).map(|hit| hit.sort.clone());
         self.found.hits = hits;
-        Ok(self.found)
+        Ok(())
     }
 
     /// Shows the documents to `each`, within the limits of time and rows.
@@ -217,13 +311,19 @@ impl Walk {
         Ok(())
     }
 
+    fn count_entry(&mut self) -> Result<()> {
+        self.entries += 1;
+        self.count_row()
+    }
+
+    /// Before each document and entry.
     fn count_row(&mut self) -> Result<()> {
         self.found.examined += 1;
         if self.found.examined <= self.rows_max {
             return Ok(());
         }
         let message = format!(
-            "the query looks at more than {} documents in one shard; admins may ask for that with allowScan=true",
+            "the query looks at more than {} documents in one shard: it needs an index, or fewer results; admins may ask for it as it is with allowScan=true",
             self.cap
         );
         Err(Error::new(ErrorCode::QueryNotSupported, message))

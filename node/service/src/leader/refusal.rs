@@ -106,6 +106,11 @@ pub(super) fn rejected(
         Rejection::BucketDropped => {
             Error::bucket_not_found(write.map_or("", |write| &write.bucket))
         }
+        // Never ends a request; see `Round::Unclaimed`.
+        Rejection::Unclaimed { .. } => Error::unavailable("others compete for a unique value"),
+        Rejection::TooManyValues { values_max, .. } => Error::bad_request(format!(
+            "{id} would have more than {values_max} values in an index"
+        )),
         Rejection::IdempotencyMismatch => Error::new(
             ErrorCode::IdempotencyMismatch,
             "the idempotency key was used for another request",

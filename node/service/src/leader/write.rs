@@ -25,6 +25,7 @@ use super::{Shards, find_database};
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Request, Write, Writes, WrittenAll, WrittenOne};
 use crate::limits::RETRY_AFTER;
+use crate::unique::Held;
 
 /// First pause while a shard has not heard of a schema change that is on its way.
 const FENCE_PAUSE: Duration = Duration::from_millis(5);
@@ -51,6 +52,8 @@ enum Round {
     },
     /// What was decided on stored state does not hold any more; decide again.
     Again,
+    /// The document would have a value of a unique index that is not claimed; reserve again.
+    Unclaimed,
 }
 
 impl Shards {
@@ -62,10 +65,26 @@ impl Shards {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let mut pause = FENCE_PAUSE;
+        let mut held = Held::new(&self.unique);
         loop {
-            match self.write_round(request, writes, deadline).await? {
-                Round::Over(answer) => return Ok(answer),
+            match self
+                .write_round(request, writes, &mut held, deadline)
+                .await?
+            {
+                Round::Over(answer) => {
+                    held.written();
+                    return Ok(answer);
+                }
                 Round::Again => {}
+                Round::Unclaimed => {
+                    let competed = || {
+                        let message =
+                            "others compete for values of unique indexes that the write takes";
+                        Failure::Refused(Error::unavailable(message))
+                    };
+                    let pause = held.miss().ok_or_else(competed)?;
+                    tokio::time::sleep_until(deadline.min(Instant::now() + pause).into()).await;
+                }
                 Round::Revalidate { stored, ours } => {
                     self.await_schema(writes, stored, ours, deadline.min(Instant::now() + pause))
                         .await;
@@ -74,7 +93,7 @@ impl Shards {
             }
             if Instant::now() >= deadline {
                 return Err(Failure::Busy(Error::unavailable(
-                    "a schema change is under way",
+                    "a schema change is under way, or others compete for unique values",
                 )));
             }
         }
@@ -84,6 +103,7 @@ impl Shards {
         &self,
         request: &Request,
         writes: &Writes,
+        held: &mut Held,
         deadline: Instant,
     ) -> Result<Round, Failure> {
         let shard = request.shard;
@@ -128,6 +148,17 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
+        Box::pin(self.claim(
+            &state,
+            database,
+            request,
+            writes,
+            &mut prepared,
+            &replica,
+            held,
+            deadline,
+        ))
+        .await?;
         let command = self.command(
             shard,
             &replica,
@@ -143,13 +174,17 @@ impl Shards {
 
     /// Refuses on a disk that is nearly full, before anything is proposed. Deletes alone are what makes room, and go on.
     fn check_room(&self, writes: &Writes) -> Result<()> {
-        let Some(why) = self.groups.no_room() else {
-            return Ok(());
-        };
         if writes.writes.iter().all(|write| write.delete) {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::DiskFull, why).with_retry_after(RETRY_AFTER))
+        self.check_disk()
+    }
+
+    /// The same for whatever takes room.
+    pub(super) fn check_disk(&self) -> Result<()> {
+        self.groups.no_room().map_or(Ok(()), |why| {
+            Err(Error::new(ErrorCode::DiskFull, why).with_retry_after(RETRY_AFTER))
+        })
     }
 
     /// Whether apply would refuse the write, as far as memory knows. Without an answer there, apply is asked.
@@ -286,6 +321,10 @@ impl Shards {
                     .map_or(0, |prepared| prepared.mutation.bucket_version);
                 Ok(Round::Revalidate { stored, ours })
             }
+            Outcome::Rejected {
+                rejection: Rejection::Unclaimed { .. },
+                ..
+            } => Ok(Round::Unclaimed),
             Outcome::Rejected { ordinal, rejection } => {
                 // The condition was ours, not the client's. Under a key the rejection is on record, and final.
                 let ours = prepared.get(ordinal).is_some_and(Prepared::is_undecided)
@@ -303,7 +342,10 @@ impl Shards {
                 tracing::debug!(shard = %request.shard, code = %error.code, "write refused");
                 Err(Failure::Refused(error))
             }
-            Outcome::Done => Err(Failure::Unknown),
+            Outcome::Done
+            | Outcome::Progress(_)
+            | Outcome::Reserved { .. }
+            | Outcome::Fenced { .. } => Err(Failure::Unknown),
         }
     }
 
@@ -429,7 +471,13 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         command::Operation::Batch(batch) => batch.mutations,
         command::Operation::SetBuckets(_)
         | command::Operation::Idle(_)
-        | command::Operation::ExpireIdempotency(_) => Vec::new(),
+        | command::Operation::ExpireIdempotency(_)
+        | command::Operation::BackfillIndex(_)
+        | command::Operation::PurgeIndex(_)
+        | command::Operation::ReserveValue(_)
+        | command::Operation::ConfirmValue(_)
+        | command::Operation::ReleaseValue(_)
+        | command::Operation::FenceClaims(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {
         prepared.mutation = mutation;

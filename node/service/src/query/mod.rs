@@ -8,14 +8,18 @@
 //! |---|---|
 //! | `scatter` | pages of all shards, several at a time, and their merge |
 //! | `token` | page tokens |
+//! | `explain` | how each shard finds its part, for people |
 //!
 //! Invariants:
 //! - A shard that cannot answer fails the query. A result never lacks a part of the bucket without saying so.
 //! - Memory: pages of all shards together within [`scatter::HELD_BYTES`], give or take a document a shard, and the result within its limit.
 //! - Nothing runs on once the caller is gone, except what another node has begun, which ends within one try.
 //!
-//! Lacks: indexes, plans, and one view over all shards.
+//! Each shard has a plan of its own (`leader::query`); results, their order and tokens do not depend on it.
+//!
+//! Lacks: one view over all shards.
 
+mod explain;
 mod scatter;
 mod token;
 
@@ -24,8 +28,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use metrics::histogram;
 use proto::{ErrorCode, ShardId};
 
+pub use self::explain::ShardExplanation;
+pub(crate) use self::explain::explain;
 use self::scatter::Scatter;
 use self::token::Token;
 use crate::Core;
@@ -34,6 +41,7 @@ use crate::context::{Context, Document, Freshness, Served};
 use crate::documents::{Session, unexpected};
 use crate::error::{Error, Result};
 use crate::forward::{self, Answer, Operation};
+use crate::metrics::QUERY_SLOWEST_SHARD;
 
 /// The filter that every document matches.
 const ALL: &[u8] = b"{}";
@@ -199,6 +207,11 @@ impl Query {
         let place = self.last.clone().filter(|_| self.scatter.has_more());
         page.continuation = place.map(|place| Token::encode(self.fingerprint, place));
         page.served = self.scatter.served();
+        let slowest = self.scatter.take_slowest();
+        self.core
+            .slowest_shard
+            .get_or_init(|| histogram!(QUERY_SLOWEST_SHARD))
+            .record(slowest);
         Ok(page)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -35,6 +36,8 @@ pub(super) struct Scatter {
     next: BinaryHeap<Reverse<(Bytes, usize)>>,
     /// No part is open.
     is_settled: bool,
+    /// The longest that a shard took for a page.
+    slowest: Duration,
 }
 
 /// One shard's part.
@@ -81,7 +84,16 @@ impl Scatter {
             parts: (1..=shards).map(part).collect(),
             next: BinaryHeap::new(),
             is_settled: false,
+            slowest: Duration::ZERO,
         }
+    }
+
+    /// What each shard is asked first.
+    pub(super) fn questions(&self, wanted: Option<u64>) -> Vec<(ShardId, forward::Query)> {
+        let parts = self.parts.iter().enumerate();
+        parts
+            .map(|(at, part)| (part.shard, self.question(at, wanted)))
+            .collect()
     }
 
     /// Asks every shard that must be asked before [`Self::pop`] can tell what comes next. `wanted` documents are still to come.
@@ -96,14 +108,16 @@ impl Scatter {
                 .collect();
             self.is_settled = asked.is_empty();
             let pages = asked.into_iter().map(|(at, shard, query)| async move {
+                let began = Instant::now();
                 let (found, served) = reads.page(shard, query).await?;
-                Ok::<_, crate::Error>((at, found, served))
+                Ok::<_, crate::Error>((at, found, served, began.elapsed()))
             });
             let pages: Vec<_> = stream::iter(pages)
                 .buffer_unordered(SHARDS_AT_ONCE)
                 .try_collect()
                 .await?;
-            for (at, found, served) in pages {
+            for (at, found, served, took) in pages {
+                self.slowest = self.slowest.max(took);
                 self.take(at, found, served);
             }
         }
@@ -170,6 +184,11 @@ impl Scatter {
     pub(super) fn has_more(&self) -> bool {
         let has_more = |part: &Part| !part.hits.is_empty() || matches!(part.rest, Rest::Behind(_));
         self.parts.iter().any(has_more)
+    }
+
+    /// The longest that a shard took for a page since this was asked last.
+    pub(super) fn take_slowest(&mut self) -> Duration {
+        std::mem::take(&mut self.slowest)
     }
 
     /// How each shard was read.

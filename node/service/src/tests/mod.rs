@@ -3,6 +3,7 @@
 mod contract;
 mod freshness;
 mod idempotency;
+mod indexes;
 mod queries;
 mod replicas;
 mod rights;
@@ -10,6 +11,7 @@ mod routing;
 mod scans;
 mod schemas;
 mod sessions;
+mod unique;
 mod updates;
 
 use bytes::Bytes;

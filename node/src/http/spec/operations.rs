@@ -34,6 +34,7 @@ fn group(path: &str) -> &'static str {
         Some("batch") => "documents",
         Some("db") => "buckets",
         Some("schema") => "schema",
+        Some("index") => "indexes",
         Some("connect") => "sessions",
         _ => "node",
     }
@@ -50,6 +51,10 @@ const FILTER: &[(&str, &str)] = &[
     (
         "count",
         "how many to give; -1, the default, for as many as the server gives at once",
+    ),
+    (
+        "explain",
+        "true, for admins and queries: how each shard finds its part (plan, indexes, what was looked at, time), instead of the result",
     ),
 ];
 const DOCUMENT: (&str, &str) = ("200", "the stored document, with its version as ETag");
@@ -242,6 +247,36 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         query: &[],
         body: "",
         answers: &[("204", "it is gone")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/index/{bucket}",
+        summary: "Gives the indexes of a bucket",
+        query: &[],
+        body: "",
+        answers: &[(
+            "200",
+            "an array of definitions, each with `id`, `state` (building, ready or failed), `progress` (0 to 1) and, for admins, `reason`",
+        )],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/index/{bucket}",
+        summary: "Makes an index, or drops the one with this definition; for admins",
+        query: &[],
+        body: "{\"unique\": false, \"keys\": [{\"name\": \"asc\"}, {\"place\": \"geo\"}], \"drop\": false}",
+        answers: &[(
+            "202",
+            "every shard keeps it up, or no more; filling it goes on in the background",
+        )],
+    },
+    Operation {
+        method: HttpMethod::Delete,
+        path: "/index/{bucket}",
+        summary: "Drops all indexes of a bucket; for admins",
+        query: &[],
+        body: "",
+        answers: &[("202", "no shard keeps them up any more")],
     },
     Operation {
         method: HttpMethod::Get,

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use document::acl::Principal;
 use proptest::prelude::*;
 use proto::ReplicaId;
+use proto::log::{CreateIndex, DropIndexes, SetIndexState};
 
 use super::*;
+use crate::state::IndexState;
 
 /// Index into what there is, so that many commands are valid and some are not.
 #[derive(Clone, Debug)]
@@ -19,10 +21,21 @@ enum Step {
     Fence { back: u64 },
     Replace { shard: u32, at: usize, node: u64 },
     Confirm { shard: u32 },
+    Create { class: usize, definition: usize },
+    DropIndexes { class: usize, definition: usize },
+    IndexState { index: u32, state: i32 },
     Restart,
 }
 
 const CLASSES: [&str; 3] = ["A", "B", "C"];
+
+/// The last one stands for all of them where indexes are dropped.
+const DEFINITIONS: [&str; 4] = [
+    r#"{"keys":[{"f0":"asc"}]}"#,
+    r#"{"keys":[{"f0":"asc"}],"unique":true}"#,
+    r#"{"keys":[{"f1":"desc"},{"f0":"asc"}]}"#,
+    "",
+];
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -38,6 +51,10 @@ fn any_step() -> impl Strategy<Value = Step> {
             at,
             node
         }),
+        (0..3usize, 0..3usize).prop_map(|(class, definition)| Step::Create { class, definition }),
+        (0..3usize, 0..4usize)
+            .prop_map(|(class, definition)| Step::DropIndexes { class, definition }),
+        (0..8u32, 0..4i32).prop_map(|(index, state)| Step::IndexState { index, state }),
         Just(Step::Restart),
     ]
 }
@@ -58,6 +75,10 @@ impl Step {
                 &Schema::parse_changes(json.as_bytes()).expect("parses"),
                 &root,
             ))
+        };
+        let bucket = |class: usize| {
+            let bucket = database.buckets.get(CLASSES[class]);
+            bucket.map_or(99, |bucket| bucket.id)
         };
         match *self {
             Step::Announce { node, port } => {
@@ -109,6 +130,22 @@ impl Step {
                     old_replica: old,
                 }))
             }
+            Step::Create { class, definition } => Some(Operation::CreateIndex(CreateIndex {
+                database: 1,
+                bucket: bucket(class),
+                definition: DEFINITIONS[definition].into(),
+            })),
+            Step::DropIndexes { class, definition } => Some(Operation::DropIndexes(DropIndexes {
+                database: 1,
+                bucket: bucket(class),
+                definition: DEFINITIONS[definition].into(),
+            })),
+            Step::IndexState { index, state } => Some(Operation::SetIndexState(SetIndexState {
+                database: 1,
+                index,
+                state,
+                reason: String::new(),
+            })),
             Step::Restart => None,
         }
     }
@@ -155,6 +192,17 @@ fn check(state: &ClusterState) -> Result<(), TestCaseError> {
         .map(|class| class.name.clone())
         .collect();
     prop_assert_eq!(live, classes);
+    for index in database.indexes.values() {
+        let mut buckets = database.buckets.values();
+        let is_live = buckets.any(|bucket| bucket.id == index.bucket);
+        prop_assert!(is_live || !index.state.is_kept_up());
+        let told = pending.iter().find(|bucket| bucket.bucket == index.bucket);
+        let mut told = told.into_iter().flat_map(|bucket| &bucket.indexes);
+        prop_assert_eq!(
+            told.any(|told| told.id == index.id),
+            index.state.is_kept_up()
+        );
+    }
     Ok(())
 }
 
@@ -167,6 +215,7 @@ proptest! {
         group.apply(Operation::InitCluster(init_command(&[1, 2, 3, 4], 4, 3)));
         let mut given: BTreeMap<ReplicaId, (ShardId, NodeId)> = BTreeMap::new();
         let mut buckets: BTreeMap<u32, (String, u64)> = BTreeMap::new();
+        let mut indexes: BTreeMap<u32, (u32, String)> = BTreeMap::new();
         for step in steps {
             let before = group.state();
             let rows = group.rows();
@@ -195,7 +244,22 @@ proptest! {
                     prop_assert_eq!(*given.entry(assignment.replica).or_insert(place), place);
                 }
             }
-            for bucket in state.database("").expect("initialized").pending_buckets() {
+            let (old, new) = (before.database(""), state.database(""));
+            let (old, new) = (old.expect("initialized"), new.expect("initialized"));
+            for index in new.indexes.values() {
+                // An id stands for one index for ever, and what was dropped never comes back.
+                let meaning = (index.bucket, index.compiled.clone());
+                prop_assert_eq!(indexes.entry(index.id).or_insert(meaning.clone()), &meaning);
+                let was = old.indexes.get(&index.id).map(|index| index.state);
+                prop_assert!(was != Some(IndexState::Dropped) || index.state == IndexState::Dropped);
+            }
+            for (bucket, version) in new.pending_buckets().iter().map(|b| (b, b.version)) {
+                // Whenever writes keep up other indexes, shards hear of it.
+                let old = old.pending_buckets();
+                let old = old.iter().find(|old| old.bucket == bucket.bucket);
+                prop_assert!(old.is_none_or(|old| old.indexes == bucket.indexes || old.version < version));
+            }
+            for bucket in new.pending_buckets() {
                 let known = buckets.entry(bucket.bucket).or_insert((bucket.name.clone(), bucket.version));
                 prop_assert_eq!(&known.0, &bucket.name);
                 prop_assert!(known.1 <= bucket.version);

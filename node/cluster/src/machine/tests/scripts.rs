@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use document::acl::Principal;
 use goldenscript::{Command, Context};
 use proto::ReplicaId;
+use proto::log::{self, CreateIndex, DropIndexes, SetIndexState};
 
 use super::*;
-use crate::state::Database;
+use crate::state::{Database, IndexInfo};
 
 /// Runs the commands of a script against one group. After each: the outcome and the rows that changed.
 struct Script(Group);
@@ -30,9 +31,40 @@ impl Script {
                 };
                 Operation::AnnounceNode(AnnounceNode { node: Some(node) })
             }
-            "post" | "drop" | "bytes" => {
+            "post" | "put" | "drop" | "bytes" => {
                 Operation::SetSchema(self.schema(&command.name, &mut args)?)
             }
+            "create" => Operation::CreateIndex(CreateIndex {
+                database: 1,
+                bucket: self.bucket(args.take_key("bucket").ok_or("bucket")?),
+                definition: args
+                    .next_pos()
+                    .ok_or("definition")?
+                    .as_bytes()
+                    .to_vec()
+                    .into(),
+            }),
+            "drop_index" => Operation::DropIndexes(DropIndexes {
+                database: 1,
+                bucket: self.bucket(args.take_key("bucket").ok_or("bucket")?),
+                definition: args
+                    .next_pos()
+                    .unwrap_or_default()
+                    .as_bytes()
+                    .to_vec()
+                    .into(),
+            }),
+            "index_state" => Operation::SetIndexState(SetIndexState {
+                database: 1,
+                index: args.take_key("id").ok_or("id")?.parse()?,
+                state: match args.next_pos().ok_or("state")? {
+                    "building" => log::IndexState::Building,
+                    "ready" => log::IndexState::Ready,
+                    "failed" => log::IndexState::Failed,
+                    _ => log::IndexState::Dropped,
+                } as i32,
+                reason: args.take_key("reason").unwrap_or_default().to_owned(),
+            }),
             "fence" => Operation::ConfirmFence(ConfirmFence {
                 database: args.take_key("database").unwrap_or("1").parse()?,
                 version: args.next_pos().ok_or("version")?.parse()?,
@@ -51,6 +83,15 @@ impl Script {
         };
         args.reject_next()?;
         Ok(Some(operation))
+    }
+
+    /// The id of a bucket by name, live or dropped; 99: there is none.
+    fn bucket(&self, name: &str) -> u32 {
+        let state = self.0.state();
+        let buckets = state.database("").map(Database::pending_buckets);
+        let buckets = buckets.unwrap_or_default();
+        let found = buckets.iter().rev().find(|bucket| bucket.name == name);
+        found.map_or(99, |bucket| bucket.bucket)
     }
 
     /// `init [shards=N] [replicas=N] [key=BYTES] [demo] ID[@ZONE] …`
@@ -78,7 +119,7 @@ impl Script {
         Ok(command)
     }
 
-    /// `post JSON`, `drop CLASS` on the present schema, or `bytes TEXT` as the schema; `expected=N`, else the present version.
+    /// `post JSON`, `put JSON`, `drop CLASS` on the present schema, or `bytes TEXT` as the schema; `expected=N`, else the present version.
     fn schema(
         &self,
         name: &str,
@@ -93,6 +134,7 @@ impl Script {
         let root = Principal::root();
         let new = match name {
             "post" => old.merge(&Schema::parse_changes(what.as_bytes())?, &root)?,
+            "put" => old.replace(&Schema::parse_changes(what.as_bytes())?, &root)?,
             "drop" => old.drop_class(what, &root)?,
             _ => {
                 return Ok(SetSchema {
@@ -151,6 +193,31 @@ impl Script {
                     "not of shard 1: {}; founding: {founding}",
                     retired.join(" ")
                 );
+            }
+            "indexes" => {
+                let database = state.database("").map(|database| {
+                    let told = database.pending_buckets();
+                    let told = told.iter().flat_map(|bucket| &bucket.indexes);
+                    let told: Vec<_> = told.map(|index| index.id.to_string()).collect();
+                    (database.indexes.clone(), told.join(" "))
+                });
+                let (indexes, told) = database.unwrap_or_default();
+                for index in indexes.values() {
+                    let IndexInfo {
+                        id,
+                        bucket,
+                        definition,
+                        state,
+                        reason,
+                        ..
+                    } = index;
+                    let _ = writeln!(
+                        out,
+                        "{id} of bucket {bucket}: {definition} {} {reason}",
+                        state.name()
+                    );
+                }
+                let _ = writeln!(out, "kept up: {told}");
             }
             "buckets" => {
                 for bucket in state
@@ -273,7 +340,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { init init_refused schema announce replace rows }
+scripts! { init init_refused schema announce replace rows indexes }
 
 #[test]
 fn every_script_is_run() {
@@ -291,6 +358,7 @@ fn every_script_is_run() {
         "announce",
         "replace",
         "rows",
+        "indexes",
     ]
     .map(str::to_owned);
     assert_eq!(files, BTreeSet::from(run));

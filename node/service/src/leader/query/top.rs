@@ -20,6 +20,8 @@ pub(super) struct Top {
     bytes: usize,
     /// The first in order of all that were dropped.
     dropped: Option<Bytes>,
+    /// The walk ended before its end.
+    is_cut: bool,
 }
 
 impl Top {
@@ -30,7 +32,18 @@ impl Top {
             kept: BinaryHeap::new(),
             bytes: 0,
             dropped: None,
+            is_cut: false,
         }
+    }
+
+    /// Whether what comes behind everything that is kept would be dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.len() >= self.documents_max || self.bytes >= self.bytes_max
+    }
+
+    /// What was not offered comes behind what is kept: there may be more.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
     }
 
     /// Whether a document at this place would be kept. If not, it counts as dropped.
@@ -38,9 +51,8 @@ impl Top {
         if self.dropped.as_ref().is_some_and(|first| place > first) {
             return false;
         }
-        let is_full = self.kept.len() >= self.documents_max || self.bytes >= self.bytes_max;
         let last = self.kept.peek();
-        if is_full && last.is_some_and(|last| place > &last.0.sort[..]) {
+        if self.is_full() && last.is_some_and(|last| place > &last.0.sort[..]) {
             self.dropped = Some(Bytes::copy_from_slice(place));
             return false;
         }
@@ -63,11 +75,11 @@ impl Top {
         self.kept.len() > self.documents_max || self.bytes > self.bytes_max
     }
 
-    /// What was kept in order, and whether anything was dropped.
+    /// What was kept in order, and whether there may be more.
     pub(super) fn into_sorted(self) -> (Vec<Hit>, bool) {
         let kept = self.kept.into_sorted_vec();
         let hits = kept.into_iter().map(|Ranked(hit)| hit).collect();
-        (hits, self.dropped.is_some())
+        (hits, self.is_cut || self.dropped.is_some())
     }
 }
 

@@ -1,0 +1,240 @@
+//! What commands and schema changes do to the indexes of a database.
+//!
+//! Invariants:
+//! - an index keeps its id for as long as its compiled form is the same; whatever needs other entries is another index, so that entries of
+//!   an earlier one never mislead;
+//! - whenever the set of indexes that writes keep up changes, the version of their bucket rises, so that every shard hears of it before the
+//!   change is fenced;
+//! - what was dropped stays in the row until somebody says that nothing is left of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use document::index::{Definition, Index};
+use document::schema::{Layout, Schema};
+use proto::log;
+
+use crate::error::Error;
+use crate::machine::{Stop, database, invalid};
+use crate::rows::{self, DatabaseRow, IndexesRow, Rows};
+use crate::state::{INDEXES_MAX, IndexInfo, IndexState};
+
+/// A new index. One that is there and was not given up changes nothing; one that failed is begun anew, under another id.
+pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Result<bool, Stop> {
+    let mut database = database(rows, command.database)?;
+    let mut indexes = read(rows, database.id)?;
+    let definition = parse(&command.definition)?;
+    let text = definition.to_json();
+    let schema_name = rows::schema_name(database.id);
+    let schema: Schema = rows
+        .get(&schema_name)?
+        .ok_or(Error::Missing { name: schema_name })?;
+    let layout = layout(&database, &schema, command.bucket)
+        .ok_or_else(|| invalid(format!("no bucket {}", command.bucket)))?;
+    let compiled = compile(&definition, &layout).map_err(invalid)?;
+    let is_here =
+        |index: &IndexInfo| index.bucket == command.bucket && index.state != IndexState::Dropped;
+    let known = |index: &&mut IndexInfo| is_here(index) && index.definition == text;
+    match indexes.indexes.iter_mut().find(known) {
+        Some(failed) if failed.state == IndexState::Failed => failed.state = IndexState::Dropped,
+        Some(_) => return Ok(false),
+        None => {}
+    }
+    if indexes
+        .indexes
+        .iter()
+        .filter(|index| is_here(index))
+        .count()
+        >= INDEXES_MAX
+    {
+        return Err(invalid(format!(
+            "a bucket has at most {INDEXES_MAX} indexes"
+        )));
+    }
+    add(&mut indexes, command.bucket, &definition, compiled)?;
+    touch(&mut database, &BTreeSet::from([command.bucket]));
+    write(rows, &database, &indexes)?;
+    Ok(true)
+}
+
+/// Drops one index of a bucket, or all.
+pub(crate) fn drop_indexes(
+    rows: &mut Rows<'_, '_>,
+    command: &log::DropIndexes,
+) -> Result<bool, Stop> {
+    let mut database = database(rows, command.database)?;
+    let mut indexes = read(rows, database.id)?;
+    let one = match &command.definition[..] {
+        [] => None,
+        definition => Some(parse(definition)?.to_json()),
+    };
+    let (mut changed, mut kept_up) = (false, false);
+    for index in &mut indexes.indexes {
+        let is_meant = one.as_ref().is_none_or(|one| *one == index.definition);
+        if index.bucket == command.bucket && index.state != IndexState::Dropped && is_meant {
+            kept_up |= index.state.is_kept_up();
+            index.state = IndexState::Dropped;
+            changed = true;
+        }
+    }
+    if kept_up {
+        touch(&mut database, &BTreeSet::from([command.bucket]));
+    }
+    if changed {
+        write(rows, &database, &indexes)?;
+    }
+    Ok(changed)
+}
+
+/// What the work on an index led to. What comes too late changes nothing: the index was dropped, or its state is what it should be.
+pub(crate) fn set_state(
+    rows: &mut Rows<'_, '_>,
+    command: &log::SetIndexState,
+) -> Result<bool, Stop> {
+    let mut database = database(rows, command.database)?;
+    let mut indexes = read(rows, database.id)?;
+    let at = indexes
+        .indexes
+        .iter()
+        .position(|index| index.id == command.index);
+    let Some(at) = at else {
+        return Ok(false);
+    };
+    let index = &mut indexes.indexes[at];
+    match (index.state, command.state()) {
+        (IndexState::Building, log::IndexState::Ready) => index.state = IndexState::Ready,
+        (IndexState::Building, log::IndexState::Failed) => {
+            index.state = IndexState::Failed;
+            index.reason.clone_from(&command.reason);
+            let bucket = index.bucket;
+            touch(&mut database, &BTreeSet::from([bucket]));
+        }
+        (IndexState::Dropped, log::IndexState::Dropped) => {
+            indexes.indexes.remove(at);
+        }
+        _ => return Ok(false),
+    }
+    write(rows, &database, &indexes)?;
+    Ok(true)
+}
+
+/// After a change of the schema, which `database` shows already: indexes of dropped buckets go; those that would have other entries now are
+/// made anew, and those that cannot be any more are dropped.
+pub(crate) fn follow_schema(
+    rows: &mut Rows<'_, '_>,
+    database: &mut DatabaseRow,
+    schema: &Schema,
+) -> Result<(), Stop> {
+    let mut indexes = read(rows, database.id)?;
+    let version = database.schema_version;
+    let (mut touched, mut renewed) = (BTreeSet::new(), Vec::new());
+    let mut changed = false;
+    for index in &mut indexes.indexes {
+        let bucket = database
+            .buckets
+            .iter()
+            .find(|bucket| bucket.id == index.bucket);
+        let is_gone = bucket.is_none_or(|bucket| bucket.dropped);
+        let is_same = bucket.is_some_and(|bucket| bucket.version < version);
+        if index.state == IndexState::Dropped || is_same {
+            continue;
+        }
+        if is_gone {
+            index.state = IndexState::Dropped;
+            changed = true;
+            continue;
+        }
+        if !index.state.is_kept_up() {
+            continue;
+        }
+        let now = layout(database, schema, index.bucket).and_then(|layout| {
+            let definition = Definition::parse(index.definition.as_bytes()).ok()?;
+            let compiled = compile(&definition, &layout).ok()?;
+            Some((definition, compiled))
+        });
+        if now
+            .as_ref()
+            .is_some_and(|(_, compiled)| *compiled == index.compiled)
+        {
+            continue;
+        }
+        index.state = IndexState::Dropped;
+        touched.insert(index.bucket);
+        renewed.extend(now.map(|now| (index.bucket, now)));
+        changed = true;
+    }
+    for (bucket, (definition, compiled)) in renewed {
+        add(&mut indexes, bucket, &definition, compiled)?;
+    }
+    for bucket in &mut database.buckets {
+        if touched.contains(&bucket.id) {
+            bucket.version = version;
+        }
+    }
+    if changed {
+        rows.put(&rows::indexes_name(database.id), &indexes)?;
+    }
+    Ok(())
+}
+
+fn read(rows: &mut Rows<'_, '_>, database: u32) -> Result<IndexesRow, Stop> {
+    Ok(rows.get(&rows::indexes_name(database))?.unwrap_or_default())
+}
+
+fn write(
+    rows: &mut Rows<'_, '_>,
+    database: &DatabaseRow,
+    indexes: &IndexesRow,
+) -> Result<(), Stop> {
+    rows.put(&rows::indexes_name(database.id), indexes)?;
+    rows.put(&rows::database_name(database.id), database)?;
+    Ok(())
+}
+
+fn add(
+    indexes: &mut IndexesRow,
+    bucket: u32,
+    definition: &Definition,
+    compiled: String,
+) -> Result<(), Stop> {
+    indexes.last = indexes
+        .last
+        .checked_add(1)
+        .ok_or(Error::Exhausted("index ids"))?;
+    indexes.indexes.push(IndexInfo {
+        id: indexes.last,
+        bucket,
+        definition: definition.to_json(),
+        unique: definition.unique,
+        compiled,
+        state: IndexState::Building,
+        reason: String::new(),
+    });
+    Ok(())
+}
+
+/// The next schema version, as that of these buckets.
+fn touch(database: &mut DatabaseRow, buckets: &BTreeSet<u32>) {
+    database.schema_version += 1;
+    for bucket in &mut database.buckets {
+        if buckets.contains(&bucket.id) {
+            bucket.version = database.schema_version;
+        }
+    }
+}
+
+fn parse(definition: &[u8]) -> Result<Definition, Stop> {
+    Definition::parse(definition).map_err(|error| invalid(format!("index: {error}")))
+}
+
+fn layout(database: &DatabaseRow, schema: &Schema, bucket: u32) -> Option<Arc<Layout>> {
+    let mut live = database.buckets.iter().filter(|bucket| !bucket.dropped);
+    let name = &live.find(|row| row.id == bucket)?.name;
+    schema.layout(name).map(Arc::new)
+}
+
+/// The compiled form as rows hold it.
+fn compile(definition: &Definition, layout: &Arc<Layout>) -> Result<String, String> {
+    let index = Index::compile(definition, layout).map_err(|error| format!("index: {error}"))?;
+    Ok(hex::encode(index.to_bytes()))
+}

@@ -1,0 +1,120 @@
+//! Which plan a query gets in this shard, and with which indexes.
+//!
+//! The shard decides by the view that it will read: an index counts only if the view's bucket has it and the view says that it is complete
+//! here. So a replica that lags never reads an index that is kept up no more, and one that is further along needs no word from the metadata.
+
+use document::index::{self, Access, Candidate, IndexAccess, Plan, Range, Statistics};
+use document::query::{Filter, Sort};
+use storage::machine::ReplicaView;
+use storage::tables::indexes::{self, BucketIndex};
+
+use crate::error::{Error, Result};
+
+/// Entries and documents that are counted one by one before sizes are believed.
+const EXACT_MAX: u64 = 200;
+
+/// A plan and the indexes that it may name.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    indexes: Vec<BucketIndex>,
+}
+
+impl Planned {
+    /// Chooses. `wanted`: documents that are wanted from the first on; 0: only their number. `examined_max`: entries and documents that may
+    /// be looked at; without a limit, what only an index answers is scanned for if there is none.
+    ///
+    /// # Errors
+    /// `QueryNotSupported`: a filter about places without an index for it.
+    pub(super) fn choose(
+        view: &ReplicaView<'_>,
+        (database, bucket): (u32, u32),
+        (filter, order): (&Filter, &Sort),
+        wanted: Option<u64>,
+        examined_max: Option<u64>,
+    ) -> Result<Planned> {
+        let mut indexes = indexes::of_bucket(view, database, bucket)?;
+        indexes.retain(|index| index.complete);
+        let candidates: Vec<Candidate> = indexes
+            .iter()
+            .map(|index| Candidate {
+                id: index.id,
+                index: index.index.clone(),
+            })
+            .collect();
+        let mut sizes = Sizes {
+            view,
+            database,
+            bucket,
+            // Nothing is weighed against the scan.
+            exact_max: if candidates.is_empty() { 0 } else { EXACT_MAX },
+            examined_max,
+            failed: None,
+        };
+        let plan = match index::plan(filter, order, wanted, &candidates, &mut sizes) {
+            Err(document::query::Error::Unsupported(_)) if examined_max.is_none() => Plan {
+                access: Access::Scan,
+                estimated: sizes.documents(),
+                is_exact: false,
+                refused: Vec::new(),
+            },
+            plan => plan?,
+        };
+        match sizes.failed {
+            Some(error) => Err(error),
+            None => Ok(Planned { plan, indexes }),
+        }
+    }
+
+    /// The index that an access names.
+    ///
+    /// # Errors
+    /// `Internal`: there is none.
+    pub(super) fn index(&self, access: &IndexAccess) -> Result<&BucketIndex> {
+        let mut named = self.indexes.iter().filter(|index| index.id == access.id);
+        named
+            .next()
+            .ok_or_else(|| Error::internal(&"a plan names an index that was not offered"))
+    }
+}
+
+/// What the store can tell about sizes.
+struct Sizes<'v, 'r> {
+    view: &'v ReplicaView<'r>,
+    database: u32,
+    bucket: u32,
+    exact_max: u64,
+    examined_max: Option<u64>,
+    /// The first failure: the plan is worth nothing then.
+    failed: Option<Error>,
+}
+
+impl Sizes<'_, '_> {
+    fn known(&mut self, size: storage::error::Result<u64>) -> u64 {
+        size.unwrap_or_else(|error| {
+            self.failed.get_or_insert_with(|| error.into());
+            0
+        })
+    }
+}
+
+impl Statistics for Sizes<'_, '_> {
+    fn documents(&mut self) -> u64 {
+        let size =
+            indexes::estimate_documents(self.view, self.database, self.bucket, self.exact_max);
+        self.known(size)
+    }
+
+    fn entries(&mut self, index: u32, ranges: &[Range]) -> u64 {
+        let mut entries: u64 = 0;
+        for range in ranges {
+            let (database, bucket, max) = (self.database, self.bucket, self.exact_max);
+            let size = indexes::estimate(self.view, database, bucket, index, range, max);
+            entries = entries.saturating_add(self.known(size));
+        }
+        entries
+    }
+
+    fn examined_max(&mut self) -> u64 {
+        self.examined_max.unwrap_or(u64::MAX)
+    }
+}

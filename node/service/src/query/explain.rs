@@ -1,0 +1,155 @@
+//! How each shard finds its part of a query: the plan, what it looked at, and how long that took.
+//!
+//! The query is carried out as usual, up to the first page of each shard, and the documents are left out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+use proto::ShardId;
+use serde_json::{Map, Value, json};
+
+use super::scatter::{SHARDS_AT_ONCE, Scatter};
+use super::token::{self, Token};
+use super::{QueryRequest, Reads, prepare};
+use crate::Core;
+use crate::auth::policy;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::forward::{self, Explanation};
+
+/// What one shard says of its part of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardExplanation {
+    /// The shard.
+    pub shard: ShardId,
+    /// Until the answer was here.
+    pub took: Duration,
+    /// How it answered, or why it did not.
+    pub answer: Result<Explanation>,
+}
+
+impl ShardExplanation {
+    /// All shards' as clients see them: `slowest`, the shard that took longest, and `shards`.
+    pub fn to_json(all: &[ShardExplanation]) -> Value {
+        let slowest = all.iter().max_by_key(|one| one.took);
+        let shards: Vec<Value> = all.iter().map(ShardExplanation::one_to_json).collect();
+        json!({
+            "slowest": slowest.map(|slowest| slowest.shard.0),
+            "shards": shards,
+        })
+    }
+
+    fn one_to_json(&self) -> Value {
+        let mut value = match &self.answer {
+            Ok(explanation) => explanation_to_json(explanation),
+            Err(error) => json!({
+                "error": { "code": error.code.as_str(), "message": error.message },
+            }),
+        };
+        value["shard"] = json!(self.shard.0);
+        value["ms"] = json!(millis(self.took));
+        value
+    }
+}
+
+fn explanation_to_json(explanation: &Explanation) -> Value {
+    let accesses = explanation.accesses.iter().map(|access| {
+        let mut value = json!({
+            "id": access.index,
+            "definition": definition(&access.definition),
+            "ranges": access.ranges,
+            "rangesCount": access.ranges_count,
+        });
+        if !access.order.is_empty() {
+            value["order"] = json!(access.order);
+        }
+        value
+    });
+    let refused = explanation.refused.iter().map(|refused| {
+        json!({
+            "index": refused.index,
+            "estimated": refused.estimated,
+            "reason": refused.reason,
+        })
+    });
+    json!({
+        "node": explanation.node,
+        "plan": explanation.plan,
+        "indexes": accesses.collect::<Vec<_>>(),
+        "exact": explanation.exact,
+        "estimated": explanation.estimated,
+        "examinedEntries": explanation.entries,
+        "examinedDocuments": explanation.documents,
+        "returned": explanation.returned,
+        "hasMore": explanation.has_more,
+        "walkMs": millis(Duration::from_micros(explanation.micros)),
+        "refused": refused.collect::<Vec<_>>(),
+    })
+}
+
+fn definition(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::Object(Map::new()))
+}
+
+/// With three digits behind the point.
+fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1_000.0
+}
+
+/// See [`crate::Service::explain`].
+pub(crate) async fn explain(
+    core: &Arc<Core>,
+    ctx: &Context,
+    bucket: &str,
+    request: QueryRequest,
+) -> Result<Vec<ShardExplanation>> {
+    let (session, template) = prepare(core, ctx, bucket, &request).await?;
+    policy::require_admin(&session.principal)?;
+    let (filter, order) = core.shards.parse_query(&template)?;
+    let fingerprint = token::fingerprint(&[
+        template.database.as_bytes(),
+        bucket.as_bytes(),
+        filter.canonical().as_bytes(),
+        order.canonical().as_bytes(),
+    ]);
+    let after = match request.continuation {
+        Some(bytes) => Some(Token::decode(bytes, fingerprint)?),
+        None => None,
+    };
+    let template = forward::Query {
+        explain: true,
+        ..template
+    };
+    let _permit = core.query_permit(ctx.deadline).await?;
+    let wanted = request
+        .count
+        .map(|count| count.saturating_add(request.start).max(1));
+    let scatter = Scatter::new(session.state.shards, template, order.is_empty(), after);
+    let reads = Reads {
+        core,
+        session: &session,
+        freshness: &request.freshness,
+        deadline: ctx.deadline,
+    };
+    let questions = scatter.questions(wanted).into_iter();
+    let answers = questions.map(|(shard, query)| one(&reads, shard, query));
+    Ok(stream::iter(answers)
+        .buffered(SHARDS_AT_ONCE)
+        .collect()
+        .await)
+}
+
+async fn one(reads: &Reads<'_>, shard: ShardId, query: forward::Query) -> ShardExplanation {
+    let began = Instant::now();
+    let answer = reads.page(shard, query).await.and_then(|(found, _)| {
+        found
+            .explanation
+            .ok_or_else(|| Error::unavailable("the node of the shard cannot explain yet"))
+    });
+    ShardExplanation {
+        shard,
+        took: began.elapsed(),
+        answer,
+    }
+}
