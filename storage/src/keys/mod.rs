@@ -17,6 +17,7 @@ pub mod applied;
 pub mod bucket;
 pub mod change;
 pub mod document;
+pub mod expiry;
 pub mod idempotency;
 pub mod metadata;
 
@@ -31,6 +32,7 @@ pub use applied::AppliedKey;
 pub use bucket::BucketKey;
 pub use change::ChangeKey;
 pub use document::DocumentKey;
+pub use expiry::ExpiryKey;
 pub use idempotency::{IdempotencyAgeKey, IdempotencyKey, IdempotencyUsageKey};
 pub use metadata::MetadataKey;
 
@@ -50,6 +52,8 @@ pub enum KeyKind {
     IdempotencyUsage = 0x05,
     /// State, `store | 0x08 | name`: a row of the cluster metadata (crate `cluster`); only in the metadata group.
     Metadata = 0x08,
+    /// State, `store | 0x09 | due T u64 | database u32 | bucket u32 | key`: a document that expires ([`crate::tables::expiry`]).
+    Expiry = 0x09,
     /// Documents, `store | 0x10 | database u32 | bucket u32 | key`: a document or its tombstone ([`crate::tables::documents`]).
     Document = 0x10,
     /// Changes, `store | 0x20 | index u64 | ordinal u32`: a change event ([`crate::tables::change_log`]).
@@ -58,13 +62,14 @@ pub enum KeyKind {
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
         Self::IdempotencyAge,
         Self::IdempotencyUsage,
         Self::Metadata,
+        Self::Expiry,
         Self::Document,
         Self::Change,
     ];
@@ -77,7 +82,8 @@ impl KeyKind {
             | Self::Idempotency
             | Self::IdempotencyAge
             | Self::IdempotencyUsage
-            | Self::Metadata => Column::State,
+            | Self::Metadata
+            | Self::Expiry => Column::State,
             Self::Document => Column::Documents,
             Self::Change => Column::Changes,
         }
@@ -105,6 +111,8 @@ pub enum Key<'a> {
     IdempotencyUsage(IdempotencyUsageKey),
     /// See [`KeyKind::Metadata`].
     Metadata(MetadataKey<'a>),
+    /// See [`KeyKind::Expiry`].
+    Expiry(ExpiryKey<'a>),
     /// See [`KeyKind::Document`].
     Document(DocumentKey<'a>),
     /// See [`KeyKind::Change`].
@@ -126,6 +134,7 @@ impl<'a> Key<'a> {
             KeyKind::IdempotencyAge => Key::IdempotencyAge(IdempotencyAgeKey::decode(key)?),
             KeyKind::IdempotencyUsage => Key::IdempotencyUsage(IdempotencyUsageKey::decode(key)?),
             KeyKind::Metadata => Key::Metadata(MetadataKey::decode(key)?),
+            KeyKind::Expiry => Key::Expiry(ExpiryKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
         })
@@ -143,6 +152,10 @@ impl fmt::Display for Key<'_> {
             }
             Self::IdempotencyUsage(IdempotencyUsageKey) => f.write_str("idempotency_usage"),
             Self::Metadata(key) => write!(f, "metadata {:?}", key.name),
+            Self::Expiry(key) => {
+                let (due, database, bucket) = (key.due_us, key.database, key.bucket);
+                write!(f, "expiry T{due} {database}/{bucket}/{:?}", key.key)
+            }
             Self::Document(key) => {
                 write!(f, "document {}/{}/{:?}", key.database, key.bucket, key.key)
             }
@@ -246,6 +259,17 @@ mod tests {
                 MetadataKey { name: "cluster" }.encode(),
                 KeyKind::Metadata,
                 "metadata \"cluster\"",
+            ),
+            (
+                ExpiryKey {
+                    due_us: 5,
+                    database: 1,
+                    bucket: 7,
+                    key: "a",
+                }
+                .encode(),
+                KeyKind::Expiry,
+                "expiry T5 1/7/\"a\"",
             ),
             (
                 DocumentKey {

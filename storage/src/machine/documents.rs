@@ -13,6 +13,7 @@ use prost::Message as _;
 use proto::log::command::Operation;
 use proto::log::{self, Command, Mutation};
 
+use super::expiry;
 use super::idempotency::{self, Begun};
 use super::outcome::Outcome;
 use super::write::{Stop, Writer};
@@ -68,6 +69,10 @@ impl Machine for DocumentMachine {
             }
             Operation::SetBuckets(set) => set_buckets(tx, &set)?,
             Operation::Idle(log::Idle {}) => Outcome::Done,
+            Operation::ExpireDocuments(due) => {
+                expiry::expire(tx, id, command.stamp_us, &due)?;
+                Outcome::Done
+            }
             Operation::ExpireIdempotency(expire) => {
                 idempotency::expire(tx, &expire)?;
                 Outcome::Done
@@ -121,7 +126,7 @@ impl Request<'_> {
     fn write(&self, tx: &mut Transaction<'_>, id: LogId, stamp_us: u64) -> Result<Outcome> {
         let savepoint = tx.savepoint();
         let time_us = tx.next_stamp(stamp_us);
-        let mut writer = Writer::new(tx, &self.principal, id.index, time_us);
+        let mut writer = Writer::new(tx, &self.principal, id.index, stamp_us, time_us);
         let mut written = Vec::with_capacity(self.mutations.len());
         for (ordinal, mutation) in self.mutations.iter().enumerate() {
             match writer.write(mutation) {

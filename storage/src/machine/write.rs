@@ -13,6 +13,7 @@
 //! Versions: 1 for an id that was never there, and one more for each accepted write, also one without change, and for a delete. The
 //! tombstone keeps the last one, and an insert over it continues from there: a version never goes back.
 
+mod expiry;
 mod update;
 
 use std::borrow::Cow;
@@ -56,12 +57,16 @@ impl From<Error> for Stop {
 pub(super) struct Writer<'w, 'tx> {
     tx: &'w mut Transaction<'tx>,
     principal: &'w Principal,
+    /// What the leader's clock said, microseconds since 1970.
+    stamp_us: u64,
     /// Time of all writes of this entry, microseconds since 1970.
     time_us: u64,
     /// Where the next change event goes.
     next: ChangeKey,
     /// Bytes of the documents that updates of this entry made.
     updated_bytes: u64,
+    /// Deletes are those of expired documents.
+    by_expiry: bool,
 }
 
 /// A mutation, and what it meets.
@@ -91,19 +96,22 @@ impl Live {
 }
 
 impl<'w, 'tx> Writer<'w, 'tx> {
-    /// A writer for the entry at `index`, all of whose writes happen at `time_us`.
+    /// A writer for the entry at `index`, which was stamped `stamp_us`, and all of whose writes happen at `time_us`.
     pub(super) fn new(
         tx: &'w mut Transaction<'tx>,
         principal: &'w Principal,
         index: u64,
+        stamp_us: u64,
         time_us: u64,
     ) -> Self {
         Self {
             tx,
             principal,
+            stamp_us,
             time_us,
             next: ChangeKey { index, ordinal: 0 },
             updated_bytes: 0,
+            by_expiry: false,
         }
     }
 
@@ -228,6 +236,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             Some(&put.hidden[..])
         };
         let fields = self.fields(put, stored.map(|record| &record.body));
+        let (expiry, fields) = self.expiry_after(put.expiry.as_ref(), stored, fields);
         let Mutation {
             database,
             bucket,
@@ -258,6 +267,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             body: &body,
             before: site.live.as_ref().map(Live::as_before),
             user: self.user(),
+            by_expiry: false,
         };
         let position = self.next;
         change_log::put(self.tx, position, &event);
@@ -267,11 +277,13 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             position,
             created_us,
             updated_us,
+            expiry,
             acl,
             hidden,
             body: &body,
         };
         let body = documents::put(self.tx, &site.key, &record);
+        self.reschedule(site, expiry);
         self.next.ordinal += 1;
         Written {
             version,
@@ -331,6 +343,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             body: &[],
             before: Some(live.as_before()),
             user: self.user(),
+            by_expiry: self.by_expiry,
         };
         let position = self.next;
         change_log::put(self.tx, position, &event);
@@ -344,6 +357,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
                 position,
             },
         );
+        self.reschedule(site, None);
         self.next.ordinal += 1;
         let (created_us, updated_us) = (live.record.created_us, self.time_us);
         Written {

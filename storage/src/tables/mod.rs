@@ -6,6 +6,7 @@
 //! | [`buckets`] | what apply knows of a bucket |
 //! | [`documents`] | documents and tombstones |
 //! | [`change_log`] | change events |
+//! | [`expiry`] | documents in the order in which they expire |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -16,4 +17,5 @@ pub mod applied;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
+pub mod expiry;
 pub mod idempotency;

@@ -127,6 +127,7 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
         | Key::IdempotencyAge(_)
         | Key::IdempotencyUsage(_)
         | Key::Metadata(_)
+        | Key::Expiry(_)
         | Key::Change(_) => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use super::number::Number;
 use super::raw::{self, Name};
 use super::value::{Seen, Typing};
 use super::{Error, Limits, Subject, moment};
+use crate::body::EXPIRES_AT;
 use crate::schema::{FieldType, Layout};
 
 /// A path with what it starts from and the type of what it leads to.
@@ -136,10 +137,11 @@ impl Path {
                     "the access rules (acl) cannot be looked at by queries".to_owned(),
                 ));
             }
-            name => (
-                Start::Field(projection.place(name)),
-                layout.shape().slot(name).map(|slot| &slot.ty),
-            ),
+            name => {
+                let slot = layout.shape().slot(name).map(|slot| &slot.ty);
+                let expiry = (name == EXPIRES_AT).then_some(&FieldType::DateTime);
+                (Start::Field(projection.place(name)), slot.or(expiry))
+            }
         };
         let ty = type_at(Typing::of(ty, layout), &steps);
         Ok(Path {

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `bucket ID version=N [dropped=true]` | tells the shard of a bucket (7 is the one that writes go to) |
 //! | `update KEY OPERATIONS [max=BYTES] …` | a partial update of the class `Script`: `n` Integer, `at` DateTime, all else open |
-//! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] …`, `delete KEY …` | one write |
+//! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] [expires=US\|never] …`, `delete KEY …` | one write |
 //! | `batch …`, writes, `end` | one entry of several writes; within it writes print nothing |
-//! | `tick BASE ELAPSED`, `expire kept=US page=N`, `blank`, `membership TEXT`, `raw HEX` | other entries |
+//! | `tick BASE ELAPSED`, `expire kept=US page=N`, `sweep page=N [tick=BASE+ELAPSED]`, `blank`, `membership TEXT`, `raw HEX` | other entries |
 //! | `get KEY`, `scan`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
 //!
 //! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`; writes outside a batch and `batch` itself take
@@ -134,6 +134,15 @@ impl goldenscript::Runner for Runner {
                     0,
                     Operation::ExpireIdempotency(log::ExpireIdempotency { kept_us, page }),
                 ))?
+            }
+            "sweep" => {
+                let page = args.take_key("page").ok_or("no page")?.parse()?;
+                let envelope = self.envelope(&mut args)?;
+                self.command(Command {
+                    tick: envelope.tick,
+                    stamp_us: envelope.stamp_us,
+                    operation: Some(Operation::ExpireDocuments(log::ExpireDocuments { page })),
+                })?
             }
             "blank" => format!("{:?}", self.node.apply(Payload::Blank)?),
             "membership" => {
@@ -279,6 +288,7 @@ fn put(args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
         acl: args.take_key("acl").unwrap_or_default().to_owned(),
         hidden: Bytes::copy_from_slice(args.take_key("hidden").unwrap_or_default().as_bytes()),
         readonly: list(args.take_key("readonly")),
+        expiry: expiry(args)?,
     };
     mutation(args, key, MutationOperation::Put(put))
 }
@@ -312,6 +322,15 @@ fn mutation(
         mutation.bucket_version = version.parse()?;
     }
     Ok(mutation)
+}
+
+fn expiry(args: &mut ArgumentConsumer<'_>) -> Result<Option<log::Expiry>, Box<dyn Error>> {
+    let at_us = match args.take_key("expires") {
+        None => return Ok(None),
+        Some("never") => None,
+        Some(at_us) => Some(at_us.parse()?),
+    };
+    Ok(Some(log::Expiry { at_us }))
 }
 
 fn list(text: Option<&str>) -> Vec<String> {
