@@ -17,6 +17,7 @@ pub mod man;
 pub mod query;
 pub mod shard;
 pub mod start;
+pub mod truncate;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ enum Command {
     Index(index::Index),
     Import(import::Import),
     Export(export::Export),
+    Truncate(truncate::Truncate),
     Data(data::Data),
     Bench(Box<bench::Bench>),
     /// Prints a completion script for a shell
@@ -123,6 +125,7 @@ where
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Index(index) => on_this_thread(index::run(index)),
+        Command::Truncate(truncate) => on_this_thread(truncate::run(truncate)),
         Command::Import(import) => on_this_thread(import::run(import)),
         Command::Export(export) => on_this_thread(export::run(export)),
     }
@@ -224,6 +227,8 @@ mod tests {
             "larder index drop Movie --all",
             "larder import movies.json --bucket Movie --create",
             "larder export --bucket Todo --out todo.ndjson",
+            "larder truncate --bucket Todo --yes",
+            "larder doc put Session s1 {} --ttl 30m",
             "larder bench --clients 1,64,256 --workload a",
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",

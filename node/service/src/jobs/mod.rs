@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod evidence;
+mod expiry;
 mod fence;
 pub mod index_build;
 mod leader_balance;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
 pub use self::evidence::Evidence;
+pub use self::expiry::Expiry;
 pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
@@ -43,6 +45,8 @@ pub struct Jobs {
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
     pub ticker: Ticker,
+    /// Deletes documents that have expired.
+    pub expiry: Expiry,
     /// Replaces replicas.
     pub replace: Replace,
     /// Confirms and frees values of unique indexes.
@@ -60,6 +64,7 @@ impl Jobs {
             index_build: IndexBuild::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
+            expiry: Expiry::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
             settle: Settle::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
@@ -74,6 +79,7 @@ impl Jobs {
             self.index_build.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
+            self.expiry.run(stop.clone()),
             self.replace.run(stop.clone()),
             self.settle.run(stop.clone()),
             self.evidence.run(stop.clone()),

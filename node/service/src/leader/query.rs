@@ -34,6 +34,7 @@ use bytes::Bytes;
 use document::body::envelope;
 use document::index::Access;
 use document::query::{Filter, Limits, Sort, SortKey, Subject};
+use document::schema::Operation;
 use proto::ErrorCode;
 use storage::machine::{Replica, ReplicaView};
 use storage::tables::documents::{self, Row};
@@ -44,6 +45,7 @@ use self::readable::Readable;
 use self::top::Top;
 use super::near::see;
 use super::{Shards, find_bucket, find_database};
+use crate::auth::policy::check_class;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Found, Hit, Query, Request};
 
@@ -78,6 +80,8 @@ impl Shards {
         let state = self.metadata.current();
         let database = find_database(&state, &query.database)?;
         let (database_id, bucket_id) = (database.id, find_bucket(database, &query.bucket)?.id);
+        let caller = &request.principal;
+        check_class(database, &query.bucket, Operation::Query, caller)?;
         let replica = self.replica(request.shard)?;
         if barrier {
             self.barrier(request.shard, deadline).await?;
