@@ -30,6 +30,8 @@ limited() { # limited NUMBER PID: false if no group may be made
 # oom GROUP: processes killed for memory
 oom() { awk '$1 == "oom_kill" { print $2 }' "$1/memory.events" "$1/memory.oom_control" 2>/dev/null | head -1; }
 
+# A connection for each client, on both sides.
+ulimit -n "$(ulimit -Hn)"
 start_larder 16
 cgroup=true
 number=0
@@ -43,8 +45,6 @@ done
     done
 ) > "$work/samples" &
 samplers=$!
-# A connection for each client.
-ulimit -n "$(ulimit -Hn)"
 keys=(--keys "${BENCH_KEYS:-50000}" --protocol http --route any --warmup 0s)
 run larder "${keys[@]}" --load --mix read=100 --clients 64 --duration 1s > "$work/load" 2>&1 \
     || { cat "$work/load" >&2; die "the documents were not loaded"; }
@@ -57,6 +57,7 @@ for group in "${groups[@]}"; do killed=$((killed + $(oom "$group" || echo 0))); 
 # larder dev starts a node again that died: its first process is gone then.
 gone=0
 for pid in ${larder_pids//,/ }; do kill -0 "$pid" 2>/dev/null || gone=$((gone + 1)); done
+[ "$gone" = 0 ] || cat "$work/dev.log" >&2
 peak=$(awk '$2 > peak { peak = $2 } END { print peak + 0 }' "$work/samples")
 stop_larder
 remove_groups

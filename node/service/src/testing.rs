@@ -440,6 +440,7 @@ impl Members for Node {
         _: &'a str,
         _: &'a str,
         _: ReplicaId,
+        _: Option<ReplicaId>,
         _: &'a [proto::log::Node],
         _: Instant,
     ) -> BoxFuture<'a, Result<(), PortError>> {

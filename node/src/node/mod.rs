@@ -287,10 +287,8 @@ impl ForwardHandler for Forwards {
 fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     let dir = &config.node.data_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("data directory {}", dir.display()))?;
-    // What was being sent or received when the node last stopped is started anew by its sender.
-    for left in ["sending", "receiving"] {
-        let _ = std::fs::remove_dir_all(dir.join(left));
-    }
+    // Files that were being sent when the node last stopped are of a view that is gone.
+    let _ = std::fs::remove_dir_all(dir.join("sending"));
     let options = storage::Options::within(config.storage.memory_bytes());
     let storage = repair::open(dir, &options)?;
     storage.logs.on_failure(|error| {
