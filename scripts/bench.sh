@@ -8,12 +8,12 @@
 #        failover  kill -9 of the leader until writes are back
 #        stop      SIGTERM to one node after the other: what became of the requests
 #        idle      CPU, memory and messages with 256 shards and no client
-#        overload  ten times too many clients with 512 MiB for each node
+#        overload  far too many clients with 512 MiB for each node
 # Without any named: all of them. --quick is for a look at whether it all works; its figures say little.
 #
 # Raw lines of JSON and the table go to target/bench/ (BENCH_OUT: another folder), and the table to standard output.
 # Sizes: BENCH_ROUNDS (3), BENCH_SECONDS (10, of each run), BENCH_CLIENTS ("1 64 256"), BENCH_ROUTES ("leader any"),
-# BENCH_KEYS (50000), BENCH_KILLS (50), BENCH_STOPS (6), BENCH_SHARDS (256), BENCH_OVERLOAD_SECONDS (60), BENCH_OVERLOAD_CLIENTS (2560);
+# BENCH_KEYS (50000), BENCH_KILLS (50), BENCH_STOPS (6), BENCH_SHARDS (256), BENCH_OVERLOAD_SECONDS (60), BENCH_OVERLOAD_CLIENTS (4000);
 # BENCH_DIR: where data lies, to choose the disk; BENCH_PORT: the first port (7500). LARDER_BIN: the binary.
 set -euo pipefail
 

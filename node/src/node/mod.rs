@@ -11,6 +11,7 @@ mod disk;
 mod integrity;
 mod join;
 mod ports;
+mod relief;
 mod repair;
 mod replicas;
 mod scrub;
@@ -144,6 +145,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stall: Duration::from_millis(config.storage.log_stall_ms),
     };
     let watchdog = tokio::spawn(watchdog.run(stop.clone()));
+    let relief = relief::Relief {
+        disk: Arc::clone(&node.disk),
+        host: node.host.clone(),
+        peers: node.peers.clone(),
+        service: node.service.clone(),
+    };
+    let relief = tokio::spawn(relief.run(stop.clone()));
 
     signals.received().await;
     tracing::info!("stopping");
@@ -155,7 +163,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     stop::withdraw(&node.host, &node.peers, &node.service).await;
     stop.cancel();
     let _ = tokio::join!(
-        servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog
+        servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog, relief
     );
     // What came back meanwhile.
     stop::hand_over(&node.host, &node.peers, &node.service).await;
