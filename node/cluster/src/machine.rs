@@ -234,7 +234,7 @@ fn replace_replica(
     }
     if shard.is_meta() && replicas[at].node != node.0 {
         return Err(invalid(
-            "every node holds a replica of the metadata group: one is only renewed in its place",
+            "a replica of the metadata group is only renewed in its place",
         ));
     }
     let now = ReplacementNow {
