@@ -23,7 +23,7 @@ impl Writer<'_, '_> {
         };
         let bucket = self.bucket(&mutation)?;
         let bucket = bucket.as_deref().map(buckets::decode).transpose()?;
-        let site = self.site(&mutation, bucket.map_or("", |bucket| bucket.name))?;
+        let site = self.site(&mutation, &bucket.unwrap_or_default())?;
         let stored = site.live.as_ref().map(|live| &live.record);
         let bytes = stored.map_or(0, |record| record.body.len() as u64);
         let is_meant = stored
@@ -32,6 +32,7 @@ impl Writer<'_, '_> {
         if is_meant {
             self.by_expiry = true;
             self.delete(&site);
+            self.unindex(&site)?;
         } else {
             // The row goes all the same, or it would be looked at for ever.
             let (at_us, due_us) = (0, due.due_us);
