@@ -155,7 +155,8 @@ pub enum Rejection {
         /// Why.
         why: Misfit,
     },
-    /// A partial update would make the document, or all documents of its batch together, larger than this.
+    /// A partial update would make the document, or all documents of its batch together, larger than this; or a write, or a batch, would
+    /// change more than this of the entries of indexes.
     TooLarge {
         /// Bytes that are allowed.
         bytes_max: u64,

@@ -69,6 +69,8 @@ pub(super) struct Writer<'w, 'tx> {
     next: ChangeKey,
     /// Bytes of the documents that updates of this entry made.
     updated_bytes: u64,
+    /// Bytes of the keys of index entries that this entry changed.
+    entry_bytes: u64,
 }
 
 /// A mutation, and what it meets.
@@ -113,6 +115,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             time_us,
             next: ChangeKey { index, ordinal: 0 },
             updated_bytes: 0,
+            entry_bytes: 0,
         }
     }
 

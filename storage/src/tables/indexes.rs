@@ -34,7 +34,7 @@ const COMPILED_MAX: usize = 4_096;
 /// Compiled indexes by their bytes, of all shards of the process. What is found follows from the bytes alone, so apply stays pure.
 static COMPILED: LazyLock<Cache<Bytes, Index>> = LazyLock::new(|| Cache::new(COMPILED_MAX));
 
-/// Pairs that an estimate counts one by one where no file tells how many there are.
+/// Pairs that an estimate counts one by one where files do not tell how many there are.
 const COUNTED_MAX: u64 = 4_096;
 
 /// Row value of an entry of a document that everybody may read.
@@ -241,8 +241,8 @@ pub fn estimate_documents(
     estimate_pairs(view, &prefix, &prefix_end(&prefix), exact_max)
 }
 
-/// Counts up to `exact_max`; if there is more, compares the files of what was counted with the files of all. What files do not tell,
-/// since it is in memory, is counted up to [`COUNTED_MAX`].
+/// Counts up to `exact_max`; if there is more, compares the files of what was counted with the files of all. Where what was counted is in
+/// no file yet, or less than a block, it counts up to [`COUNTED_MAX`] first.
 fn estimate_pairs(
     view: &ReplicaView<'_>,
     from: &[u8],
@@ -258,11 +258,19 @@ fn estimate_pairs(
         return Ok(counted);
     };
     let all = view.file_bytes(Column::Documents, from, end)?;
-    let head = view.file_bytes(Column::Documents, from, &last)?;
-    if head == 0 {
-        return Ok(count(view, from, to, COUNTED_MAX.max(exact_max))?.0);
+    let head = |last: &[u8]| view.file_bytes(Column::Documents, from, last);
+    let (mut counted, mut head_bytes) = (counted, head(&last)?);
+    if head_bytes == 0 {
+        let (more, last) = count(view, from, to, COUNTED_MAX.max(exact_max))?;
+        let Some(last) = last else {
+            return Ok(more);
+        };
+        (counted, head_bytes) = (more, head(&last)?);
     }
-    let estimated = u128::from(counted) * u128::from(all) / u128::from(head);
+    if head_bytes == 0 {
+        return Ok(counted);
+    }
+    let estimated = u128::from(counted) * u128::from(all) / u128::from(head_bytes);
     Ok(u64::try_from(estimated).unwrap_or(u64::MAX).max(counted))
 }
 
@@ -364,15 +372,19 @@ impl Places {
         [&self.prefix, value, self.encoded.as_bytes()].concat()
     }
 
-    /// Stores an entry.
-    pub(crate) fn put(&self, tx: &mut Transaction<'_>, value: &[u8], is_public: bool) {
+    /// Stores an entry; gives the bytes of its key.
+    pub(crate) fn put(&self, tx: &mut Transaction<'_>, value: &[u8], is_public: bool) -> u64 {
         let row: &'static [u8] = if is_public { &[PUBLIC] } else { &[RESTRICTED] };
-        tx.put(Column::Documents, &self.of(value), Bytes::from_static(row));
+        let key = self.of(value);
+        tx.put(Column::Documents, &key, Bytes::from_static(row));
+        key.len() as u64
     }
 
-    /// Removes an entry.
-    pub(crate) fn remove(&self, tx: &mut Transaction<'_>, value: &[u8]) {
-        tx.delete(Column::Documents, &self.of(value));
+    /// Removes an entry; gives the bytes of its key.
+    pub(crate) fn remove(&self, tx: &mut Transaction<'_>, value: &[u8]) -> u64 {
+        let key = self.of(value);
+        tx.delete(Column::Documents, &key);
+        key.len() as u64
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn rejected(
         }
         Rejection::TooLarge { bytes_max } => Error::new(
             ErrorCode::BodyTooLarge,
-            format!("the update would make more than {bytes_max} bytes of documents"),
+            format!("the write would make more than {bytes_max} bytes of documents, or of entries of indexes"),
         ),
         Rejection::Denied => Error::new(
             ErrorCode::PermissionDenied,

@@ -29,7 +29,7 @@ async fn without_indexes() -> TestCluster {
     let class = value!([{ "class": "/db/Account", "fields": {
         "name": { "name": "name", "type": "/db/String" },
         "n": { "name": "n", "type": "/db/Integer" },
-        "tags": { "name": "tags", "type": "/db/_native.Set</db/String>" },
+        "tags": { "name": "tags", "type": "/db/collection.Set[/db/String]" },
     }}]);
     cluster.add_class(&class.to_string()).await;
     for shard in 1..=SHARDS {
@@ -183,7 +183,7 @@ async fn the_other_document_is_named_to_those_who_may_read_it() {
     insert(&cluster.service, &root, "k", body(owned))
         .await
         .expect("inserted");
-    let refused = put(&cluster.service, "k", named("anna")).await;
+    let refused = update(&cluster.service, "k", r#"{"$set":{"name":"anna"}}"#).await;
     assert_eq!(code(refused), Some(ErrorCode::PermissionDenied));
     let refused = insert(&cluster.service, &anonymous(), "k", named("anna")).await;
     assert_eq!(code(refused), Some(ErrorCode::ObjectExists));

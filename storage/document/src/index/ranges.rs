@@ -69,6 +69,9 @@ impl Reach {
             is_multiple: false,
             covered: vec![false; conditions.count],
         };
+        for number in &conditions.made {
+            reach.covered[*number] = true;
+        }
         let mut is_single = true;
         for component in components {
             let mut offers = offers(component, conditions);
@@ -197,6 +200,8 @@ fn oriented(bounds: &Bounds, component: &Component) -> Vec<Piece> {
             }
         })
         .collect();
+    // Nothing is less than the least value of its kind.
+    pieces.retain(|piece| piece.from < piece.to || piece.to.is_empty());
     pieces.reverse();
     pieces
 }

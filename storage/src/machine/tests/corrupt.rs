@@ -151,7 +151,7 @@ fn a_usage_below_its_records_is_corrupt() {
                 page: 9,
             }),
         );
-        expire.tick = Some(proto::log::Tick {
+        expire.tick = Some(log::Tick {
             base_us: 1 << 40,
             elapsed_us: 0,
             commit_index: 0,

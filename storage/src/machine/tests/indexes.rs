@@ -25,7 +25,7 @@ use crate::keys::{FenceKey, Key};
 use crate::machine::documents::DocumentMachine;
 use crate::machine::indexes::subject;
 use crate::machine::outcome::{Outcome, Progress, Rejection};
-use crate::machine::{Entry, KeptRows, Replica};
+use crate::machine::{Entry, KeptRows, Payload, Replica};
 use crate::snapshot;
 use crate::tables::documents::{self, Record};
 use crate::tables::indexes::{self, BucketIndex};
@@ -143,6 +143,8 @@ impl World {
             next: 1,
             fences: BTreeMap::new(),
         };
+        let members = Payload::Membership(Bytes::from_static(b"members"));
+        world.node.apply(members).expect("applies");
         world.tell();
         world
     }
@@ -369,9 +371,13 @@ impl World {
     }
 
     fn entries(&self) -> Vec<Entry> {
+        let members = Entry {
+            payload: Payload::Membership(Bytes::from_static(b"members")),
+            ..entry(1, &self.log[0])
+        };
         let log = self.log.iter().enumerate();
-        log.map(|(at, command)| entry(at as u64 + 1, command))
-            .collect()
+        let log = log.map(|(at, command)| entry(at as u64 + 2, command));
+        std::iter::once(members).chain(log).collect()
     }
 }
 
@@ -531,4 +537,48 @@ fn estimates_tell_small_from_large() {
     assert_eq!(absent, 0);
     let rows = view.scan_prefix(Column::Documents, &[]).count();
     assert_eq!(rows as u64, 2 * DOCUMENTS);
+}
+
+/// A few short documents may make a lot of entries. What one entry of the log makes is bounded, and refused as a whole.
+#[test]
+fn the_entries_of_a_batch_are_bounded() {
+    let node = Node::new(1);
+    let by_both = index(r#"{"keys":[{"s":"asc"},{"n":"asc"}]}"#);
+    node.outcome(&set_indexes(1, &[(3, &by_both)]))
+        .expect("applies");
+    let elements: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+    let fields = format!(
+        "\"n\":[{}],\"s\":\"{}\"",
+        elements.join(","),
+        "s".repeat(400)
+    );
+    let puts = |count: usize| {
+        let put = |at: usize| mutation(&format!("{at}"), None, put(&fields, ""));
+        batch(1, principal("", &[]), None, (0..count).map(put).collect())
+    };
+    assert!(matches!(
+        node.outcome(&puts(80)).expect("applies"),
+        Outcome::Rejected {
+            rejection: Rejection::TooLarge { .. },
+            ..
+        }
+    ));
+    assert_eq!(
+        node.rows()
+            .iter()
+            .filter(|(column, ..)| *column == Column::Documents)
+            .count(),
+        0
+    );
+    assert!(matches!(
+        node.outcome(&puts(8)).expect("applies"),
+        Outcome::Written(_)
+    ));
+    assert_eq!(
+        node.rows()
+            .iter()
+            .filter(|(column, ..)| *column == Column::Documents)
+            .count(),
+        8 * 1_001
+    );
 }

@@ -13,7 +13,8 @@
 //! | `tick BASE ELAPSED`, `expire kept=US page=N`, `blank`, `membership TEXT`, `raw HEX` | other entries |
 //! | `get KEY`, `scan`, `entries INDEX`, `progress INDEX`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
 //!
-//! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`, and puts `claim=INDEX prepared=N` (all their values in it); writes outside a batch and `batch` itself take
+//! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`, and puts `claim=INDEX prepared=N [of=FIELDS]` (all
+//! their values in it, or those of other fields); writes outside a batch and `batch` itself take
 //! `as=USER_KEY`, `roles=A,B` (keys), `idem=KEY`, `request=TEXT` (what is fingerprinted), `stamp=US`, `tick=BASE+ELAPSED`. An entry is
 //! stamped with its index in seconds unless it says otherwise.
 
@@ -308,10 +309,11 @@ impl Runner {
 
     fn put(&self, args: &mut ArgumentConsumer<'_>) -> Result<Mutation, Box<dyn Error>> {
         let (claim, prepared) = (args.take_key("claim"), args.take_key("prepared"));
+        let of = args.take_key("of").map(str::to_owned);
         let (mut mutation, fields) = put(args)?;
         if let Some(index) = claim {
             let index = index.parse()?;
-            let claims = harness::hashes(self.index(index)?, &fields);
+            let claims = harness::hashes(self.index(index)?, of.as_ref().unwrap_or(&fields));
             let claims = claims.iter().map(|hash| log::Claim {
                 index,
                 value: Bytes::copy_from_slice(hash),

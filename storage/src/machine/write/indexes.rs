@@ -19,6 +19,10 @@ use crate::tables::documents::{self, Entry, Record};
 use crate::tables::indexes::{KeptIndex, Places};
 use crate::tables::reservations;
 
+/// Bytes of the keys of entries that the writes of one entry of the log change. Part of the state machine: it bounds what one costs, since
+/// a short list of short elements may make many entries, each with the document's whole key and the other components.
+const ENTRY_BYTES_MAX: u64 = 32 << 20;
+
 impl Writer<'_, '_> {
     /// Brings the indexes of the site's bucket up to the document as it is now.
     pub(super) fn reindex(&mut self, site: &Site<'_>) -> Result<(), Stop> {
@@ -73,13 +77,17 @@ impl Writer<'_, '_> {
         let places = places(site, id);
         for value in &old {
             if new.binary_search(value).is_err() {
-                places.remove(self.tx, value);
+                self.entry_bytes += places.remove(self.tx, value);
             }
         }
         for value in &new {
             if !was_alike || old.binary_search(value).is_err() {
-                places.put(self.tx, value, is_public);
+                self.entry_bytes += places.put(self.tx, value, is_public);
             }
+        }
+        if self.entry_bytes > ENTRY_BYTES_MAX {
+            let bytes_max = ENTRY_BYTES_MAX;
+            return Err(Rejection::TooLarge { bytes_max }.into());
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ fn seeds(bounded: u64) -> u64 {
 /// Many writers and whatever can go wrong, then quiet, then the books.
 async fn run(cluster: &TestCluster, seed: u64, tally: &Tally) {
     cluster.world.begin_chaos(seed);
-    let actors = (0..ACTORS).map(|actor| act(cluster, seed * ACTORS + actor, tally));
+    let actors = (0..ACTORS).map(|actor| act(cluster, seed, actor, tally));
     let nemesis = async {
         loop {
             trouble(cluster);
@@ -113,8 +113,8 @@ async fn run(cluster: &TestCluster, seed: u64, tally: &Tally) {
 }
 
 /// One client: random writes through random nodes, some of which stop at a random step.
-async fn act(cluster: &TestCluster, seed: u64, tally: &Tally) {
-    let mut dice = StdRng::seed_from_u64(seed);
+async fn act(cluster: &TestCluster, seed: u64, actor: u64, tally: &Tally) {
+    let mut dice = StdRng::seed_from_u64(seed * ACTORS + actor);
     for at in 0..WRITES {
         let node = dice.random_range(1..=3);
         let service = cluster.node(node);
@@ -131,7 +131,7 @@ async fn act(cluster: &TestCluster, seed: u64, tally: &Tally) {
                 0 => insert(service, &ctx, key, named(name)).await.map(drop),
                 1 => put(service, key, named(name)).await.map(drop),
                 2 => {
-                    let ctx = keyed(&ctx, &format!("{seed} {at}"));
+                    let ctx = keyed(&ctx, &format!("{actor} {at}"));
                     insert(service, &ctx, key, named(name)).await.map(drop)
                 }
                 3 => {
