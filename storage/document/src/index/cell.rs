@@ -71,13 +71,14 @@ pub(super) fn within(region: &Region) -> Vec<(Vec<u8>, Vec<u8>)> {
             covering(&|centre, radius| cap(*middle, *radians, centre, radius))
         }
         Region::Polygon(polygon) => covering(&|centre, radius| {
-            // A polygon is within a hemisphere, and whatever is as large is not worth a judgement.
-            if radius > 1.0 {
-                return Touch::Partly;
-            }
+            // Without an edge in it the circle is on one side of all of them.
             let is_inside = polygon.contains(centre);
             if polygon.edge_radians(centre) > radius {
-                if is_inside { Touch::Whole } else { Touch::Outside }
+                if is_inside {
+                    Touch::Whole
+                } else {
+                    Touch::Outside
+                }
             } else {
                 Touch::Partly
             }
@@ -227,7 +228,9 @@ mod tests {
     fn covers(ranges: &[(Vec<u8>, Vec<u8>)], point: Point) -> bool {
         let mut place = Vec::new();
         write(&mut place, point);
-        ranges.iter().any(|(from, to)| place >= *from && place < *to)
+        ranges
+            .iter()
+            .any(|(from, to)| place >= *from && place < *to)
     }
 
     proptest! {
