@@ -165,9 +165,8 @@ fn covering(touch: &dyn Fn(Point, f64) -> Touch) -> Vec<(Vec<u8>, Vec<u8>)> {
                 Touch::Whole => whole.push(child),
             }
         }
-        if taken.len() + waiting.len() + whole.len() + partly.len() > CELLS_MAX {
-            taken.push(cell);
-        } else if whole.len() == 4 {
+        let is_room = taken.len() + waiting.len() + whole.len() + partly.len() <= CELLS_MAX;
+        if !is_room || whole.len() == 4 {
             taken.push(cell);
         } else {
             taken.extend(whole);
