@@ -54,7 +54,7 @@ struct Node {
     replica: Arc<Replica>,
     engine: Arc<dyn Engine>,
     logs: Logs,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Node {
@@ -144,16 +144,7 @@ async fn start_node(
     let dir = tempfile::tempdir().expect("folder");
     let logs = Logs::open(&dir.path().join("log"), &LogOptions::default()).expect("logs");
     let engine = engine(&dir);
-    let host = Host::new(HostParts {
-        node: NodeId(number),
-        options,
-        logs: logs.clone(),
-        applier: Applier::new("test-apply", 1).expect("thread"),
-        pool: Pool::new("test-disk", 1).expect("thread"),
-        transport: Arc::new(network.endpoint(NodeId(number))),
-        send_dir: dir.path().join("send"),
-    })
-    .expect("options");
+    let host = new_host(network, number, options, &logs, &dir);
     let replica = open(&host, &logs, &engine, machine, SHARD, number).await;
     network.connect(NodeId(number), host.clone(), dir.path().join("receive"));
     Node {
@@ -161,8 +152,27 @@ async fn start_node(
         replica,
         engine,
         logs,
-        _dir: dir,
+        dir,
     }
+}
+
+fn new_host(
+    network: &Network,
+    number: u64,
+    options: Options,
+    logs: &Logs,
+    dir: &TempDir,
+) -> Host {
+    let parts = HostParts {
+        node: NodeId(number),
+        options,
+        logs: logs.clone(),
+        applier: Applier::new("test-apply", 1).expect("thread"),
+        pool: Pool::new("test-disk", 1).expect("thread"),
+        transport: Arc::new(network.endpoint(NodeId(number))),
+        send_dir: dir.path().join("send"),
+    };
+    Host::new(parts).expect("options")
 }
 
 async fn open(

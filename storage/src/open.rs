@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::engine::rocks::{DataOptions, Rocks};
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
-use crate::ids::LogId;
+use crate::ids::{LogId, StoreId};
 use crate::memory::{self, Memory};
 use crate::raft_log::{LogOptions, Logs};
 use crate::salvage;
@@ -81,7 +81,8 @@ pub struct Lost {
 
 /// Opens `dir` (`log/` and `data/` below it), or makes it, and removes stores that are no longer wanted.
 ///
-/// A snapshot that was being received is forgotten: its sender starts again.
+/// A snapshot that is being received stays so: its files and its sender may still be there. Not if it was being taken in, or if its
+/// replica only waits for removal.
 ///
 /// # Errors
 /// [`Error::Locked`], [`Error::Format`], [`Error::Unpaired`]: nothing was changed. [`Error::Corrupt`]: a database does not open or holds
@@ -95,7 +96,9 @@ pub fn open(dir: &Path, options: &Options) -> Result<Storage> {
     check_pair(&logs, engine.as_ref(), dir)?;
     let lost = uncovered(&logs, engine.as_ref())?;
     for row in logs.directory().replicas() {
-        if row.receiving.is_some() {
+        if let Some(store) = row.receiving
+            && !is_empty(engine.as_ref(), store)?
+        {
             logs.directory().abort_receive(row.shard)?;
         }
     }
@@ -123,6 +126,19 @@ fn check_pair(logs: &Logs, engine: &dyn Engine, dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether no column holds anything of a store.
+fn is_empty(engine: &dyn Engine, store: StoreId) -> Result<bool> {
+    let view = engine.view();
+    for column in Column::ALL {
+        let (from, to) = (store.prefix(), store.end());
+        let mut found = view.scan(column, Bound::Included(&from), Bound::Excluded(&to));
+        if found.next().transpose()?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Replicas with a gap between their data and their log.
@@ -230,6 +246,31 @@ mod tests {
                 .contains("that belongs to it, or wipe both"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_transfer_survives_a_restart_unless_it_was_being_taken_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path(), &Options::default()).unwrap();
+        let logs = &storage.logs;
+        logs.directory()
+            .create_replica(ShardId(1), ReplicaId(1))
+            .unwrap();
+        let store = logs.directory().begin_receive(ShardId(1)).unwrap();
+        drop(storage);
+        let storage = open(dir.path(), &Options::default()).unwrap();
+        let receiving = |storage: &Storage| storage.logs.directory().replicas()[0].receiving;
+        assert_eq!(receiving(&storage), Some(store));
+
+        let mut batch = Batch::new();
+        batch.put(Column::Documents, store.prefix().to_vec(), "document");
+        storage.engine.write(batch).unwrap();
+        storage.engine.flush().unwrap();
+        drop(storage);
+        let storage = open(dir.path(), &Options::default()).unwrap();
+        assert_eq!(receiving(&storage), None);
+        let left = storage.engine.get(Column::Documents, &store.prefix());
+        assert_eq!(left.unwrap(), None);
     }
 
     #[test]

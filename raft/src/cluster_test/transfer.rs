@@ -1,4 +1,6 @@
-//! Snapshots over connections that break and change bytes, while the log behind them is purged.
+//! Snapshots over connections that break and change bytes, to receivers that are restarted, while the log behind them is purged.
+
+use std::path::PathBuf;
 
 use crate::transport::memory::ChunkFault;
 
@@ -96,5 +98,81 @@ async fn a_changed_chunk_is_named_refused_and_sent_again() {
     assert!(
         cluster.network.chunks() <= whole * 3 / 2,
         "only the rest is sent again"
+    );
+}
+
+/// A transfer that broke near its end, to a replica that is cut off since.
+async fn half_way(whole: u64) -> (Cluster, usize, usize) {
+    let (cluster, leader, late) = one_behind().await;
+    cluster.network.spoil_chunk(whole - 3, ChunkFault::Gone);
+    cluster.network.heal(NodeId(late as u64 + 1));
+    let deadline = deadline();
+    while cluster.network.refused().is_empty() {
+        assert!(Instant::now() < deadline, "the transfer did not begin");
+        tokio::task::yield_now().await;
+    }
+    (cluster, leader, late)
+}
+
+/// Starts a replica that is cut off again, and connects it.
+async fn restart(cluster: &mut Cluster, at: usize) {
+    let number = at as u64 + 1;
+    let node = &mut cluster.nodes[at];
+    node.host.shutdown().await;
+    let options = Options::default();
+    node.host = new_host(&cluster.network, number, options, &node.logs, &node.dir);
+    node.replica = node.open(SHARD, number).await;
+    let receive_dir = node.dir.path().join("receive");
+    cluster
+        .network
+        .connect(NodeId(number), node.host.clone(), receive_dir);
+    cluster.network.heal(NodeId(number));
+}
+
+/// The largest file that a replica has received so far.
+fn received(cluster: &Cluster, at: usize) -> PathBuf {
+    let transfers = cluster.nodes[at].dir.path().join("receive");
+    let transfers = std::fs::read_dir(transfers).expect("transfers").flatten();
+    let files = transfers.flat_map(|transfer| {
+        let files = std::fs::read_dir(transfer.path()).expect("files");
+        files.flatten().map(|file| file.path())
+    });
+    files
+        .max_by_key(|path| std::fs::metadata(path).map_or(0, |found| found.len()))
+        .expect("a file")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_receiver_goes_on_where_it_was() {
+    let whole = undisturbed().await;
+    let (mut cluster, leader, late) = half_way(whole).await;
+    restart(&mut cluster, late).await;
+    caught_up(&cluster, leader, late).await;
+    assert_eq!(
+        cluster.network.refused(),
+        ["the connection broke: gone"],
+        "and no other"
+    );
+    let sent = cluster.network.chunks();
+    assert!(
+        sent < whole * 3 / 2,
+        "{sent} chunks, {whole} without a restart"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_restart_damaged_is_sent_again() {
+    let whole = undisturbed().await;
+    let (mut cluster, leader, late) = half_way(whole).await;
+    let path = received(&cluster, late);
+    let mut bytes = std::fs::read(&path).expect("a file");
+    bytes[10] ^= 1;
+    std::fs::write(&path, bytes).expect("written");
+    restart(&mut cluster, late).await;
+    caught_up(&cluster, leader, late).await;
+    let refused = cluster.network.refused();
+    assert!(
+        refused.len() == 2 && refused[1].contains("is not what was sent"),
+        "{refused:?}"
     );
 }

@@ -108,6 +108,14 @@ impl Host {
             .map_err(Error::from)
     }
 
+    /// The stores that snapshots are being received into, also since before a restart.
+    pub(crate) fn receiving(&self) -> Vec<(ShardId, StoreId)> {
+        let rows = self.inner.logs.directory().replicas();
+        rows.iter()
+            .filter_map(|row| Some((row.shard, row.receiving?)))
+            .collect()
+    }
+
     /// Whether a snapshot is being received into `store` for this replica.
     pub(crate) fn is_receiving(&self, shard: ShardId, target: ReplicaId, store: StoreId) -> bool {
         let rows = self.inner.logs.directory().replicas();

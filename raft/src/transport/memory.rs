@@ -28,6 +28,8 @@ pub enum ChunkFault {
     Cut,
     /// One of its bits is flipped.
     Flip,
+    /// The connection breaks before it, and its receiver is cut off from then on.
+    Gone,
 }
 
 /// The network that all hosts of a test share.
@@ -53,7 +55,7 @@ struct State {
 impl Network {
     /// Makes `node` reachable. Snapshots for it arrive below `receive_dir`.
     pub fn connect(&self, node: NodeId, host: Host, receive_dir: PathBuf) {
-        let receiver = Arc::new(Receiver::new(receive_dir));
+        let receiver = Receiver::new(receive_dir, &host.receiving());
         self.state.lock().hosts.insert(node, (host, receiver));
     }
 
@@ -109,13 +111,17 @@ impl Network {
         is_lost
     }
 
-    /// One snapshot part on its way.
-    fn pass(&self, mut part: SnapshotPart) -> Result<SnapshotPart, String> {
+    /// One snapshot part on its way to a node.
+    fn pass(&self, to: NodeId, mut part: SnapshotPart) -> Result<SnapshotPart, String> {
         let mut state = self.state.lock();
         state.chunks += 1;
         let number = state.chunks;
         match (state.faults.remove(&number), &mut part.part) {
             (Some(ChunkFault::Cut), _) => return Err("cut".to_owned()),
+            (Some(ChunkFault::Gone), _) => {
+                state.cut.insert(to);
+                return Err("gone".to_owned());
+            }
             (Some(ChunkFault::Flip), Some(Part::Chunk(chunk))) => {
                 let mut data = chunk.data.to_vec();
                 if let Some(byte) = data.first_mut() {
@@ -259,7 +265,7 @@ impl Transport for Endpoint {
             // The header travels as an argument.
             let parts = parts.skip(1).map(move |part| {
                 network.route(from, to).map_err(|error| error.to_string())?;
-                network.pass(part)
+                network.pass(to, part)
             });
             let received = receiver.receive(&header, parts).await.map_err(|error| {
                 self.network.state.lock().refused.push(error.to_string());

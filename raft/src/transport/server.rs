@@ -62,12 +62,13 @@ impl PeerService {
         membership: Arc<dyn Membership>,
         receive_dir: PathBuf,
     ) -> PeerServer<Self> {
+        let receiver = Receiver::new(receive_dir, &host.receiving());
         let service = Self {
             host,
             forwards,
             membership,
             permits: Arc::new(Semaphore::new(FORWARDS_MAX)),
-            receiver: Arc::new(Receiver::new(receive_dir)),
+            receiver,
         };
         PeerServer::new(service)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -186,7 +187,9 @@ fn status(error: ReceiveError) -> Status {
         ReceiveError::Malformed(_) | ReceiveError::Order { .. } => {
             Status::invalid_argument(message)
         }
-        ReceiveError::Changed { .. } | ReceiveError::Short { .. } => Status::data_loss(message),
+        ReceiveError::Changed { .. }
+        | ReceiveError::Short { .. }
+        | ReceiveError::Damaged { .. } => Status::data_loss(message),
         ReceiveError::Broken(_) | ReceiveError::Overtaken => Status::aborted(message),
     }
 }

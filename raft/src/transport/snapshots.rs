@@ -6,12 +6,14 @@
 //!
 //! Back-pressure: a sender reads [`CHUNKS_WAITING`] chunks ahead of the connection, whose window does the rest.
 //!
-//! Lacks: surviving a restart of the receiver. It then holds nothing, and the sender starts again.
+//! A receiver that was restarted goes on with the files that it finds, for as long as a sender may still be trying. What a power cut left
+//! of them may be shorter than it was, or wrong: such files are read to their end and compared with the header before anybody takes them.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{Stream, StreamExt as _};
@@ -24,7 +26,7 @@ use tokio::fs::{self, File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -34,6 +36,9 @@ pub(super) const CHUNK_BYTES: usize = 512 << 10;
 
 /// Snapshot chunks read ahead of the connection.
 const CHUNKS_WAITING: usize = 4;
+
+/// How long files from before a restart are kept for their sender: longer than one tries to reach a receiver.
+const FOUND_FOR: Duration = Duration::from_secs(60);
 
 /// Chunks that did not arrive as they were sent.
 const CHUNKS_REFUSED: &str = "larder_snapshot_chunks_refused_total";
@@ -57,6 +62,8 @@ pub(super) enum ReceiveError {
     Broken(String),
     #[error("another connection went on with the transfer")]
     Overtaken,
+    #[error("file {file} is not what was sent: what was held of it from before a restart is damaged")]
+    Damaged { file: usize },
 }
 
 /// A snapshot's parts, header first, then what is missing of its files in order, until done or until nobody takes them. A read error
@@ -135,10 +142,23 @@ pub(super) struct Receiver {
 #[derive(Clone)]
 struct Transfer {
     store: StoreId,
+    /// Whether files of it may be from before a restart.
+    is_found: bool,
     /// Counts connections: all but the newest give up.
     newest: watch::Sender<u64>,
     /// Held by the one that writes.
     turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Transfer {
+    fn new(store: StoreId, is_found: bool) -> Self {
+        Self {
+            store,
+            is_found,
+            newest: watch::Sender::new(0),
+            turn: Arc::default(),
+        }
+    }
 }
 
 /// Files that have arrived. Nobody else touches them while this is held.
@@ -149,11 +169,48 @@ pub(super) struct Received {
 }
 
 impl Receiver {
-    /// `dir` must be on the file system of the data directory: files are linked into place.
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self {
+    /// `dir` must be on the file system of the data directory: files are linked into place. Of what is found there only files of `known`
+    /// transfers stay, and those not for ever.
+    pub(super) fn new(dir: PathBuf, known: &[(ShardId, StoreId)]) -> Arc<Self> {
+        let receiver = Self {
             dir,
             transfers: Mutex::default(),
+        };
+        let mut wanted = HashMap::new();
+        for (shard, store) in known {
+            wanted.insert(receiver.dir(*shard, *store), (*shard, *store));
+        }
+        let found = std::fs::read_dir(&receiver.dir).into_iter().flatten();
+        for path in found.flatten().map(|entry| entry.path()) {
+            match wanted.get(&path) {
+                Some((shard, store)) => {
+                    let transfer = Transfer::new(*store, true);
+                    receiver.transfers.lock().insert(*shard, transfer);
+                }
+                // It is not wanted, so nobody misses it if it stays.
+                None => drop(std::fs::remove_dir_all(&path)),
+            }
+        }
+        let receiver = Arc::new(receiver);
+        if !receiver.transfers.lock().is_empty() {
+            tokio::spawn(Arc::clone(&receiver).give_up_found());
+        }
+        receiver
+    }
+
+    /// Removes what was found at the start and nobody has gone on with.
+    async fn give_up_found(self: Arc<Self>) {
+        tokio::time::sleep(FOUND_FOR).await;
+        let mut left = Vec::new();
+        self.transfers.lock().retain(|shard, transfer| {
+            let is_left = transfer.is_found && *transfer.newest.borrow() == 0;
+            if is_left {
+                left.push(self.dir(*shard, transfer.store));
+            }
+            !is_left
+        });
+        for dir in left {
+            let _ = fs::remove_dir_all(dir).await;
         }
     }
 
@@ -176,11 +233,7 @@ impl Receiver {
             }
             None => {}
         }
-        let transfer = Transfer {
-            store,
-            newest: watch::Sender::new(0),
-            turn: Arc::default(),
-        };
+        let transfer = Transfer::new(store, false);
         transfers.insert(shard, transfer.clone());
         Ok(transfer)
     }
@@ -243,6 +296,13 @@ impl Receiver {
             files.take(&chunk).await?;
         }
         let files = files.finish(header).await?;
+        if transfer.is_found
+            && let Err(error) = check(&files, header).await
+        {
+            // From the first byte on, then: which one is wrong cannot be told.
+            fs::remove_dir_all(&dir).await?;
+            return Err(error);
+        }
         Ok(Received {
             dir,
             files,
@@ -284,6 +344,26 @@ impl Receiver {
             transfers.remove(&shard);
         }
     }
+}
+
+/// Compares whole files with what the header says of them.
+async fn check(files: &[PathBuf], header: &SnapshotHeader) -> Result<(), ReceiveError> {
+    for (file, (path, announced)) in files.iter().zip(&header.files).enumerate() {
+        let mut hash = Xxh3Default::new();
+        let mut source = File::open(path).await?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let read = source.read(&mut buffer).await?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+        }
+        if hash.digest() != announced.checksum {
+            return Err(ReceiveError::Damaged { file });
+        }
+    }
+    Ok(())
 }
 
 fn file_name(number: usize) -> String {
