@@ -1,5 +1,6 @@
 //! Promise: bytes that rot on one node are found, never served, and what they held is fetched from the peers: while the node runs, when
-//! a compaction meets them, when they are the node's metadata, and when they are in a log, which cannot be fetched.
+//! a compaction meets them, when they are the node's metadata, with its log or without, and when they are in a log, which cannot be
+//! fetched.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,7 +73,7 @@ async fn reads(cluster: &Cluster, documents: usize) -> Option<()> {
         let answer = cluster.api(BAD).get(&path).local().try_send().await.ok()?;
         match answer.status {
             200 => assert_eq!(answer.json()["text"], body(n)["text"], "{path}"),
-            // Also 404: a replica that is only being filled answers local reads with what it has.
+            // Also 404: a replica that is only being filled by its log answers local reads with what it has.
             _ => all = None,
         }
     }
@@ -244,4 +245,29 @@ async fn rotten_metadata_is_made_anew_from_its_log_and_a_rotten_log_is_not_start
         let found = cluster.api(1).get(&path).send().await.expect(200);
         assert_eq!(found.json()["text"], body(n)["text"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_that_rots_behind_a_purged_log_is_renewed_by_the_peers() {
+    let (mut cluster, _) = start(64).await;
+    let purge = "/admin/v1/shards/0/snapshot?purge=true";
+    cluster.admin(BAD).post(purge).send().await.expect(200);
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    rot_all(&data(&cluster).join("data"));
+    cluster.spawn(BAD);
+    eventually("the node says what it lacks", DEADLINE, || async {
+        let log = cluster.logged(BAD);
+        log.contains("larder shard replace 0 THIS-NODE").then_some(())
+    })
+    .await;
+    let admin = &cluster.nodes[1].admin;
+    let renew = ["shard", "replace", "0", "n1", "--wait", "40", "--admin", admin];
+    eventually("the node is up to be renewed", DEADLINE, || async {
+        let renewed = binary::run(renew).await;
+        (renewed.status == 0).then_some(())
+    })
+    .await;
+    cluster.healthy(READY).await;
+    eventually("it holds everything", DEADLINE, || reads(&cluster, DOCUMENTS)).await;
+    is_sound(&mut cluster).await;
 }

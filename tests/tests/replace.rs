@@ -162,7 +162,7 @@ async fn what_cannot_be_replaced_is_refused_with_its_reason() {
     let (to, from) = (name(free), name(held[1]));
     refused(&cluster, "7", &to, &from, 1, "there is no shard 7").await;
     refused(&cluster, "1", "node9", &from, 2, "there is no node node9").await;
-    refused(&cluster, "0", &to, &from, 1, "metadata group").await;
+    refused(&cluster, "0", &to, &from, 1, "of the metadata").await;
     refused(
         &cluster,
         "1",

@@ -30,6 +30,7 @@ use crate::rows::{
     self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, ReplacementNow, ReplacementRow, Rows,
 };
 use crate::schema_change;
+use crate::state::METADATA_VOTERS_MAX;
 
 /// The machine of the metadata group, and the handle through which this node follows it.
 #[derive(Debug, Default)]
@@ -59,9 +60,10 @@ impl Machine for ClusterMachine {
         Ok(apply(tx, id.index, command)?.encode())
     }
 
-    /// Publishes what is stored, if it is another version than the published one.
+    /// Publishes what is stored, if it is newer than what is published: a replica that was renewed begins with nothing, and until it has
+    /// caught up the node goes on with what it knew.
     fn applied(&self, view: &ReplicaView<'_>) -> storage::Result<()> {
-        if rows::version(view)? != self.handle.current().version {
+        if rows::version(view)? > self.handle.current().version {
             self.handle.publish(rows::load(view)?);
         }
         Ok(())
@@ -192,11 +194,6 @@ fn replace_replica(
     command: &ReplaceReplica,
 ) -> Result<bool, Stop> {
     let shard = ShardId(command.shard);
-    if shard.is_meta() {
-        return Err(invalid(
-            "replicas of the metadata group cannot be replaced yet",
-        ));
-    }
     let name = rows::shard_name(shard);
     let mut replicas: Vec<AssignmentRow> = rows
         .get(&name)?
@@ -221,6 +218,12 @@ fn replace_replica(
         let replica = command.old_replica;
         return Err(invalid(format!("no replica {replica} in shard {shard}")));
     };
+    if shard.is_meta() && at >= METADATA_VOTERS_MAX {
+        let replica = command.old_replica;
+        return Err(invalid(format!(
+            "replica {replica} of the metadata group does not vote: such a one cannot be renewed yet"
+        )));
+    }
     if replicas
         .iter()
         .any(|row| row.node == node.0 && !is_old(row))
@@ -228,6 +231,11 @@ fn replace_replica(
         return Err(invalid(format!(
             "node {node} holds another replica of shard {shard}"
         )));
+    }
+    if shard.is_meta() && replicas[at].node != node.0 {
+        return Err(invalid(
+            "a replica of the metadata group is only renewed in its place",
+        ));
     }
     let now = ReplacementNow {
         old: replicas[at],

@@ -63,6 +63,18 @@ impl Node {
         ))
     }
 
+    /// As commands and messages between nodes carry it.
+    pub fn to_command(&self, id: NodeId) -> proto::log::Node {
+        proto::log::Node {
+            id: id.0,
+            name: self.name.clone(),
+            zone: self.zone.clone(),
+            client_address: self.client_address.clone(),
+            peer_address: self.peer_address.clone(),
+            weight: self.weight,
+        }
+    }
+
     /// What placement needs to know of it.
     pub fn placement_info(&self, id: NodeId) -> NodeInfo {
         NodeInfo {

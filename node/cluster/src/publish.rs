@@ -1,7 +1,7 @@
 //! The newest state, for everybody on this node.
 //!
-//! Published by the thread that applies metadata entries, one after the other, so versions only rise but for a snapshot
-//! of another history, which no cluster makes. Readers never wait for apply: they take the `Arc` and are done.
+//! Published by the thread that applies metadata entries, one after the other, and versions only rise: a replica that is behind what is
+//! published, such as a renewed one, publishes nothing. Readers never wait for apply: they take the `Arc` and are done.
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //! Invariants of an initialized state:
 //! - the shards 0 to [`ClusterState::shards`] have assignments, each to known nodes, never two to one node;
 //! - no replica id occurs twice, in any shard, now or ever;
-//! - at most one replica of a shard is being replaced, never one of shard 0;
+//! - at most one replica of a shard is being replaced, in shard 0 only by one on the same node;
 //! - no bucket id of a database occurs twice, now or ever; bucket names are unique among those that are not dropped;
 //! - `fenced_version` ≤ `schema_version`, and no bucket has a version above it.
 //!

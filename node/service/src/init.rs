@@ -233,7 +233,7 @@ impl Core {
         for ((replica, node), (address, _)) in members.iter().zip(seeds.values()) {
             let joined = self
                 .members
-                .join(address, cluster_id, *replica, nodes, deadline)
+                .join(address, cluster_id, *replica, None, nodes, deadline)
                 .await;
             joined.map_err(|reason| {
                 Error::unavailable(format!("node {node} at {address} did not join: {reason}"))

@@ -228,14 +228,15 @@ pub trait Members: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'a, Result<Description, PortError>>;
 
-    /// Makes the node at a peer address a member of the cluster and holder of metadata replica `replica`.
+    /// Makes the node at a peer address a member of the cluster and holder of metadata replica `replica`, in the place of `replaces`.
     ///
-    /// Idempotent; refused by a node that belongs to another cluster or holds another metadata replica.
+    /// Idempotent; refused by a node that belongs to another cluster or holds another metadata replica than these.
     fn join<'a>(
         &'a self,
         address: &'a str,
         cluster_id: &'a str,
         replica: ReplicaId,
+        replaces: Option<ReplicaId>,
         nodes: &'a [proto::log::Node],
         deadline: Instant,
     ) -> BoxFuture<'a, Result<(), PortError>>;

@@ -124,7 +124,7 @@ impl Core {
         let state = self.current_metadata(&founded, deadline).await?;
         let retired = replicas.iter().copied();
         Ok(retired
-            .filter(|(shard, replica)| !shard.is_meta() && state.is_retired(*shard, *replica))
+            .filter(|(shard, replica)| state.is_retired(*shard, *replica))
             .collect())
     }
 
@@ -150,20 +150,25 @@ impl Core {
     }
 
     fn check_target(&self, state: &ClusterState, shard: ShardId, to: NodeId) -> Result<()> {
-        if shard.is_meta() {
-            return Err(Error::bad_request(
-                "replicas of the metadata group (shard 0) cannot be replaced yet",
-            ));
-        }
         if state.assignments(shard).is_empty() {
             let last = state.shards;
             return Err(Error::bad_request(format!(
-                "there is no shard {shard}: shards are numbered from 1 to {last}"
+                "there is no shard {shard}: shards are numbered from 0 (the metadata) to {last}"
             )));
         }
         if !state.nodes.contains_key(&to) {
             return Err(Error::bad_request(format!(
                 "the cluster knows no node {to}"
+            )));
+        }
+        let votes = |shard| {
+            let mut voters = state.voters(shard).iter();
+            voters.any(|voter| voter.node == to)
+        };
+        if shard.is_meta() && !votes(shard) {
+            return Err(Error::bad_request(format!(
+                "{} follows the metadata without a vote: such a replica cannot be renewed yet",
+                name(state, to)
             )));
         }
         if !self.is_alive(to) {
@@ -188,6 +193,9 @@ impl Core {
         match (on(to), from) {
             (Some(own), None) => Ok(own),
             (Some(own), Some(from)) if from == to => Ok(own),
+            (Some(_), Some(_)) if shard.is_meta() => Err(Error::bad_request(
+                "every node holds a replica of the metadata (shard 0): leave out --from to renew the one of the node",
+            )),
             (Some(_), Some(_)) => Err(Error::bad_request(format!(
                 "{} holds a replica of shard {shard} already: choose a node without one, or leave out --from to renew that one",
                 name(state, to)
@@ -223,7 +231,7 @@ impl Core {
         old: Assignment,
         to: NodeId,
     ) -> Result<()> {
-        let voters = state.assignments(shard);
+        let voters = state.voters(shard);
         let needed = voters.len() / 2 + 1;
         let others = voters
             .iter()

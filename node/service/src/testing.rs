@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
     /// Nodes that hold no replica of document shards.
     pub(crate) bystanders: Mutex<HashSet<NodeId>>,
+    /// Nodes whose replicas of document shards have applied nothing.
+    pub(crate) fresh: Mutex<HashSet<NodeId>>,
     /// Nodes whose replicas of document shards know of no leader but themselves.
     pub(crate) blind: Mutex<HashSet<NodeId>>,
     /// Shards whose leader no quorum confirms any more, and since when.
@@ -106,6 +108,7 @@ impl World {
             services: Mutex::default(),
             members: Mutex::default(),
             bystanders: Mutex::default(),
+            fresh: Mutex::default(),
             blind: Mutex::default(),
             unconfirmed: Mutex::default(),
         })
@@ -224,6 +227,10 @@ impl Groups for Node {
     }
 
     fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
+        if !shard.is_meta() && self.world.fresh.lock().contains(&self.id) {
+            let (engine, machine) = (Arc::new(Memory::new()), Arc::new(DocumentMachine));
+            return Replica::open(engine, machine, shard, StoreId(1)).ok();
+        }
         self.world
             .replicas
             .get(&shard)
@@ -440,6 +447,7 @@ impl Members for Node {
         _: &'a str,
         _: &'a str,
         _: ReplicaId,
+        _: Option<ReplicaId>,
         _: &'a [proto::log::Node],
         _: Instant,
     ) -> BoxFuture<'a, Result<(), PortError>> {

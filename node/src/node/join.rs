@@ -35,15 +35,12 @@ impl Joining {
     }
 
     fn check(&self, request: &JoinRequest) -> Result<(), String> {
-        let held = self
-            .storage
-            .logs
-            .directory()
-            .replicas()
-            .into_iter()
-            .find(|row| row.shard == ShardId::META);
+        let rows = self.storage.logs.directory().replicas();
+        // Of several, all but the newest only wait for their removal.
+        let held = rows.iter().rfind(|row| row.shard == ShardId::META);
+        let is_meant = |replica: ReplicaId| [request.replica, request.replaces].contains(&replica.0);
         match held {
-            Some(row) if row.replica.0 != request.replica => Err(format!(
+            Some(row) if !is_meant(row.replica) => Err(format!(
                 "this node holds metadata replica {}, not {}",
                 row.replica, request.replica
             )),

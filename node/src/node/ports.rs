@@ -242,12 +242,14 @@ impl Members for PeerMembers {
         address: &'a str,
         cluster_id: &'a str,
         replica: ReplicaId,
+        replaces: Option<ReplicaId>,
         nodes: &'a [proto::log::Node],
         deadline: Instant,
     ) -> BoxFuture<'a, Result<(), PortError>> {
         let request = JoinRequest {
             cluster_id: cluster_id.to_owned(),
             replica: replica.0,
+            replaces: replaces.map_or(0, |replica| replica.0),
             nodes: nodes.to_vec(),
         };
         Box::pin(async move {

@@ -5,8 +5,8 @@
 //! - **While running**, replicas that are lost or quarantined are renewed in their place, one at a time: the metadata gets the intent,
 //!   as if an operator had said `larder shard replace SHARD THIS-NODE`, and the shard's leader carries it out. A renewed replica has a
 //!   new id, so nothing that the old one promised depends on it.
-//! - **The metadata's own replica** (shard 0) cannot be renewed. If it is damaged the process ends, and the next start makes it anew from
-//!   its log; if its log was purged, the node does not start and says what to do.
+//! - **The metadata's own replica** (shard 0): if it is damaged the process ends, and the next start makes it anew from its log. If its
+//!   log was purged, the node starts without it and knows of no cluster; who asks for its renewal is an operator, at another node.
 //! - **The log database** cannot be repaired: in it lies what this node promised to others. The process ends.
 
 use std::fs::{self, File};
@@ -34,6 +34,10 @@ const RENEW_TIME: Duration = Duration::from_secs(5);
 const WAY_OUT: &str = "leave this node stopped; its peers hold what was acknowledged. Give its replicas to another node, for each of \
      its shards `larder shard replace SHARD OTHER-NODE --from THIS-NODE`, and then use the machine with an empty data directory; \
      `larder data verify` lists all damage";
+
+/// What an operator should do about a node that has lost its metadata.
+const METADATA_LOST: &str = "this node's metadata (shard 0) is lost, and without it the node knows of no cluster; its peers hold it: \
+     run `larder shard replace 0 THIS-NODE` at another node";
 
 /// Notes that the data database in `dir` may be damaged, for the next start.
 pub(super) fn note(dir: &Path, why: &str) {
@@ -92,16 +96,7 @@ pub(super) fn open(dir: &Path, options: &Options) -> anyhow::Result<Storage> {
         }
         opened => opened.map_err(anyhow::Error::from),
     };
-    let storage = storage.with_context(context)?;
-    if let Some(lost) = storage.lost.iter().find(|lost| lost.shard.is_meta()) {
-        let message = format!(
-            "{}/data: the metadata (shard 0) {}, and cannot be fetched from peers in this version: {WAY_OUT}",
-            dir.display(),
-            lost.what
-        );
-        return Err(Exit::new(Status::DataDamaged, message).into());
-    }
-    Ok(storage)
+    storage.with_context(context)
 }
 
 /// Opens the storage, and reads the metadata to its end: a node serves from it before anything else would notice.
@@ -157,7 +152,12 @@ impl Repair {
             what,
         } in &lost
         {
-            tracing::error!(%shard, %replica, what, "replica is lost; it is fetched from its peers");
+            match shard.is_meta() {
+                true => tracing::error!(%replica, what, "{METADATA_LOST}"),
+                false => {
+                    tracing::error!(%shard, %replica, what, "replica is lost; it is fetched from its peers");
+                }
+            }
         }
         Self {
             node,

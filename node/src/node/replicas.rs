@@ -19,7 +19,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use raft::transport::client::Peers;
 use raft::{GroupStatus, Host, Role};
 use service::Service;
-use storage::Storage;
+use storage::{Storage, StoreId};
 use storage::machine::documents::DocumentMachine;
 use storage::machine::{Machine, Replica};
 use tokio::sync::{Mutex, Notify};
@@ -96,8 +96,13 @@ impl Replicas {
         rows.sort_by_key(|row| (row.shard, row.replica));
         // One that was renewed here only waits for its removal: it must not come back.
         let newest: BTreeMap<_, _> = rows.iter().map(|row| (row.shard, row.replica)).collect();
-        rows.retain(|row| newest.get(&row.shard) == Some(&row.replica));
         rows.retain(|row| !self.is_lost(row.shard, row.replica));
+        for row in rows.iter().filter(|row| row.shard.is_meta()) {
+            if newest.get(&row.shard) != Some(&row.replica) {
+                self.recall(row.replica, row.data).await;
+            }
+        }
+        rows.retain(|row| newest.get(&row.shard) == Some(&row.replica));
         for row in rows {
             self.open(row.shard, row.replica).await?;
             if row.shard == ShardId::META {
@@ -105,6 +110,20 @@ impl Replicas {
             }
         }
         Ok(())
+    }
+
+    /// Publishes the metadata that a replica knew which was renewed here: the one in its place may hold nothing yet, and until it has
+    /// caught up the node finds its peers by this.
+    async fn recall(&self, replica: ReplicaId, data: StoreId) {
+        let (engine, machine) = (self.storage.engine.clone(), self.machine.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            Replica::open(engine, machine, ShardId::META, data).map(drop)
+        });
+        match read.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%replica, %error, "renewed metadata is not readable"),
+            Err(error) => tracing::warn!(%replica, %error, "renewed metadata is not readable"),
+        }
     }
 
     /// Publishes how long the stored replicas took to open, and how many entries were applied again for it.
@@ -118,8 +137,12 @@ impl Replicas {
     /// Starts one replica, made on disk first if it is new. A no-op if it runs.
     ///
     /// # Errors
-    /// The disk failed, or the stored state cannot be recovered.
+    /// The disk failed, or the stored state cannot be recovered, or is lost.
     pub(super) async fn open(&self, shard: ShardId, replica: ReplicaId) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.is_lost(shard, replica),
+            "replica {replica} of shard {shard} is damaged beyond repair and waits to be renewed"
+        );
         let _one = self.opening.lock().await;
         match self.host.status(shard) {
             Some(status) if status.replica >= replica => return Ok(()),
@@ -284,7 +307,7 @@ impl Replicas {
         let gone: Vec<_> = rows
             .iter()
             .map(|row| (row.shard, row.replica))
-            .filter(|(shard, replica)| !shard.is_meta() && state.is_retired(*shard, *replica))
+            .filter(|(shard, replica)| state.is_retired(*shard, *replica))
             .collect();
         if gone.is_empty() {
             return Ok(());
@@ -309,7 +332,7 @@ impl Replicas {
         Ok(())
     }
 
-    /// The metadata leader adds nodes beyond the voters as learners.
+    /// The metadata leader adds nodes beyond the voters as learners. One that is being renewed has its own steps.
     async fn add_learners(&self, state: &ClusterState) {
         if !self.host.is_leader(ShardId::META) {
             return;
@@ -318,7 +341,10 @@ impl Replicas {
             return;
         };
         for assigned in state.assignments(ShardId::META) {
-            if status.members.contains_key(&assigned.replica) {
+            let replacement = state.replacement(ShardId::META);
+            if status.members.contains_key(&assigned.replica)
+                || replacement.is_some_and(|replacement| replacement.new == *assigned)
+            {
                 continue;
             }
             if let Err(error) = self

@@ -133,6 +133,33 @@ fn subscribers_hear_of_changes_only() {
     assert_eq!(*seen.lock(), [2, 4]);
 }
 
+/// A replica that was renewed catches up entry by entry: nobody is to see what it has gone through.
+#[test]
+fn a_replica_that_is_behind_publishes_nothing() {
+    let mut group = Group::new();
+    let bootstrap = || Operation::SetBootstrapped(SetBootstrapped {});
+    let init = || Operation::InitCluster(init_command(&[1, 2, 3], 4, 3));
+    group.apply(init());
+    group.apply(bootstrap());
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let handle = group.machine.handle();
+    handle.subscribe(Box::new(move |state| log.lock().push(state.version)));
+    let machine = Arc::clone(&group.machine);
+    group.replica =
+        Replica::open(group.engine.clone(), machine, ShardId::META, StoreId(2)).expect("opens");
+    group.index = 0;
+    group.apply(init());
+    group.apply(bootstrap());
+    assert_eq!(group.state().version, 2);
+    let third = NodeCommand {
+        name: "renamed".to_owned(),
+        ..node_command(3, "")
+    };
+    group.apply(Operation::AnnounceNode(AnnounceNode { node: Some(third) }));
+    assert_eq!(*seen.lock(), [3]);
+}
+
 #[test]
 fn several_commands_of_one_batch_are_published_once() {
     let group = Group::new();

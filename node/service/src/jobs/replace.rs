@@ -2,6 +2,9 @@
 //!
 //! The metadata names what is wanted, the shard's group how far it is; the leader of the shard does the next step. Whatever crashes,
 //! the next leader sees the same two and goes on.
+//!
+//! The node of a new replica hears of it by following the metadata. One whose own replica of the metadata is to be renewed may have
+//! lost it, so the metadata leader tells it, before anything is sent there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,7 +78,12 @@ impl Replace {
         let done = match step {
             Step::Wait => return Ok(()),
             Step::HandOver(to) => groups.transfer_leader(shard, to),
-            Step::AddLearner => groups.add_learner(shard, new.replica, new.node),
+            Step::AddLearner => {
+                if shard.is_meta() {
+                    self.tell(replacement).await?;
+                }
+                groups.add_learner(shard, new.replica, new.node)
+            }
             Step::ChangeVoters(voters) => groups.change_voters(shard, voters),
             Step::Confirm => {
                 let deadline = Instant::now() + STEP_TIMEOUT;
@@ -87,5 +95,30 @@ impl Replace {
             Ok(Err(PortError(reason))) => Err(Error::unavailable(reason)),
             Err(_) => Err(Error::unavailable("it took too long")),
         }
+    }
+
+    /// Has a node open its new replica of the metadata, in the place of the old one.
+    async fn tell(&self, replacement: Replacement) -> Result<()> {
+        let state = self.core.metadata.current();
+        let Replacement { old, new } = replacement;
+        let Some(node) = state.nodes.get(&new.node) else {
+            return Ok(());
+        };
+        let nodes: Vec<_> = state
+            .nodes
+            .iter()
+            .map(|(id, node)| node.to_command(*id))
+            .collect();
+        let joined = self.core.members.join(
+            &node.peer_address,
+            &state.cluster_id,
+            new.replica,
+            Some(old.replica),
+            &nodes,
+            Instant::now() + STEP_TIMEOUT,
+        );
+        joined
+            .await
+            .map_err(|PortError(reason)| Error::unavailable(reason))
     }
 }

@@ -95,7 +95,7 @@ async fn what_cannot_be_is_refused_with_its_reason() {
     let (held, free) = places(&cluster, shard);
     let far = NodeId(99);
     for (shard, to, from, reason) in [
-        (ShardId(0), free, None, "metadata group"),
+        (ShardId(0), free, Some(held[0]), "of the metadata"),
         (ShardId(9), free, None, "there is no shard 9"),
         (shard, far, None, "knows no node"),
         (shard, free, Some(far), "holds no replica of shard"),
