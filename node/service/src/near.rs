@@ -52,7 +52,7 @@ impl Core {
         };
         request.near = Some(near);
         let level = freshness.consistency;
-        let holds = self.groups.replica(shard).is_some();
+        let holds = self.holds_state(shard);
         let first = if holds {
             Some(self.shards.near(&request, near, deadline).await)
         } else {
@@ -90,6 +90,12 @@ impl Core {
             ),
             None => unavailable.message,
         }))
+    }
+
+    /// Whether a replica here has applied anything. One that has just come holds nothing yet, which says nothing about the shard.
+    pub(crate) fn holds_state(&self, shard: ShardId) -> bool {
+        let replica = self.groups.replica(shard);
+        replica.is_some_and(|replica| replica.applied().id.is_some())
     }
 
     /// Asks the other holders of a replica, the leader first. `None`: there is none, or none answered.

@@ -268,6 +268,10 @@ impl Core {
             return encode_reply(Ok(self.answer_probe(probe)));
         }
         if let Some(near) = request.near {
+            if !self.holds_state(request.shard) {
+                let hint = self.groups.leader(request.shard).map(|leader| leader.node);
+                return encode_reply(Err(Failure::NotLeader { hint }));
+            }
             return encode_reply(self.shards.near(&request, near, deadline).await);
         }
         if !self.groups.is_leader(request.shard) {

@@ -106,6 +106,26 @@ async fn near_reads_do_not_trouble_the_leader() {
 }
 
 #[tokio::test]
+async fn a_replica_that_has_nothing_yet_answers_nothing() {
+    let (cluster, _) = two().await;
+    let shard = cluster.shard_of("Demo", "k");
+    cluster.world.fresh.lock().insert(NodeId(2));
+    let document = get(&cluster, 2, Consistency::Local).await;
+    assert_eq!(json(&document.expect("from the other").body)["n"], 1);
+    // Nor does it answer the other nodes, where nobody leads.
+    cluster.world.fresh.lock().insert(NodeId(1));
+    cluster.world.elect(shard, None);
+    for node in [1, 2] {
+        let error = get(&cluster, node, Consistency::Local).await;
+        let error = error.expect_err("nobody holds anything");
+        assert_eq!(
+            (error.code, error.effect),
+            (ErrorCode::Unavailable, Effect::None)
+        );
+    }
+}
+
+#[tokio::test]
 async fn without_a_quorum_bounded_reads_go_on_within_their_bound_and_local_ones_for_ever() {
     let (cluster, _) = two().await;
     let shard = cluster.shard_of("Demo", "k");
