@@ -1,6 +1,6 @@
 //! Promise: a disk that fills up refuses writes with 507 and no effect while there is still a reserve; reads and deletes go on, and
-//! writes too once there is room. One that is full all the same ends the node with a status of its own, and nothing acknowledged is
-//! lost.
+//! writes too once there is room. Where others have room they lead instead, and writes go on through them. A disk that is full all the
+//! same ends the node with a status of its own, and nothing acknowledged is lost.
 
 use std::time::Duration;
 
@@ -100,6 +100,46 @@ async fn writes_stop_before_the_disk_is_full_and_go_on_after() {
         .await;
         all_there(&api, 0).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_room_gives_its_leaders_to_those_that_have_some() {
+    let Some(disk) = Disk::new(DISK_MIB) else {
+        return;
+    };
+    let cluster = Cluster::start(Options {
+        data: vec![disk.path().join("node")],
+        env: vec![(
+            "LARDER_STORAGE__RESERVE_MIB".to_owned(),
+            RESERVE_MIB.to_string(),
+        )],
+        root_password: Some("no room".to_owned()),
+        ..Options::default()
+    })
+    .await;
+    let own = cluster.nodes[0].id.clone();
+    let leads = async |wanted: bool| {
+        let what = format!("the node with the small disk leads: {wanted}");
+        eventually(&what, READY, || async {
+            let status = cluster.try_status(1).await?;
+            let led = status.shards.iter().all(|shard| shard.leader.is_some());
+            (led && (status.led_by(&own) > 0) == wanted).then_some(())
+        })
+        .await;
+    };
+    leads(true).await;
+    disk.fill((RESERVE_MIB - 4) << 20);
+    leads(false).await;
+    // Through all nodes, to all shards: also through the one without room, which is still ready.
+    for node in cluster.all() {
+        for n in 0..12 {
+            put(&cluster.api(node), n).await.expect(200);
+        }
+        assert!(cluster.answers(node, "/readyz").await);
+    }
+    disk.free_up();
+    leads(true).await;
+    cluster.healthy(READY).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

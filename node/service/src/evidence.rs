@@ -41,7 +41,7 @@ pub(crate) struct Evidence {
     /// Where the clock of `metadata_us` begins.
     start: Instant,
     /// The newest moment that was proven for the metadata, in microseconds; 0: none. Asked for by every request, so it has a place of
-    /// its own. What is proven stays so: the metadata's replica of a node is never replaced.
+    /// its own. What is proven stays so: what a node knows of the metadata never goes back, also when its replica is renewed.
     metadata_us: AtomicU64,
     /// Highest index of a write that this node has acknowledged, by shard.
     acknowledged: RwLock<HashMap<ShardId, AtomicU64>>,
@@ -196,6 +196,11 @@ impl Evidence {
     /// Whether this node does not want to lead.
     pub(crate) fn declines(&self) -> bool {
         self.declines.load(Ordering::Relaxed)
+    }
+
+    /// Whether others should not hand it shards: it does not want to lead, or could take no writes if it did.
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.declines() || self.groups.no_room().is_some()
     }
 
     /// Notes what another node said about itself.

@@ -301,7 +301,7 @@ pub struct Probe {
     /// Who asks.
     #[prost(uint64, tag = "1")]
     pub node: u64,
-    /// The asking node does not want to lead now: it stops, or its disk stalls.
+    /// The asking node should not lead now: it stops, or its disk stalls or is nearly full.
     #[prost(bool, tag = "2")]
     pub declines: bool,
     /// The shards that it wants to know about.

@@ -539,7 +539,7 @@ impl Service {
         self.core.evidence.round(deadline).await;
     }
 
-    /// Whether another node lately said so of itself.
+    /// Whether another node lately said so of itself, or that its disk is nearly full.
     pub fn is_declining(&self, node: NodeId) -> bool {
         self.core.evidence.is_declining(node)
     }

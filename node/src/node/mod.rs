@@ -11,6 +11,7 @@ mod disk;
 mod integrity;
 mod join;
 mod ports;
+mod relief;
 mod repair;
 mod replicas;
 mod scrub;
@@ -144,6 +145,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stall: Duration::from_millis(config.storage.log_stall_ms),
     };
     let watchdog = tokio::spawn(watchdog.run(stop.clone()));
+    let relief = relief::Relief {
+        disk: Arc::clone(&node.disk),
+        host: node.host.clone(),
+        peers: node.peers.clone(),
+        service: node.service.clone(),
+    };
+    let relief = tokio::spawn(relief.run(stop.clone()));
 
     signals.received().await;
     tracing::info!("stopping");
@@ -155,7 +163,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     stop::withdraw(&node.host, &node.peers, &node.service).await;
     stop.cancel();
     let _ = tokio::join!(
-        servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog
+        servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog, relief
     );
     // What came back meanwhile.
     stop::hand_over(&node.host, &node.peers, &node.service).await;
@@ -287,10 +295,8 @@ impl ForwardHandler for Forwards {
 fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     let dir = &config.node.data_dir;
     std::fs::create_dir_all(dir).with_context(|| format!("data directory {}", dir.display()))?;
-    // What was being sent or received when the node last stopped is started anew by its sender.
-    for left in ["sending", "receiving"] {
-        let _ = std::fs::remove_dir_all(dir.join(left));
-    }
+    // Files that were being sent when the node last stopped are of a view that is gone.
+    let _ = std::fs::remove_dir_all(dir.join("sending"));
     let options = storage::Options::within(config.storage.memory_bytes());
     let storage = repair::open(dir, &options)?;
     storage.logs.on_failure(|error| {

@@ -1,7 +1,7 @@
 //! Asks the leaders of all shards with a replica here how far they are, see `crate::evidence`: one question per node and round, for all
 //! shards that it leads. Costs the leaders no round of their own: they tell when a quorum last answered their heartbeats.
 //!
-//! The question also says whether the asking node wants to lead.
+//! The question also says whether the asking node should lead.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,8 +65,8 @@ impl Evidence {
                 questions.entry(leader).or_default().push(shard.0);
             }
         }
-        // Whoever declines tells everybody; whoever does not any more is heard of by the nodes that it asks.
-        if core.evidence.declines() {
+        // Whoever should not lead tells everybody; whoever may again is heard of by the nodes that it asks.
+        if core.evidence.is_unfit() {
             let state = core.metadata.current();
             let others = state
                 .nodes
@@ -92,7 +92,7 @@ impl Evidence {
             near: None,
             operation: Operation::Probe(Probe {
                 node: core.options.node.0,
-                declines: core.evidence.declines(),
+                declines: core.evidence.is_unfit(),
                 shards,
             }),
         };

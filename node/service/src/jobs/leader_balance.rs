@@ -41,7 +41,7 @@ impl LeaderBalance {
 
     /// Hands one shard over, if there is one to hand over.
     pub(crate) async fn hand_over_one(&self, offered: &mut HashMap<ShardId, Duration>) {
-        if self.core.evidence.declines() {
+        if self.core.evidence.is_unfit() {
             // Whoever gives all shards away chooses by who is ready, not by preference.
             return;
         }
