@@ -6,13 +6,14 @@
 # Parts: compare   puts and gets over gRPC against etcd, local gets over HTTP against nginx, h2load as a cross-check
 #        syncs     fsync and fdatasync calls for each put, as strace counts them
 #        failover  kill -9 of the leader until writes are back
+#        stop      SIGTERM to one node after the other: what became of the requests
 #        idle      CPU, memory and messages with 256 shards and no client
-#        overload  ten times too many clients with 512 MiB for each node
+#        overload  far too many clients with 512 MiB for each node
 # Without any named: all of them. --quick is for a look at whether it all works; its figures say little.
 #
 # Raw lines of JSON and the table go to target/bench/ (BENCH_OUT: another folder), and the table to standard output.
 # Sizes: BENCH_ROUNDS (3), BENCH_SECONDS (10, of each run), BENCH_CLIENTS ("1 64 256"), BENCH_ROUTES ("leader any"),
-# BENCH_KEYS (50000), BENCH_KILLS (50), BENCH_SHARDS (256), BENCH_OVERLOAD_SECONDS (60), BENCH_OVERLOAD_CLIENTS (2560);
+# BENCH_KEYS (50000), BENCH_KILLS (50), BENCH_STOPS (6), BENCH_SHARDS (256), BENCH_OVERLOAD_SECONDS (60), BENCH_OVERLOAD_CLIENTS (4000);
 # BENCH_DIR: where data lies, to choose the disk; BENCH_PORT: the first port (7500). LARDER_BIN: the binary.
 set -euo pipefail
 
@@ -23,13 +24,13 @@ for argument in "$@"; do
         --quick)
             export BENCH_ROUNDS=${BENCH_ROUNDS:-1} BENCH_SECONDS=${BENCH_SECONDS:-2} BENCH_ROUTES=${BENCH_ROUTES:-leader}
             export BENCH_KEYS=${BENCH_KEYS:-5000} BENCH_KILLS=${BENCH_KILLS:-3} BENCH_CLIENTS=${BENCH_CLIENTS:-1 64}
-            export BENCH_OVERLOAD_SECONDS=${BENCH_OVERLOAD_SECONDS:-10}
+            export BENCH_OVERLOAD_SECONDS=${BENCH_OVERLOAD_SECONDS:-10} BENCH_STOPS=${BENCH_STOPS:-2}
             ;;
-        compare | syncs | failover | idle | overload) parts+=("$argument") ;;
-        *) echo "usage: scripts/bench.sh [--quick] [compare|syncs|failover|idle|overload]..." >&2; exit 2 ;;
+        compare | syncs | failover | stop | idle | overload) parts+=("$argument") ;;
+        *) echo "usage: scripts/bench.sh [--quick] [compare|syncs|failover|stop|idle|overload]..." >&2; exit 2 ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(compare syncs failover idle overload)
+[ ${#parts[@]} -gt 0 ] || parts=(compare syncs failover stop idle overload)
 
 out=${BENCH_OUT:-$root/target/bench}
 mkdir -p "$out"

@@ -57,6 +57,14 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
     "## Leader killed with -9: until writes to all its shards are back\n",
     table(["system", "kills", "p50 ms", "p90 ms", "p99 ms", "longest ms", "p99 of single shards ms"];
         .[] | [.target] + (.outages | [.count, .p50Ms, .p90Ms, .p99Ms, .maxMs, .perShard.p99Ms] | map(tostring)) | row) end),
+  ($all | part("stop") | if . == [] then empty else
+    "## SIGTERM to a node under load\n",
+    table(["protocol", "stops", "answered through the other nodes", "failed there", "answered through the stopped node",
+        "refused there, effect none", "unknown there", "longest stop ms"];
+        group_by(.protocol)[] | [.[0].protocol, (length | tostring), (map(.others.operations) | add | tostring),
+               (map(.others.refused + .others.unknown) | add | tostring), (map(.through.operations) | add | tostring),
+               (map(.through.refused) | add | tostring), (map(.through.unknown) | add | tostring),
+               (map(.stopMs) | max | tostring)] | row) end),
   ($all | part("idle") | if . == [] then empty else
     "## Idle\n",
     table(["shards", "CPU share of a core, each node", "resident MiB, each node", "socket writes a second, all nodes"];

@@ -120,7 +120,7 @@ pub struct Limits {
     pub query_result_bytes_max: usize,
     /// Queries at work at once; further ones wait.
     pub queries_at_once_max: usize,
-    /// Client connections open at once; further ones wait in the kernel's queue.
+    /// Client connections open at once, each of about 20 KiB; further ones wait in the kernel's queue.
     pub connections_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it, in milliseconds.
     pub metadata_age_max_ms: u64,
@@ -215,7 +215,7 @@ impl Default for Limits {
             body_bytes_max: MIB,
             key_bytes_max: 1024,
             depth_max: 100,
-            requests_in_flight_max: 4096,
+            requests_in_flight_max: 1024,
             proposals_in_flight_max: 1024,
             proposal_bytes_in_flight_max: 64 * MIB,
             request_bytes_in_flight_max: 64 * MIB,
@@ -224,7 +224,7 @@ impl Default for Limits {
             query_results_max: 10_000,
             query_result_bytes_max: 16 * MIB,
             queries_at_once_max: 32,
-            connections_max: 16 * 1024,
+            connections_max: 4 * 1024,
             metadata_age_max_ms: 3_000,
             deadline_ms: 5_000,
         }

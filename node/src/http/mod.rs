@@ -89,7 +89,7 @@ impl Default for Limits {
             body_bytes_max: 1024 * 1024,
             body_read_time: Duration::from_secs(30),
             grpc_message_bytes_max: 4 * 1024 * 1024,
-            requests_in_flight_max: 4096,
+            requests_in_flight_max: 1024,
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
             request_time: Duration::from_secs(5),
