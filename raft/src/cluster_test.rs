@@ -156,13 +156,7 @@ async fn start_node(
     }
 }
 
-fn new_host(
-    network: &Network,
-    number: u64,
-    options: Options,
-    logs: &Logs,
-    dir: &TempDir,
-) -> Host {
+fn new_host(network: &Network, number: u64, options: Options, logs: &Logs, dir: &TempDir) -> Host {
     let parts = HostParts {
         node: NodeId(number),
         options,

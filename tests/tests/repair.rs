@@ -257,17 +257,23 @@ async fn metadata_that_rots_behind_a_purged_log_is_renewed_by_the_peers() {
     cluster.spawn(BAD);
     eventually("the node says what it lacks", DEADLINE, || async {
         let log = cluster.logged(BAD);
-        log.contains("larder shard replace 0 THIS-NODE").then_some(())
+        log.contains("larder shard replace 0 THIS-NODE")
+            .then_some(())
     })
     .await;
     let admin = &cluster.nodes[1].admin;
-    let renew = ["shard", "replace", "0", "n1", "--wait", "40", "--admin", admin];
+    let renew = [
+        "shard", "replace", "0", "n1", "--wait", "40", "--admin", admin,
+    ];
     eventually("the node is up to be renewed", DEADLINE, || async {
         let renewed = binary::run(renew).await;
         (renewed.status == 0).then_some(())
     })
     .await;
     cluster.healthy(READY).await;
-    eventually("it holds everything", DEADLINE, || reads(&cluster, DOCUMENTS)).await;
+    eventually("it holds everything", DEADLINE, || {
+        reads(&cluster, DOCUMENTS)
+    })
+    .await;
     is_sound(&mut cluster).await;
 }

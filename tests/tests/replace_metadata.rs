@@ -29,7 +29,9 @@ async fn metadata(cluster: &Cluster, asked: usize) -> Option<Value> {
 
 async fn renew(cluster: &Cluster, asked: usize, node: usize) -> u64 {
     let (name, admin) = (format!("n{}", node + 1), &cluster.nodes[asked].admin);
-    let arguments = ["shard", "replace", "0", &name, "-o", "json", "--admin", admin];
+    let arguments = [
+        "shard", "replace", "0", &name, "-o", "json", "--admin", admin,
+    ];
     let answer = binary::run(arguments).await.expect(0).json();
     answer["old"]["replica"].as_u64().expect("a replica id")
 }

@@ -38,7 +38,8 @@ impl Joining {
         let rows = self.storage.logs.directory().replicas();
         // Of several, all but the newest only wait for their removal.
         let held = rows.iter().rfind(|row| row.shard == ShardId::META);
-        let is_meant = |replica: ReplicaId| [request.replica, request.replaces].contains(&replica.0);
+        let is_meant =
+            |replica: ReplicaId| [request.replica, request.replaces].contains(&replica.0);
         match held {
             Some(row) if !is_meant(row.replica) => Err(format!(
                 "this node holds metadata replica {}, not {}",

@@ -19,9 +19,9 @@ use proto::{NodeId, ReplicaId, ShardId};
 use raft::transport::client::Peers;
 use raft::{GroupStatus, Host, Role};
 use service::Service;
-use storage::{Storage, StoreId};
 use storage::machine::documents::DocumentMachine;
 use storage::machine::{Machine, Replica};
+use storage::{Storage, StoreId};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 

@@ -62,7 +62,9 @@ pub(super) enum ReceiveError {
     Broken(String),
     #[error("another connection went on with the transfer")]
     Overtaken,
-    #[error("file {file} is not what was sent: what was held of it from before a restart is damaged")]
+    #[error(
+        "file {file} is not what was sent: what was held of it from before a restart is damaged"
+    )]
     Damaged { file: usize },
 }
 

@@ -234,6 +234,7 @@ impl Members for Alone {
         _: &'a str,
         _: &'a str,
         _: ReplicaId,
+        _: Option<ReplicaId>,
         _: &'a [proto::log::Node],
         _: Instant,
     ) -> BoxFuture<'a, Result<(), PortError>> {
