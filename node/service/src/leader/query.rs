@@ -271,7 +271,7 @@ impl Walk {
     /// Shows the documents to `each`, within the limits of time and rows.
     fn visit(
         &mut self,
-        view: &storage::machine::ReplicaView<'_>,
+        view: &ReplicaView<'_>,
         database: u32,
         bucket: u32,
         from: Bound<&str>,
