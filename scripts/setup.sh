@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build   compiler, libclang, pinned Rust toolchain
 #   scripts/setup.sh test    the same, then network tools, Node.js and cargo-nextest
-#   scripts/setup.sh bench   what `build` needs, then etcd, nginx, load generators and strace, none of them as a service
+#   scripts/setup.sh bench   what `build` needs, then etcd, nginx, PostgreSQL, load generators and strace, none of them as a service
 #
 # Asks the machine what is there instead of keeping a list of what was done, so it may run before every build;
 # with nothing to do it takes well under a second.
@@ -67,6 +67,7 @@ if [ "$what" = bench ]; then
     need jq jq
     need curl curl
     need procps pgrep
+    need postgresql psql
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -32,6 +32,15 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
           + (["logSyncsPerWrite", "logEntriesPerSync", "writtenBytesPerUserByte"]
              | map(. as $name | [$a, $b][] | map(.servers[$name]) | median | show)) | row)
   end),
+  ($all | part("query") | if . == [] then empty else
+    "## Queries over HTTP, and the same in one PostgreSQL over a Unix socket, medians\n",
+    table(["operation", "clients", "larder /s", "postgres /s", "ratio", "p50 ms", "postgres p50", "p99 ms", "postgres p99", "errors"];
+        group_by([.operation, .clients])[] | (of("larder")) as $a | (of("postgres")) as $b
+        | [(.[0] | .operation, (.clients | tostring)),
+           ($a | map(.throughput) | median | show), ($b | map(.throughput) | median | show),
+           (($a | map(.throughput) | median) | over($b | map(.throughput) | median)),
+           ($a | map(.p50) | median | ms), ($b | map(.p50) | median | ms), ($a | map(.p99) | median | ms), ($b | map(.p99) | median | ms),
+           (map(.failed) | add // 0 | tostring)] | row) end),
   ($all | part("syncs") | if . == [] then empty else
     "## Syncs for each put as strace counts them\n",
     table(["system", "clients", "fsync and fdatasync a put", "log syncs a put", "entries a sync"];

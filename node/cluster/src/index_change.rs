@@ -224,7 +224,7 @@ fn touch(database: &mut DatabaseRow, buckets: &BTreeSet<u32>) {
 }
 
 fn parse(definition: &[u8]) -> Result<Definition, Stop> {
-    Definition::parse(definition).map_err(|error| invalid(format!("index: {error}")))
+    Definition::parse(definition).map_err(|error| invalid(error.to_string()))
 }
 
 fn layout(database: &DatabaseRow, schema: &Schema, bucket: u32) -> Option<Arc<Layout>> {
@@ -235,6 +235,6 @@ fn layout(database: &DatabaseRow, schema: &Schema, bucket: u32) -> Option<Arc<La
 
 /// The compiled form as rows hold it.
 fn compile(definition: &Definition, layout: &Arc<Layout>) -> Result<String, String> {
-    let index = Index::compile(definition, layout).map_err(|error| format!("index: {error}"))?;
+    let index = Index::compile(definition, layout).map_err(|error| error.to_string())?;
     Ok(hex::encode(index.to_bytes()))
 }

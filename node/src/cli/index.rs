@@ -98,7 +98,10 @@ pub(crate) async fn run(index: Index) -> anyhow::Result<()> {
 
 impl Target {
     async fn send(&self, method: Method, body: Option<Value>) -> anyhow::Result<bytes::Bytes> {
-        let client = Client::connect(&self.connect).await?;
+        let client = match method {
+            Method::GET => Client::connect(&self.connect).await?,
+            _ => Client::connect_as_root(&self.connect).await?,
+        };
         let path = format!("/index/{}", segment(&self.bucket));
         let request = Request {
             body: body.map(|body| body.to_string().into()),

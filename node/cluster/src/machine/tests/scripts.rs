@@ -211,11 +211,11 @@ impl Script {
                         reason,
                         ..
                     } = index;
-                    let _ = writeln!(
-                        out,
+                    let line = format!(
                         "{id} of bucket {bucket}: {definition} {} {reason}",
                         state.name()
                     );
+                    let _ = writeln!(out, "{}", line.trim_end());
                 }
                 let _ = writeln!(out, "kept up: {told}");
             }
