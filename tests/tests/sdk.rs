@@ -26,6 +26,8 @@ async fn the_published_sdk_works_against_each_node() {
         "frame.test.mjs",
         "query.test.mjs",
         "update.test.mjs",
+        "types.test.mjs",
+        "rights.test.mjs",
     ])
     .current_dir(folder)
     .stdin(Stdio::null());

@@ -204,6 +204,16 @@ pub trait Forward: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Bytes, ForwardError>>;
 
+    /// As [`Self::forward`] for a request that changes nothing: when the future is dropped, the other node may stop working on it.
+    fn forward_read(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
+        self.forward(node, body, deadline)
+    }
+
     /// Whether the connection to a node is up, so that it can be taken for alive.
     fn is_up(&self, node: NodeId) -> bool;
 }

@@ -103,11 +103,13 @@ impl Router {
         self.forwards
             .get_or_init(|| counter!(FORWARDS))
             .increment(1);
-        let reply = match self
-            .forward
-            .forward(node, request.encode(deadline), deadline)
-            .await
-        {
+        let body = request.encode(deadline);
+        let reply = if request.operation.is_read() {
+            self.forward.forward_read(node, body, deadline)
+        } else {
+            self.forward.forward(node, body, deadline)
+        };
+        let reply = match reply.await {
             Ok(bytes) => decode_reply(bytes),
             Err(ForwardError::NotSent(reason)) => {
                 tracing::debug!(%node, shard = %request.shard, reason, "forward was not sent");

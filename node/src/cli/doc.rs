@@ -2,15 +2,22 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use document::body::EXPIRES_AT;
+use document::time::format_datetime;
 use reqwest::Method;
 use serde_json::{Value, json};
+use service::clock::{Clock as _, SystemClock};
 
 use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment, usage};
 use super::query;
+
+/// Longest time to live: moments have four-digit years.
+const TTL_SECONDS_MAX: u64 = 1_000 * 366 * 86_400;
 
 /// Reads, writes, deletes and finds documents.
 ///
@@ -32,7 +39,8 @@ enum Verb {
     #[command(after_help = "Examples:\n  \
         larder doc put Demo hello '{\"text\":\"hi\"}'\n  \
         larder doc put Demo hello @hello.json --if-match 3\n  \
-        cat hello.json | larder doc put Demo hello - --insert")]
+        cat hello.json | larder doc put Demo hello - --insert\n  \
+        larder doc put Session s1 '{\"user\":7}' --ttl 30m")]
     Put(Put),
     /// Changes parts of a document where it is stored, and prints the whole of it
     ///
@@ -86,6 +94,9 @@ struct Put {
     /// Only if no document of this key exists
     #[arg(long, conflicts_with = "if_match")]
     insert: bool,
+    /// Delete the document after this time (90s, 30m, 12h, 7d), by this machine's clock; without it, an expiry that is stored stays
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Duration>,
     /// A JSON object; @FILE reads a file, - reads standard input
     #[arg(default_value = "-", value_name = "JSON|@FILE|-")]
     document: String,
@@ -184,6 +195,10 @@ pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
 
 async fn run_put(put: &Put) -> anyhow::Result<()> {
     let mut document = read_document(&put.document)?;
+    if let Some(ttl) = put.ttl {
+        let expires = moment_after(SystemClock::new().wall_us(), ttl);
+        document.insert(EXPIRES_AT.to_owned(), Value::String(expires));
+    }
     let headers = put.condition.headers()?;
     let (method, path) = if put.insert {
         document.insert("id".to_owned(), Value::String(put.target.id()));
@@ -227,6 +242,32 @@ async fn call(
         .send(method, path, request)
         .await
         .map_err(|failure| failure.report(target.output.output))
+}
+
+/// A time to live: a number with a unit.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => 0,
+    };
+    let number = number.parse::<u64>().ok().filter(|_| seconds > 0);
+    let total = number.and_then(|number| number.checked_mul(seconds));
+    total
+        .filter(|total| *total <= TTL_SECONDS_MAX)
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("`{text}` is no time such as 90s, 30m, 12h or 7d"))
+}
+
+/// The moment so long after `now_us`, as documents show it.
+fn moment_after(now_us: u64, ttl: Duration) -> String {
+    let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
+    let at_us = now_us.saturating_add(ttl_us);
+    format_datetime(i64::try_from(at_us).unwrap_or(i64::MAX))
 }
 
 fn read_document(argument: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
@@ -291,6 +332,32 @@ mod tests {
         );
         assert_eq!(condition("*").unwrap(), [("if-match", "*".to_owned())]);
         assert!(condition("three").is_err());
+    }
+
+    #[test]
+    fn times_to_live_have_a_unit() {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("30m", 1_800),
+            ("12h", 43_200),
+            ("7d", 604_800),
+        ] {
+            assert_eq!(ttl(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "7",
+            "7w",
+            "-1s",
+            "1.5h",
+            "99999999999999999999s",
+            "9999999d",
+        ] {
+            assert!(ttl(text).is_err(), "{text}");
+        }
+        let shown = moment_after(1_500_000, Duration::from_secs(3_600));
+        assert_eq!(shown, "1970-01-01T01:00:01.5Z");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use proto::v1::documents_client::DocumentsClient;
 use proto::v1::{ScanRequest, ScanResponse};
 use serde_json::json;
@@ -97,6 +98,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 async fn write(client: &Client, export: &Export, mut sink: impl Write) -> anyhow::Result<u64> {
     let mut scan = Scan::new(client, &export.bucket)?;
+    let bar = progress_bar(export.out.is_some());
     let mut count = 0;
     if export.form == Form::Array {
         sink.write_all(b"[")?;
@@ -106,12 +108,27 @@ async fn write(client: &Client, export: &Export, mut sink: impl Write) -> anyhow
             write_record(&mut sink, export.form, count == 0, &document.json)?;
             count += 1;
         }
+        bar.set_position(count);
     }
+    bar.finish_and_clear();
     if export.form == Form::Array {
         sink.write_all(b"\n]\n")?;
     }
     sink.flush()?;
     Ok(count)
+}
+
+/// Shown while a file is written; a pipe may be read on the same terminal.
+fn progress_bar(shown: bool) -> ProgressBar {
+    if !shown {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::no_length();
+    let template = "{elapsed_precise} {spinner} {human_pos} documents {per_sec}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// The pages of a bucket, each once.

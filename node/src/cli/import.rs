@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
+use document::body::EXPIRES_AT;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,9 @@ pub struct Import {
     /// Where the position is kept until the import is complete [default: FILE.larder-import]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// Take the member expiresAt of records without an id of ours as the moment when the document is deleted
+    #[arg(long)]
+    expires: bool,
     /// Report and count records that cannot be stored, instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
@@ -335,13 +339,26 @@ fn key_of(record: &Map<String, Value>, digest: &[u8; 32], position: u64) -> Resu
 }
 
 /// The body of the insert.
-fn body_of(bytes: &[u8], bucket: &str, digest: &[u8; 32], position: u64) -> Result<Bytes, String> {
+fn body_of(
+    bytes: &[u8],
+    bucket: &str,
+    expires: bool,
+    digest: &[u8; 32],
+    position: u64,
+) -> Result<Bytes, String> {
     let mut record = match serde_json::from_slice::<Value>(bytes) {
         Ok(Value::Object(record)) => record,
         Ok(_) => return Err("not a JSON object".to_owned()),
         Err(error) => return Err(error.to_string()),
     };
     let key = key_of(&record, digest, position)?;
+    // What is past would be deleted at once: a foreign record must not mean it by chance.
+    let is_foreign = !record.contains_key("id");
+    if is_foreign && !expires && record.get(EXPIRES_AT).is_some_and(|value| !value.is_null()) {
+        return Err(format!(
+            "member `{EXPIRES_AT}` would delete the document at its time: confirm it with --expires, or rename it"
+        ));
+    }
     record.insert(
         "id".to_owned(),
         Value::String(format!("/db/{bucket}/{}", segment(&key))),
@@ -427,7 +444,8 @@ impl<'a> Job<'a> {
             {
                 self.settle(finished.context("an insert was lost")?)?;
             }
-            match body_of(&record, &self.import.bucket, &self.digest, at) {
+            let expires = self.import.expires;
+            match body_of(&record, &self.import.bucket, expires, &self.digest, at) {
                 Ok(body) => {
                     let (client, bucket) = (self.client.clone(), self.import.bucket.clone());
                     requests.spawn(async move { (at, insert(&client, &bucket, body).await) });
@@ -563,16 +581,20 @@ mod tests {
 
     #[test]
     fn the_body_carries_the_id_in_the_target_bucket() {
-        let body = body_of(br#"{"id":"/db/Old/k","n":1e2}"#, "New", &[1; 32], 0).unwrap();
+        let of = |text: &[u8], expires| body_of(text, "New", expires, &[1; 32], 0);
+        let body = of(br#"{"id":"/db/Old/k","n":1e2}"#, false).unwrap();
         assert_eq!(
             record(std::str::from_utf8(&body).unwrap())["id"],
             "/db/New/k"
         );
-        assert_eq!(
-            body_of(b"[1]", "New", &[1; 32], 0).unwrap_err(),
-            "not a JSON object"
-        );
-        assert!(body_of(b"{", "New", &[1; 32], 0).is_err());
+        assert_eq!(of(b"[1]", false).unwrap_err(), "not a JSON object");
+        assert!(of(b"{", false).is_err());
+        let foreign = br#"{"expiresAt":"2020-01-01"}"#;
+        assert!(of(foreign, false).unwrap_err().contains("--expires"));
+        assert!(of(foreign, true).is_ok());
+        let ours = br#"{"id":"/db/Old/k","expiresAt":"2020-01-01"}"#;
+        assert!(of(ours, false).is_ok());
+        assert!(of(br#"{"expiresAt":null}"#, false).is_ok());
     }
 
     proptest! {

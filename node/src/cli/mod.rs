@@ -16,6 +16,7 @@ pub mod man;
 pub mod query;
 pub mod shard;
 pub mod start;
+pub mod truncate;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ enum Command {
     Doc(doc::Doc),
     Import(import::Import),
     Export(export::Export),
+    Truncate(truncate::Truncate),
     Data(data::Data),
     Bench(Box<bench::Bench>),
     /// Prints a completion script for a shell
@@ -120,6 +122,7 @@ where
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
+        Command::Truncate(truncate) => on_this_thread(truncate::run(truncate)),
         Command::Import(import) => on_this_thread(import::run(import)),
         Command::Export(export) => on_this_thread(export::run(export)),
     }
@@ -215,6 +218,8 @@ mod tests {
             "larder doc count Movie --filter {\"genre\":\"Drama\"}",
             "larder import movies.json --bucket Movie --create",
             "larder export --bucket Todo --out todo.ndjson",
+            "larder truncate --bucket Todo --yes",
+            "larder doc put Session s1 {} --ttl 30m",
             "larder bench --clients 1,64,256 --workload a",
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",

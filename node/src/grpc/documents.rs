@@ -9,10 +9,10 @@ use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use proto::ErrorCode;
 use proto::v1::precondition::Condition as WireCondition;
-use proto::v1::{self, batch_write, documents_server};
+use proto::v1::{self, documents_server};
 use service::{
-    BatchOperation, BatchWrite, Condition, Consistency, Context, Document, Error, Freshness,
-    Position, ScanPage, ScanRange, Served,
+    Condition, Consistency, Context, Document, Error, Freshness, Position, ScanPage, ScanRange,
+    Served,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
@@ -182,26 +182,6 @@ impl Documents {
         })
     }
 
-    async fn write_batch(
-        &self,
-        request: Request<v1::BatchRequest>,
-        id: String,
-    ) -> Result<v1::BatchResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
-        let writes = request
-            .into_inner()
-            .writes
-            .into_iter()
-            .map(batch_write)
-            .collect::<Result<Vec<_>, _>>()?;
-        let documents = self.shared.service.batch(&call.ctx, writes).await?;
-        let first = documents.first();
-        Ok(v1::BatchResponse {
-            position: position(first.and_then(|document| document.served.as_ref())),
-            documents: documents.into_iter().map(to_wire).collect(),
-        })
-    }
-
     async fn scan_bucket(
         &self,
         request: Request<v1::ScanRequest>,
@@ -319,13 +299,13 @@ pub(super) fn served(served: &Served) -> v1::Served {
     }
 }
 
-fn position(served: Option<&Served>) -> String {
+pub(super) fn position(served: Option<&Served>) -> String {
     served.map_or_else(String::new, |served| served.position.to_string())
 }
 
 /// # Errors
 /// `bad_request` for `absent: false` and `exists: false`, which could be read in two ways.
-fn condition(precondition: Option<v1::Precondition>) -> Result<Condition, Error> {
+pub(super) fn condition(precondition: Option<v1::Precondition>) -> Result<Condition, Error> {
     match precondition.and_then(|precondition| precondition.condition) {
         None => Ok(Condition::None),
         Some(WireCondition::Version(version)) => Ok(Condition::Version(version)),
@@ -336,28 +316,6 @@ fn condition(precondition: Option<v1::Precondition>) -> Result<Condition, Error>
             "absent and exists must be true or left out",
         )),
     }
-}
-
-/// # Errors
-/// `bad_request` without an operation.
-fn batch_write(write: v1::BatchWrite) -> Result<BatchWrite, Error> {
-    let operation = match write.operation {
-        Some(batch_write::Operation::Put(json)) => BatchOperation::Put(json),
-        Some(batch_write::Operation::Update(json)) => BatchOperation::Update(json),
-        Some(batch_write::Operation::Delete(true)) => BatchOperation::Delete,
-        Some(batch_write::Operation::Delete(false)) | None => {
-            return Err(refuse(
-                ErrorCode::BadRequest,
-                "every write of a batch needs put, update, or delete: true",
-            ));
-        }
-    };
-    Ok(BatchWrite {
-        bucket: write.bucket,
-        key: write.key,
-        condition: condition(write.precondition)?,
-        operation,
-    })
 }
 
 #[tonic::async_trait]
@@ -443,8 +401,6 @@ impl documents_server::Documents for Documents {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn wire(condition: WireCondition) -> Option<v1::Precondition> {
@@ -469,29 +425,6 @@ mod tests {
                 condition(wire(ambiguous)).map_err(|error| error.code),
                 Err(ErrorCode::BadRequest)
             );
-        }
-    }
-
-    #[test]
-    fn a_batch_write_without_operation_is_refused() {
-        let write = |operation| v1::BatchWrite {
-            bucket: "Todo".into(),
-            key: "1".into(),
-            precondition: None,
-            operation,
-        };
-        let put = batch_write(write(Some(batch_write::Operation::Put(
-            Bytes::from_static(b"{}"),
-        ))))
-        .expect("write");
-        assert_eq!(
-            put.operation,
-            BatchOperation::Put(Bytes::from_static(b"{}"))
-        );
-        let delete = batch_write(write(Some(batch_write::Operation::Delete(true)))).expect("write");
-        assert_eq!(delete.operation, BatchOperation::Delete);
-        for operation in [None, Some(batch_write::Operation::Delete(false))] {
-            assert!(batch_write(write(operation)).is_err());
         }
     }
 }

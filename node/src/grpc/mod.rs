@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `documents` | `larder.v1.Documents` |
+//! | `batch` | its call Batch |
 //! | `query` | its calls Query and Count |
 //! | `health` | `grpc.health.v1.Health`, answered by the node's own readiness |
 //! | `error` | errors as status and metadata |
@@ -13,6 +14,7 @@
 //!
 //! Lacks: compression of messages, and gRPC-Web.
 
+mod batch;
 mod deadline;
 mod documents;
 mod error;

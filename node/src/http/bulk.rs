@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 use super::edge::{Call, Shared};
 use super::error::refuse;
+use super::fields::parameters;
+use super::query::{LARDER_CONTINUATION, number, token, token_value};
 use super::respond;
 use crate::records::Splitter;
 
@@ -176,10 +178,13 @@ impl Report {
 }
 
 /// `DELETE /db/:bucket`: 200 with `{"bucket","deleted"}`. Each document's deletion is an event and takes a version, as a single one does.
+///
+/// With `count=N` it ends with the page that reaches this many, and `Larder-Continuation` leads to what is left: `after=` goes on there.
 pub(crate) async fn truncate(call: Call<'_>, bucket: &str) -> Result<Response, Error> {
     let mut ctx = call.context()?;
+    let (count, mut continuation) = part(call.head.uri.query().unwrap_or_default())?;
     let _scan = call.shared.scan_permit()?;
-    let (mut deleted, mut continuation) = (0, None);
+    let mut deleted = 0;
     loop {
         ctx.deadline = Instant::now() + call.shared.limits.request_time;
         let page = call.shared.service.truncate(&ctx, bucket, continuation);
@@ -192,12 +197,30 @@ pub(crate) async fn truncate(call: Call<'_>, bucket: &str) -> Result<Response, E
         })?;
         deleted += page.deleted;
         continuation = page.continuation;
-        if continuation.is_none() {
-            let bucket = object_id(bucket, "");
-            let bucket = bucket.trim_end_matches('/');
-            return Ok(respond::value(
-                &json!({ "bucket": bucket, "deleted": deleted }),
-            ));
+        if continuation.is_some() && count.is_none_or(|count| deleted < count) {
+            continue;
+        }
+        let bucket = object_id(bucket, "");
+        let bucket = bucket.trim_end_matches('/');
+        let mut response = respond::value(&json!({ "bucket": bucket, "deleted": deleted }));
+        if let Some(rest) = continuation {
+            let headers = response.headers_mut();
+            headers.insert(LARDER_CONTINUATION, token_value(&rest));
+        }
+        return Ok(response);
+    }
+}
+
+/// Which part of a bucket a truncation takes: `count` (-1: all) and `after`.
+fn part(query: &str) -> Result<(Option<u64>, Option<Bytes>), Error> {
+    let (mut count, mut after) = (None, None);
+    for (name, value) in parameters(query) {
+        match name {
+            "count" if value == "-1" => count = None,
+            "count" => count = Some(number(name, value)?),
+            "after" => after = Some(token(value)?),
+            _ => {}
         }
     }
+    Ok((count, after))
 }

@@ -9,7 +9,14 @@ use service::Error;
 use super::error::refuse;
 
 /// Members that every document keeps.
-const METADATA: [&str; 5] = ["id", "version", "acl", "createdAt", "updatedAt"];
+const METADATA: [&str; 6] = [
+    "id",
+    "version",
+    "acl",
+    "createdAt",
+    "updatedAt",
+    "expiresAt",
+];
 
 /// Names in one list: more than any class has, and little work a document.
 const NAMES_MAX: usize = 256;

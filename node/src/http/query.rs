@@ -121,7 +121,7 @@ impl Parameters {
     }
 }
 
-fn number(name: &str, value: &str) -> Result<u64, Error> {
+pub(super) fn number(name: &str, value: &str) -> Result<u64, Error> {
     // The parser of numbers would take a sign.
     let digits = value.bytes().all(|digit| digit.is_ascii_digit());
     let number = value.parse().ok().filter(|_| digits);
@@ -142,7 +142,8 @@ fn truth(name: &str, value: &str) -> Result<bool, Error> {
     }
 }
 
-fn token(value: &str) -> Result<Bytes, Error> {
+/// A page token as `after=` has it.
+pub(super) fn token(value: &str) -> Result<Bytes, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(value).ok();
     bytes.map(Bytes::from).ok_or_else(|| {
         refuse(
@@ -152,7 +153,8 @@ fn token(value: &str) -> Result<Bytes, Error> {
     })
 }
 
-fn token_value(token: &[u8]) -> HeaderValue {
+/// A page token for [`LARDER_CONTINUATION`].
+pub(super) fn token_value(token: &[u8]) -> HeaderValue {
     let text = URL_SAFE_NO_PAD.encode(token);
     let value = HeaderValue::try_from(text).ok();
     value

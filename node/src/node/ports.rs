@@ -193,18 +193,32 @@ impl Forward for PeerForward {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
         Box::pin(async move {
-            self.0
-                .forward(node, body, deadline.into())
-                .await
-                .map_err(|error| match error {
-                    CallError::NotSent(reason) => ForwardError::NotSent(reason),
-                    CallError::Lost(_) => ForwardError::Lost,
-                })
+            let reply = self.0.forward(node, body, deadline.into()).await;
+            reply.map_err(forward_error)
+        })
+    }
+
+    fn forward_read(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
+        Box::pin(async move {
+            let reply = self.0.forward_read(node, body, deadline.into()).await;
+            reply.map_err(forward_error)
         })
     }
 
     fn is_up(&self, node: NodeId) -> bool {
         self.0.is_up(node)
+    }
+}
+
+fn forward_error(error: CallError) -> ForwardError {
+    match error {
+        CallError::NotSent(reason) => ForwardError::NotSent(reason),
+        CallError::Lost(_) => ForwardError::Lost,
     }
 }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use proto::peer::envelope::Body;
 use proto::peer::peer_client::PeerClient;
 use proto::peer::{
-    Envelope, Frame, PrepareSnapshotRequest, Refused, SnapshotHeader, SnapshotResponse,
+    Envelope, Frame, GiveUp, PrepareSnapshotRequest, Refused, SnapshotHeader, SnapshotResponse,
 };
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::ids::StoreId;
@@ -150,13 +150,25 @@ impl Peers {
         deadline: Instant,
     ) -> Result<Bytes, ForwardError> {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        match self
-            .call(node, Class::Bulk, Body::ForwardRequest(body), timeout)
-            .await?
-        {
-            Body::ForwardResponse(reply) => Ok(reply),
-            _ => Err(CallError::Lost("the peer answered with something else")),
-        }
+        let body = Body::ForwardRequest(body);
+        reply_of(self.call(node, Class::Bulk, body, timeout).await?)
+    }
+
+    /// As [`Self::forward`] for a request that changes nothing: where nobody waits for the answer any more, since the future was dropped
+    /// or the time has passed, the peer is told to end its work.
+    ///
+    /// # Errors
+    /// Those of [`Self::forward`].
+    pub async fn forward_read(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, ForwardError> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let live = self.live(node, Class::Bulk)?;
+        let body = Body::ForwardRequest(body);
+        reply_of(live.call(body, timeout, Abandoned::IsTold).await?)
     }
 
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
@@ -212,28 +224,7 @@ impl Transport for Peers {
     ) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
             let live = self.live(to, class)?;
-            let (id, answer) = live.calls.register();
-            if let Err(error) = live.queue.try_send(Envelope {
-                id,
-                body: Some(body),
-            }) {
-                live.calls.forget(id);
-                return Err(CallError::NotSent(error.to_string()));
-            }
-            if live.calls.broken.load(Ordering::Acquire) {
-                // Registered after the break was announced: nobody would answer.
-                live.calls.forget(id);
-                return Err(CallError::Lost("the connection broke"));
-            }
-            match tokio::time::timeout(timeout, answer).await {
-                Ok(Ok(Body::Refused(Refused { message, .. }))) => Err(CallError::NotSent(message)),
-                Ok(Ok(body)) => Ok(body),
-                Ok(Err(_)) => Err(CallError::Lost("the connection broke")),
-                Err(_) => {
-                    live.calls.forget(id);
-                    Err(CallError::Lost("no answer in time"))
-                }
-            }
+            live.call(body, timeout, Abandoned::IsFinished).await
         })
     }
 
@@ -297,6 +288,83 @@ impl Transport for Peers {
                 Err(_) => Err(CallError::Lost("the snapshot took too long")),
             }
         })
+    }
+}
+
+/// The service's reply in an answer.
+fn reply_of(answer: Body) -> Result<Bytes, ForwardError> {
+    match answer {
+        Body::ForwardResponse(reply) => Ok(reply),
+        _ => Err(CallError::Lost("the peer answered with something else")),
+    }
+}
+
+/// What becomes of a call at the peer when nobody waits for its answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Abandoned {
+    /// The peer carries it out.
+    IsFinished,
+    /// The peer is told, and stops.
+    IsTold,
+}
+
+/// A call that waits. Dropping it ends the waiting.
+struct Waiting<'l> {
+    live: &'l Live,
+    id: u64,
+    abandoned: Abandoned,
+    is_answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        self.live.calls.forget(self.id);
+        if self.abandoned == Abandoned::IsTold {
+            let body = Some(Body::GiveUp(GiveUp {}));
+            // With a full queue the peer works on in vain until its own deadline.
+            let _ = self.live.queue.try_send(Envelope { id: self.id, body });
+        }
+    }
+}
+
+impl Live {
+    /// One request, one answer.
+    async fn call(
+        &self,
+        body: Body,
+        timeout: Duration,
+        abandoned: Abandoned,
+    ) -> Result<Body, CallError> {
+        let (id, answer) = self.calls.register();
+        if let Err(error) = self.queue.try_send(Envelope {
+            id,
+            body: Some(body),
+        }) {
+            self.calls.forget(id);
+            return Err(CallError::NotSent(error.to_string()));
+        }
+        if self.calls.broken.load(Ordering::Acquire) {
+            // Registered after the break was announced: nobody would answer.
+            self.calls.forget(id);
+            return Err(CallError::Lost("the connection broke"));
+        }
+        let mut waiting = Waiting {
+            live: self,
+            id,
+            abandoned,
+            is_answered: false,
+        };
+        let answer = tokio::time::timeout(timeout, answer).await;
+        waiting.is_answered = answer.is_ok();
+        match answer {
+            Ok(Ok(Body::Refused(Refused { message, .. }))) => Err(CallError::NotSent(message)),
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(_)) => Err(CallError::Lost("the connection broke")),
+            Err(_) => Err(CallError::Lost("no answer in time")),
+        }
     }
 }
 
@@ -428,4 +496,66 @@ pub async fn connect(address: &str) -> Result<PeerClient<Channel>, tonic::transp
     Ok(PeerClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn live() -> (Live, mpsc::Receiver<Envelope>) {
+        let (queue, sent) = mpsc::channel(8);
+        let calls = Arc::default();
+        (Live { queue, calls }, sent)
+    }
+
+    fn request() -> Body {
+        Body::ForwardRequest(Bytes::from_static(b"x"))
+    }
+
+    #[tokio::test]
+    async fn the_peer_is_told_when_nobody_waits_for_a_read() {
+        for (abandoned, timeout) in [
+            (Abandoned::IsTold, LONG),
+            (Abandoned::IsTold, Duration::ZERO),
+            (Abandoned::IsFinished, LONG),
+            (Abandoned::IsFinished, Duration::ZERO),
+        ] {
+            let (live, mut sent) = live();
+            {
+                let mut call = Box::pin(live.call(request(), timeout, abandoned));
+                // As far as it comes without an answer.
+                let _ = futures::poll!(&mut call);
+            }
+            let first = sent.try_recv().expect("the request is sent");
+            assert!(matches!(first.body, Some(Body::ForwardRequest(_))));
+            let second = sent
+                .try_recv()
+                .ok()
+                .map(|envelope| (envelope.id, envelope.body));
+            let told = Some((first.id, Some(Body::GiveUp(GiveUp {}))));
+            let expected = told.filter(|_| abandoned == Abandoned::IsTold);
+            assert_eq!(second, expected, "{abandoned:?} {timeout:?}");
+            assert!(live.calls.waiting.lock().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answered_call_is_not_given_up() {
+        let (live, mut sent) = live();
+        let calls = Arc::clone(&live.calls);
+        let answer = async {
+            let request = sent.recv().await.expect("sent");
+            let body = Some(Body::ForwardResponse(Bytes::from_static(b"y")));
+            let envelopes = vec![Envelope {
+                id: request.id,
+                body,
+            }];
+            calls.answer(Frame { envelopes });
+        };
+        let (got, ()) = tokio::join!(live.call(request(), LONG, Abandoned::IsTold), answer);
+        assert_eq!(got.and_then(reply_of), Ok(Bytes::from_static(b"y")));
+        assert!(sent.try_recv().is_err());
+    }
 }

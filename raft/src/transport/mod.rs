@@ -11,6 +11,7 @@ pub mod client;
 pub mod memory;
 pub mod server;
 
+mod forwards;
 mod frames;
 mod snapshots;
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::Either;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
@@ -13,7 +12,7 @@ use proto::peer::peer_server::{Peer, PeerServer};
 use proto::peer::refused::Reason;
 use proto::peer::snapshot_part::Part;
 use proto::peer::{
-    DescribeRequest, DescribeResponse, Envelope, Frame, JoinRequest, JoinResponse,
+    DescribeRequest, DescribeResponse, Envelope, Frame, GiveUp, JoinRequest, JoinResponse,
     PrepareSnapshotRequest, PrepareSnapshotResponse, Refused, SnapshotPart, SnapshotResponse,
 };
 use proto::{ReplicaId, ShardId};
@@ -22,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::ForwardHandler;
+use super::forwards::Forwards;
 use super::frames::{Frames, MESSAGE_BYTES_MAX, QUEUE_ENVELOPES};
 use super::snapshots::{ReceiveError, Receiver};
 use crate::host::Host;
@@ -103,8 +103,11 @@ impl Peer for PeerService {
         let (answers, receive) = mpsc::channel(QUEUE_ENVELOPES);
         let session = Session {
             host: self.host.clone(),
-            forwards: Arc::clone(&self.forwards),
-            permits: Arc::clone(&self.permits),
+            forwards: Forwards::new(
+                Arc::clone(&self.forwards),
+                Arc::clone(&self.permits),
+                answers.clone(),
+            ),
             answers,
         };
         tokio::spawn(session.run(request.into_inner()));
@@ -194,8 +197,7 @@ fn status(error: ReceiveError) -> Status {
 /// One incoming link.
 struct Session {
     host: Host,
-    forwards: Arc<dyn ForwardHandler>,
-    permits: Arc<Semaphore>,
+    forwards: Forwards,
     answers: mpsc::Sender<Envelope>,
 }
 
@@ -222,7 +224,12 @@ impl Session {
                                 let answer = async move { Body::BeatsResponse(host.beats(request).await) }.boxed();
                                 raft.push(Either::Right(async move { Envelope { id, body: Some(answer.await) } }));
                             }
-                            Some(Body::ForwardRequest(body)) => self.forward(envelope.id, body),
+                            Some(Body::ForwardRequest(body)) => {
+                                if !self.forwards.begin(envelope.id, body) {
+                                    self.refuse(envelope.id, Reason::Overloaded, "too many forwarded requests");
+                                }
+                            }
+                            Some(Body::GiveUp(GiveUp {})) => self.forwards.give_up(envelope.id),
                             Some(Body::ChainsRequest(_)) => {
                                 let body = Some(Body::ChainsResponse(self.host.chains()));
                                 // A full queue: the asking side asks again.
@@ -240,20 +247,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn forward(&self, id: u64, body: Bytes) {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return self.refuse(id, Reason::Overloaded, "too many forwarded requests");
-        };
-        let answer = self.forwards.handle(body);
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let body = Some(Body::ForwardResponse(answer.await));
-            drop(permit);
-            // The link may be gone: its other side has failed the call already.
-            let _ = answers.send(Envelope { id, body }).await;
-        });
     }
 
     fn refuse(&self, id: u64, reason: Reason, message: &str) {

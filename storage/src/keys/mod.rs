@@ -17,6 +17,7 @@ pub mod applied;
 pub mod bucket;
 pub mod change;
 pub mod document;
+pub mod expiry;
 pub mod idempotency;
 pub mod index_entry;
 pub mod index_progress;
@@ -34,6 +35,7 @@ pub use applied::AppliedKey;
 pub use bucket::BucketKey;
 pub use change::ChangeKey;
 pub use document::DocumentKey;
+pub use expiry::ExpiryKey;
 pub use idempotency::{IdempotencyAgeKey, IdempotencyKey, IdempotencyUsageKey};
 pub use index_entry::IndexEntryKey;
 pub use index_progress::IndexProgressKey;
@@ -61,6 +63,8 @@ pub enum KeyKind {
     Fence = 0x07,
     /// State, `store | 0x08 | name`: a row of the cluster metadata (crate `cluster`); only in the metadata group.
     Metadata = 0x08,
+    /// State, `store | 0x09 | due T u64 | database u32 | bucket u32 | key`: a document that expires ([`crate::tables::expiry`]).
+    Expiry = 0x09,
     /// State, `store | 0x0A | database u32 | bucket u32 | index u32`: how far the building of an index is, or its removal
     /// ([`crate::tables::indexes`]).
     IndexProgress = 0x0a,
@@ -75,7 +79,7 @@ pub enum KeyKind {
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -84,6 +88,7 @@ impl KeyKind {
         Self::Reservation,
         Self::Fence,
         Self::Metadata,
+        Self::Expiry,
         Self::IndexProgress,
         Self::Document,
         Self::IndexEntry,
@@ -101,6 +106,7 @@ impl KeyKind {
             | Self::Reservation
             | Self::Fence
             | Self::Metadata
+            | Self::Expiry
             | Self::IndexProgress => Column::State,
             Self::Document | Self::IndexEntry => Column::Documents,
             Self::Change => Column::Changes,
@@ -133,6 +139,8 @@ pub enum Key<'a> {
     Fence(FenceKey),
     /// See [`KeyKind::Metadata`].
     Metadata(MetadataKey<'a>),
+    /// See [`KeyKind::Expiry`].
+    Expiry(ExpiryKey<'a>),
     /// See [`KeyKind::IndexProgress`].
     IndexProgress(IndexProgressKey),
     /// See [`KeyKind::Document`].
@@ -160,6 +168,7 @@ impl<'a> Key<'a> {
             KeyKind::Reservation => Key::Reservation(ReservationKey::decode(key)?),
             KeyKind::Fence => Key::Fence(FenceKey::decode(key)?),
             KeyKind::Metadata => Key::Metadata(MetadataKey::decode(key)?),
+            KeyKind::Expiry => Key::Expiry(ExpiryKey::decode(key)?),
             KeyKind::IndexProgress => Key::IndexProgress(IndexProgressKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
             KeyKind::IndexEntry => Key::IndexEntry(IndexEntryKey::decode(key)?),
@@ -190,6 +199,10 @@ impl fmt::Display for Key<'_> {
             }
             Self::Fence(key) => write!(f, "fence {}/{}/{}", key.database, key.bucket, key.slot),
             Self::Metadata(key) => write!(f, "metadata {:?}", key.name),
+            Self::Expiry(key) => {
+                let (due, database, bucket) = (key.due_us, key.database, key.bucket);
+                write!(f, "expiry T{due} {database}/{bucket}/{:?}", key.key)
+            }
             Self::IndexProgress(key) => {
                 write!(
                     f,
@@ -329,6 +342,17 @@ mod tests {
                 MetadataKey { name: "cluster" }.encode(),
                 KeyKind::Metadata,
                 "metadata \"cluster\"",
+            ),
+            (
+                ExpiryKey {
+                    due_us: 5,
+                    database: 1,
+                    bucket: 7,
+                    key: "a",
+                }
+                .encode(),
+                KeyKind::Expiry,
+                "expiry T5 1/7/\"a\"",
             ),
             (
                 IndexProgressKey {

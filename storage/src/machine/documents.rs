@@ -14,6 +14,7 @@ use prost::Message as _;
 use proto::log::command::Operation;
 use proto::log::{self, Command, Mutation};
 
+use super::expiry;
 use super::idempotency::{self, Begun};
 use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
@@ -77,6 +78,10 @@ impl Machine for DocumentMachine {
             Operation::ReleaseValue(release) => unique::release(tx, &release)?,
             Operation::FenceClaims(fence) => unique::fence(tx, id.index, &fence)?,
             Operation::Idle(log::Idle {}) => Outcome::Done,
+            Operation::ExpireDocuments(due) => {
+                expiry::expire(tx, id, command.stamp_us, &due)?;
+                Outcome::Done
+            }
             Operation::ExpireIdempotency(expire) => {
                 idempotency::expire(tx, &expire)?;
                 Outcome::Done
@@ -130,7 +135,7 @@ impl Request<'_> {
     fn write(&self, tx: &mut Transaction<'_>, id: LogId, stamp_us: u64) -> Result<Outcome> {
         let savepoint = tx.savepoint();
         let time_us = tx.next_stamp(stamp_us);
-        let mut writer = Writer::new(tx, &self.principal, id.index, time_us);
+        let mut writer = Writer::new(tx, &self.principal, id.index, stamp_us, time_us);
         let mut written = Vec::with_capacity(self.mutations.len());
         for (ordinal, mutation) in self.mutations.iter().enumerate() {
             match writer.write(mutation) {

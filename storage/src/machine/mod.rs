@@ -18,6 +18,7 @@
 
 mod chain;
 pub mod documents;
+pub mod expiry;
 mod idempotency;
 mod indexes;
 mod kept_rows;
@@ -37,6 +38,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::ids::LogId;
 
+pub use expiry::EXPIRY_PAGE_MAX;
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
 pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};
 pub use kept_rows::KeptRows;

@@ -1,5 +1,6 @@
 //! Partial updates as the log holds them: [`document::update::Update`] to `larder.log.v1.Update` and back.
 
+use document::body::Expiry;
 use document::update::{self, Kind, Operation, Segment, Step, Update};
 use proto::log;
 
@@ -36,6 +37,7 @@ pub fn to_log(update: Update, bytes_max: u32) -> log::Update {
         steps: update.steps.into_iter().map(step_to_log).collect(),
         shapes: shapes.map(|names| log::UpdateShape { names }).collect(),
         bytes_max,
+        expiry: super::expiry::to_log(update.expiry),
     }
 }
 
@@ -84,6 +86,8 @@ pub(super) fn from_log(update: &log::Update) -> Result<Update> {
             .iter()
             .map(|shape| shape.names.clone())
             .collect(),
+        // Of the command itself, see `write::expiry`.
+        expiry: Expiry::Kept,
     })
 }
 
@@ -185,6 +189,7 @@ mod tests {
             let update = Update {
                 steps: vec![step],
                 shapes: vec![vec!["x".to_owned()]],
+                expiry: Expiry::Kept,
             };
             let mut logged = to_log(update.clone(), 7);
             assert_eq!(from_log(&logged).expect("decodes"), update);

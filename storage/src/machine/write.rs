@@ -16,6 +16,7 @@
 //! Versions: 1 for an id that was never there, and one more for each accepted write, also one without change, and for a delete. The
 //! tombstone keeps the last one, and an insert over it continues from there: a version never goes back.
 
+mod expiry;
 mod indexes;
 mod update;
 
@@ -63,12 +64,16 @@ impl From<Error> for Stop {
 pub(super) struct Writer<'w, 'tx> {
     tx: &'w mut Transaction<'tx>,
     principal: &'w Principal,
+    /// What the leader's clock said, microseconds since 1970.
+    stamp_us: u64,
     /// Time of all writes of this entry, microseconds since 1970.
     time_us: u64,
     /// Where the next change event goes.
     next: ChangeKey,
     /// Bytes of the documents that updates of this entry made.
     updated_bytes: u64,
+    /// Deletes are those of expired documents.
+    by_expiry: bool,
     /// Bytes of the keys of index entries that this entry changed.
     entry_bytes: u64,
 }
@@ -102,19 +107,22 @@ impl Live {
 }
 
 impl<'w, 'tx> Writer<'w, 'tx> {
-    /// A writer for the entry at `index`, all of whose writes happen at `time_us`.
+    /// A writer for the entry at `index`, which was stamped `stamp_us`, and all of whose writes happen at `time_us`.
     pub(super) fn new(
         tx: &'w mut Transaction<'tx>,
         principal: &'w Principal,
         index: u64,
+        stamp_us: u64,
         time_us: u64,
     ) -> Self {
         Self {
             tx,
             principal,
+            stamp_us,
             time_us,
             next: ChangeKey { index, ordinal: 0 },
             updated_bytes: 0,
+            by_expiry: false,
             entry_bytes: 0,
         }
     }
@@ -243,6 +251,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             Some(&put.hidden[..])
         };
         let fields = self.fields(put, stored.map(|record| &record.body));
+        let (expiry, fields) = self.expiry_after(put.expiry.as_ref(), stored, fields);
         let Mutation {
             database,
             bucket,
@@ -273,6 +282,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             body: &body,
             before: site.live.as_ref().map(Live::as_before),
             user: self.user(),
+            by_expiry: false,
         };
         let position = self.next;
         change_log::put(self.tx, position, &event);
@@ -282,11 +292,13 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             position,
             created_us,
             updated_us,
+            expiry,
             acl,
             hidden,
             body: &body,
         };
         let body = documents::put(self.tx, &site.key, &record);
+        self.reschedule(site, expiry);
         self.next.ordinal += 1;
         Written {
             version,
@@ -346,6 +358,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             body: &[],
             before: Some(live.as_before()),
             user: self.user(),
+            by_expiry: self.by_expiry,
         };
         let position = self.next;
         change_log::put(self.tx, position, &event);
@@ -359,6 +372,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
                 position,
             },
         );
+        self.reschedule(site, None);
         self.next.ordinal += 1;
         let (created_us, updated_us) = (live.record.created_us, self.time_us);
         Written {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | format, 1 |
 //! | 1 | operation: 1 insert, 2 update, 3 delete |
-//! | 2 | flags: 1 has an ACL, 2 has a before side, 4 the before side has an ACL |
+//! | 2 | flags: 1 has an ACL, 2 has a before side, 4 the before side has an ACL, 8 by expiry |
 //! | 3–10 | time, µs |
 //! | 11–18 | database u32, bucket u32 |
 //! | 19–26 | version |
@@ -34,6 +34,7 @@ const FORMAT: u8 = 1;
 const HAS_ACL: u8 = 1;
 const HAS_BEFORE: u8 = 2;
 const HAS_BEFORE_ACL: u8 = 4;
+const BY_EXPIRY: u8 = 8;
 /// Bytes of a row in front of what varies in length.
 const HEADER_BYTES: usize = 27;
 const WHAT: &str = "change event";
@@ -81,6 +82,8 @@ pub struct ChangeEvent {
     pub before: Option<Before>,
     /// Id of the acting user; empty: nobody was logged in.
     pub user: String,
+    /// A delete that nobody asked for: the document had expired.
+    pub by_expiry: bool,
 }
 
 /// What a change replaced or removed.
@@ -106,6 +109,7 @@ pub(crate) struct NewEvent<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) before: Option<NewBefore<'a>>,
     pub(crate) user: &'a str,
+    pub(crate) by_expiry: bool,
 }
 
 /// See [`Before`].
@@ -158,7 +162,8 @@ fn encode(event: &NewEvent<'_>) -> Vec<u8> {
     let flags = event.acl.map_or(0, |_| HAS_ACL)
         | event.before.map_or(0, |before| {
             HAS_BEFORE | before.acl.map_or(0, |_| HAS_BEFORE_ACL)
-        });
+        })
+        | if event.by_expiry { BY_EXPIRY } else { 0 };
     row.extend_from_slice(&[FORMAT, event.operation as u8, flags]);
     row.extend_from_slice(&event.time_us.to_le_bytes());
     row.extend_from_slice(&event.database.to_le_bytes());
@@ -189,7 +194,7 @@ pub(crate) fn decode(row: &Bytes) -> Result<ChangeEvent> {
     let operation =
         Operation::of(reader.u8()?).ok_or_else(|| reader.corrupt("unknown operation"))?;
     let flags = reader.u8()?;
-    if flags & !(HAS_ACL | HAS_BEFORE | HAS_BEFORE_ACL) != 0 {
+    if flags & !(HAS_ACL | HAS_BEFORE | HAS_BEFORE_ACL | BY_EXPIRY) != 0 {
         return Err(reader.corrupt("unknown flags"));
     }
     Ok(ChangeEvent {
@@ -200,6 +205,7 @@ pub(crate) fn decode(row: &Bytes) -> Result<ChangeEvent> {
         version: reader.u64_le()?,
         key: reader.text()?.to_owned(),
         user: reader.text()?.to_owned(),
+        by_expiry: flags & BY_EXPIRY != 0,
         acl: if flags & HAS_ACL != 0 {
             Some(acl::read(&mut reader)?)
         } else {
@@ -265,6 +271,7 @@ mod tests {
             operation,
             acls(),
             befores(),
+            any::<bool>(),
         )
             .prop_map(
                 |(
@@ -273,6 +280,7 @@ mod tests {
                     operation,
                     acl,
                     before,
+                    by_expiry,
                 )| ChangeEvent {
                     time_us,
                     database,
@@ -284,6 +292,7 @@ mod tests {
                     body: body.into(),
                     before,
                     user,
+                    by_expiry,
                 },
             )
     }
@@ -304,6 +313,7 @@ mod tests {
                 position: before.position,
             }),
             user: &event.user,
+            by_expiry: event.by_expiry,
         })
         .into()
     }
@@ -315,7 +325,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_decode_or_are_corrupt(start in (0..3u8, 0..5u8, 0..9u8), bytes: Vec<u8>) {
+        fn any_bytes_decode_or_are_corrupt(start in (0..3u8, 0..5u8, 0..17u8), bytes: Vec<u8>) {
             let row = Bytes::from([&[start.0, start.1, start.2], &bytes[..]].concat());
             if let Err(error) = decode(&row) {
                 let is_corrupt = matches!(error, crate::Error::Corrupt { .. });

@@ -5,11 +5,12 @@
 //! | bytes | live document | tombstone |
 //! |---|---|---|
 //! | 0 | format, 1 | format, 1 |
-//! | 1 | flags: 2 has an ACL, 4 has hidden members | flags: 1 |
+//! | 1 | flags: 2 has an ACL, 4 has hidden members, 8 expires | flags: 1 |
 //! | 2–9 | version | version of the delete |
 //! | 10–21 | position of its change event: index u64, ordinal u32 | the same |
 //! | 22–29 | created, µs | T of the delete, µs |
 //! | 30–37 | updated, µs | – |
+//! | then | if it expires: the moment that is shown i64, due T u64, both µs | – |
 //! | then | the ACL, if any (`tables::acl`); hidden members, if any: varint length and bytes | – |
 //! | to the end | the JSON that is served | – |
 //!
@@ -31,8 +32,11 @@ const FORMAT: u8 = 1;
 const TOMBSTONE: u8 = 1;
 const HAS_ACL: u8 = 2;
 const HAS_HIDDEN: u8 = 4;
+const EXPIRES: u8 = 8;
 /// Bytes of a live row in front of what varies in length.
 const HEADER_BYTES: usize = 38;
+/// Bytes of an expiry.
+const EXPIRY_BYTES: usize = 16;
 const WHAT: &str = "document row";
 
 /// A live document.
@@ -44,12 +48,23 @@ pub struct Record {
     pub created_us: u64,
     /// Time of the last write, microseconds since 1970.
     pub updated_us: u64,
+    /// When it expires; `None`: never.
+    pub expiry: Option<Expiry>,
     /// Who may read and write it; `None`: everybody.
     pub acl: Option<Acl>,
     /// Members that are never served, JSON object text.
     pub hidden: Option<Bytes>,
     /// The complete JSON, as it is served. A slice of the stored row.
     pub body: Bytes,
+}
+
+/// When a document expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The moment as it was asked for and is shown, microseconds since 1970.
+    pub at_us: i64,
+    /// The same in the shard's T, which is what counts, microseconds.
+    pub due_us: u64,
 }
 
 /// What memory knows of a document.
@@ -240,13 +255,14 @@ fn look<'a>(key: &'a [u8], row: &'a [u8]) -> Result<Option<Row<'a>>> {
     if flags == TOMBSTONE {
         return Ok(None);
     }
-    if flags & !(HAS_ACL | HAS_HIDDEN) != 0 {
+    if flags & !(HAS_ACL | HAS_HIDDEN | EXPIRES) != 0 {
         return Err(reader.corrupt("unknown flags"));
     }
     let version = reader.u64_le()?;
     // The position of its change event.
     reader.take(12)?;
     let (created_us, updated_us) = (reader.u64_le()?, reader.u64_le()?);
+    read_expiry(&mut reader, flags)?;
     let acl = if flags & HAS_ACL != 0 {
         let start = reader.position();
         acl::skip(&mut reader)?;
@@ -280,6 +296,7 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) position: ChangeKey,
     pub(crate) created_us: u64,
     pub(crate) updated_us: u64,
+    pub(crate) expiry: Option<Expiry>,
     pub(crate) acl: Option<&'a Acl>,
     pub(crate) hidden: Option<&'a [u8]>,
     pub(crate) body: &'a [u8],
@@ -321,11 +338,20 @@ fn encode(record: &NewRecord<'_>) -> Vec<u8> {
     let acl_bytes = record.acl.map_or(0, |acl| {
         2 + 40 * (acl.read.iter().count() + acl.write.iter().count())
     });
-    let mut row = Vec::with_capacity(HEADER_BYTES + acl_bytes + hidden_bytes + record.body.len());
-    let flags = record.acl.map_or(0, |_| HAS_ACL) | record.hidden.map_or(0, |_| HAS_HIDDEN);
+    let expiry_bytes = record.expiry.map_or(0, |_| EXPIRY_BYTES);
+    let mut row = Vec::with_capacity(
+        HEADER_BYTES + expiry_bytes + acl_bytes + hidden_bytes + record.body.len(),
+    );
+    let flags = record.acl.map_or(0, |_| HAS_ACL)
+        | record.hidden.map_or(0, |_| HAS_HIDDEN)
+        | record.expiry.map_or(0, |_| EXPIRES);
     put_header(&mut row, flags, record.version, record.position);
     row.extend_from_slice(&record.created_us.to_le_bytes());
     row.extend_from_slice(&record.updated_us.to_le_bytes());
+    if let Some(expiry) = record.expiry {
+        row.extend_from_slice(&expiry.at_us.to_le_bytes());
+        row.extend_from_slice(&expiry.due_us.to_le_bytes());
+    }
     if let Some(acl) = record.acl {
         acl::put(&mut row, acl);
     }
@@ -363,10 +389,11 @@ pub(crate) fn decode(row: &Bytes) -> Result<Entry> {
             position,
         }));
     }
-    if flags & !(HAS_ACL | HAS_HIDDEN) != 0 {
+    if flags & !(HAS_ACL | HAS_HIDDEN | EXPIRES) != 0 {
         return Err(reader.corrupt("unknown flags"));
     }
     let (created_us, updated_us) = (reader.u64_le()?, reader.u64_le()?);
+    let expiry = read_expiry(&mut reader, flags)?;
     let acl = if flags & HAS_ACL != 0 {
         Some(acl::read(&mut reader)?)
     } else {
@@ -383,12 +410,22 @@ pub(crate) fn decode(row: &Bytes) -> Result<Entry> {
             version,
             created_us,
             updated_us,
+            expiry,
             acl,
             hidden,
             body,
         },
         position,
     })
+}
+
+fn read_expiry(reader: &mut Reader<'_>, flags: u8) -> Result<Option<Expiry>> {
+    if flags & EXPIRES == 0 {
+        return Ok(None);
+    }
+    let at_us = reader.u64_le()?.cast_signed();
+    let due_us = reader.u64_le()?;
+    Ok(Some(Expiry { at_us, due_us }))
 }
 
 #[cfg(test)]
@@ -416,15 +453,19 @@ mod tests {
     fn records() -> impl Strategy<Value = Record> {
         (
             any::<(u64, u64, u64)>(),
+            proptest::option::of(
+                any::<(i64, u64)>().prop_map(|(at_us, due_us)| Expiry { at_us, due_us }),
+            ),
             acls(),
             proptest::option::of(bytes()),
             bytes(),
         )
             .prop_map(
-                |((version, created_us, updated_us), acl, hidden, body)| Record {
+                |((version, created_us, updated_us), expiry, acl, hidden, body)| Record {
                     version,
                     created_us,
                     updated_us,
+                    expiry,
                     acl,
                     hidden,
                     body,
@@ -438,6 +479,7 @@ mod tests {
             position,
             created_us: record.created_us,
             updated_us: record.updated_us,
+            expiry: record.expiry,
             acl: record.acl.as_ref(),
             hidden: record.hidden.as_deref(),
             body: &record.body,
@@ -483,7 +525,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_decode_or_are_corrupt(format in 0..3u8, flags in 0..9u8, bytes: Vec<u8>) {
+        fn any_bytes_decode_or_are_corrupt(format in 0..3u8, flags in 0..17u8, bytes: Vec<u8>) {
             let row = Bytes::from([&[format, flags], &bytes[..]].concat());
             let key = DocumentKey { database: 1, bucket: 2, key: "k" }.encode();
             for error in [decode(&row).err(), look(&key, &row).err()].into_iter().flatten() {

@@ -6,6 +6,7 @@
 //! | [`buckets`] | what apply knows of a bucket |
 //! | [`documents`] | documents and tombstones |
 //! | [`change_log`] | change events |
+//! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
@@ -18,6 +19,7 @@ pub mod applied;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
+pub mod expiry;
 pub mod idempotency;
 pub mod indexes;
 pub mod reservations;

@@ -131,6 +131,7 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
         | Key::Fence(_)
         | Key::IndexProgress(_)
         | Key::Metadata(_)
+        | Key::Expiry(_)
         | Key::Change(_) => Ok(()),
     }
 }

@@ -1,8 +1,10 @@
-//! What the service grants or refuses beyond the ACL of stored objects: predefined users and roles, reserved keys, who may change the
-//! schema, and whose a new user is (contract sections 3.2, 7 and 8.1).
+//! What the service grants or refuses beyond the ACL of stored objects: the rules of classes, predefined users and roles, reserved keys,
+//! and whose a new user is (contract sections 3.2, 7 and 8.1).
 
+use cluster::state::Database;
 use document::acl::{Access, Acl, Principal, ROOT_USER, Rules};
 use document::id::object_id;
+use document::schema::Operation;
 use proto::ErrorCode;
 use serde_json::json;
 
@@ -40,6 +42,28 @@ pub fn require_admin(principal: &Principal) -> Result<()> {
         ErrorCode::PermissionDenied,
         "only admins may do this",
     ))
+}
+
+/// Refuses what the rules of a bucket's class do not let the caller do with its documents.
+///
+/// Judged by the leader of the document's shard under the schema that a write is stamped with, so no write can land under rules that
+/// were replaced before. The rules are parsed with the schema, not with the request.
+///
+/// # Errors
+/// `PermissionDenied`; `BucketNotFound` if there is no such class.
+pub fn check_class(
+    database: &Database,
+    bucket: &str,
+    operation: Operation,
+    caller: &Principal,
+) -> Result<()> {
+    let class = database.schema.class(bucket);
+    let class = class.ok_or_else(|| Error::bucket_not_found(bucket))?;
+    if class.permits(operation, caller) {
+        return Ok(());
+    }
+    let message = format!("class {bucket} does not let the caller {operation} documents");
+    Err(Error::new(ErrorCode::PermissionDenied, message))
 }
 
 /// The ACL of a new user whose creator named none: the user's own.

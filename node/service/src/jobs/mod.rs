@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod evidence;
+mod expiry;
 mod fence;
 mod leader_balance;
 mod replace;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
 pub use self::evidence::Evidence;
+pub use self::expiry::Expiry;
 pub use self::fence::Fence;
 pub use self::leader_balance::LeaderBalance;
 pub use self::replace::Replace;
@@ -37,6 +39,8 @@ pub struct Jobs {
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
     pub ticker: Ticker,
+    /// Deletes documents that have expired.
+    pub expiry: Expiry,
     /// Replaces replicas.
     pub replace: Replace,
     /// Learns how old this node's replicas are.
@@ -51,6 +55,7 @@ impl Jobs {
             fence: Fence::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
+            expiry: Expiry::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
@@ -63,6 +68,7 @@ impl Jobs {
             self.fence.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
+            self.expiry.run(stop.clone()),
             self.replace.run(stop.clone()),
             self.evidence.run(stop.clone()),
             self.leader_balance.run(stop),

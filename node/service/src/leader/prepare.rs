@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cluster::state::{ClusterState, Database};
 use document::acl::{Acl, Principal};
-use document::body;
+use document::body::{self, Expiry};
 use document::schema::Layout;
 use proto::log::mutation::Operation;
 use proto::log::precondition::Condition as LogCondition;
@@ -148,6 +148,8 @@ impl Shards {
         let parsed = body::parse(&write.body, &layout, &database.schema, &limits)?;
         parsed.check_id(&write.bucket, &write.key)?;
         prepared.acl = parsed.acl.clone();
+        check_expiry(write, parsed.expiry)?;
+        let expiry = storage::machine::expiry::to_log(parsed.expiry);
         if parsed.acl.is_none() && write.bucket == policy::USERS {
             prepared.acl_of_new = Some(policy::owner_acl(&write.key));
             if condition == Condition::Absent {
@@ -172,6 +174,7 @@ impl Shards {
             acl,
             hidden: write.hidden.clone(),
             readonly,
+            expiry,
         };
         prepared.mutation.operation = Some(Operation::Put(put));
         Ok(prepared)
@@ -206,6 +209,16 @@ fn check_reserved(write: &Write, condition: Condition, principal: &Principal) ->
     if may_insert && policy::is_reserved(&write.bucket, &write.key) && !principal.is_admin() {
         let message = format!("keys below 10 are reserved in bucket {}", write.bucket);
         return Err(Error::new(ErrorCode::PermissionDenied, message));
+    }
+    Ok(())
+}
+
+/// Predefined users and roles are there for ever.
+pub(super) fn check_expiry(write: &Write, expiry: Expiry) -> Result<()> {
+    let expires = matches!(expiry, Expiry::At(_));
+    if expires && policy::is_reserved(&write.bucket, &write.key) {
+        let message = format!("keys below 10 do not expire in bucket {}", write.bucket);
+        return Err(Error::bad_request(message));
     }
     Ok(())
 }

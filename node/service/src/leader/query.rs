@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use document::body::envelope;
 use document::query::{Filter, Limits, Sort, SortKey, Subject};
+use document::schema::Operation;
 use proto::ErrorCode;
 use storage::machine::Replica;
 use storage::tables::documents::{self, Row};
@@ -29,6 +30,7 @@ use self::readable::Readable;
 use self::top::Top;
 use super::near::see;
 use super::{Shards, find_bucket, find_database};
+use crate::auth::policy::check_class;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Found, Hit, Query, Request};
 
@@ -63,6 +65,8 @@ impl Shards {
         let state = self.metadata.current();
         let database = find_database(&state, &query.database)?;
         let (database_id, bucket_id) = (database.id, find_bucket(database, &query.bucket)?.id);
+        let caller = &request.principal;
+        check_class(database, &query.bucket, Operation::Query, caller)?;
         let replica = self.replica(request.shard)?;
         if barrier {
             self.barrier(request.shard, deadline).await?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use document::acl::may_read;
 use document::id::object_id;
+use document::schema::Operation;
 use proto::{ErrorCode, ShardId};
 use serde::Deserialize;
 use storage::machine::Replica;
@@ -13,7 +14,7 @@ use storage::tables::documents::{self, CachedRecord};
 
 use super::near::see;
 use super::{Shards, find_bucket, find_database};
-use crate::auth::policy::{ROLES, USERS};
+use crate::auth::policy::{ROLES, USERS, check_class};
 use crate::error::{Error, Result};
 use crate::forward::{
     Answer, Failure, FindRoles, FindUser, Get, Page, Record, Request, Roles, Scan,
@@ -48,6 +49,9 @@ impl Shards {
         let state = self.metadata.current();
         let database = find_database(&state, &get.database)?;
         let bucket = find_bucket(database, &get.bucket)?;
+        if !get.internal {
+            check_class(database, &get.bucket, Operation::Load, &request.principal)?;
+        }
         let record = self
             .record(replica, database.id, bucket.id, &get.key, deadline)
             .await?;
@@ -107,6 +111,9 @@ impl Shards {
         barrier: bool,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let state = self.metadata.current();
+        let database = find_database(&state, &scan.database)?;
+        check_class(database, &scan.bucket, Operation::Query, &request.principal)?;
         let (scan, principal) = (scan.clone(), request.principal.clone());
         let visits_max = self.limits.scan_page_visits;
         let documents_max = usize::try_from(scan.documents_max)

@@ -7,7 +7,7 @@ use proto::log::mutation::Operation;
 use storage::machine::update::to_log;
 
 use super::Shards;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, check_expiry};
 use crate::context::Condition;
 use crate::error::{Error, Result};
 use crate::forward::Write;
@@ -31,6 +31,7 @@ impl Shards {
             depth_max: self.limits.depth_max,
         };
         let update = update::parse(&write.body, &layout, &database.schema, &limits)?;
+        check_expiry(write, update.expiry)?;
         let bytes_max = u32::try_from(self.limits.body_bytes_max).unwrap_or(u32::MAX);
         Ok(Operation::Update(to_log(update, bytes_max)))
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use cluster::state::Database;
 use document::acl::Principal;
-use document::body::render;
+use document::body::{render, with_expiry};
+use document::schema::Operation as ClassOperation;
 use proto::ErrorCode;
 use proto::log::command;
 use proto::log::mutation::Operation;
@@ -22,6 +23,8 @@ use super::near;
 use super::prepare::{Prepared, fingerprint, located};
 use super::refusal::{is_condition, refusal, rejected};
 use super::{Shards, find_database};
+use crate::auth::policy;
+use crate::context::Condition;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Request, Write, Writes, WrittenAll, WrittenOne};
 use crate::limits::RETRY_AFTER;
@@ -108,6 +111,7 @@ impl Shards {
                     .await;
             }
         }
+        check_class(database, request, writes)?;
         if self.seems_refused(&prepared, &replica, &request.principal)?
             || prepared.iter().any(Prepared::is_undecided)
         {
@@ -342,7 +346,36 @@ impl Shards {
     }
 }
 
-/// The document as the repeated request wrote it, which has been overwritten since. Read-only fields are as the request has them.
+/// Whether the rules of their classes let the caller do all of the writes.
+fn check_class(database: &Database, request: &Request, writes: &Writes) -> Result<()> {
+    for (ordinal, write) in writes.writes.iter().enumerate() {
+        for &needed in needed(write) {
+            let checked = policy::check_class(database, &write.bucket, needed, &request.principal);
+            checked.map_err(|error| {
+                if writes.batch {
+                    located(error, ordinal)
+                } else {
+                    error
+                }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What a write takes, as far as its class goes (contract 7.3). It is not looked whether the document is there.
+fn needed(write: &Write) -> &'static [ClassOperation] {
+    match write.condition() {
+        _ if write.delete => &[ClassOperation::Delete],
+        _ if write.update => &[ClassOperation::Update],
+        Some(Condition::Absent) => &[ClassOperation::Insert],
+        Some(Condition::Exists | Condition::Version(_)) => &[ClassOperation::Update],
+        Some(Condition::None) | None => &[ClassOperation::Insert, ClassOperation::Update],
+    }
+}
+
+/// The document as the repeated request wrote it, which has been overwritten since. Read-only fields are as the request has them, and so
+/// is the expiry: if it had none, none is shown.
 fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
     let Some(Operation::Put(put)) = &prepared.mutation.operation else {
         return Vec::new();
@@ -354,6 +387,11 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
     };
     let time = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
     let (created, updated) = (time(written.created_us), time(written.updated_us));
+    let expires = put.expiry.and_then(|expiry| expiry.at_us);
+    let fields = match expires {
+        Some(at_us) => with_expiry(&put.fields, at_us).into(),
+        None => put.fields.clone(),
+    };
     render(
         &write.bucket,
         &write.key,
@@ -361,7 +399,7 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
         acl,
         created,
         updated,
-        &put.fields,
+        &fields,
     )
 }
 
@@ -429,7 +467,8 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         command::Operation::Batch(batch) => batch.mutations,
         command::Operation::SetBuckets(_)
         | command::Operation::Idle(_)
-        | command::Operation::ExpireIdempotency(_) => Vec::new(),
+        | command::Operation::ExpireIdempotency(_)
+        | command::Operation::ExpireDocuments(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {
         prepared.mutation = mutation;

@@ -12,7 +12,7 @@
 //! Invariants:
 //! - A shard that cannot answer fails the query. A result never lacks a part of the bucket without saying so.
 //! - Memory: pages of all shards together within [`scatter::HELD_BYTES`], give or take a document a shard, and the result within its limit.
-//! - Nothing runs on once the caller is gone, except what another node has begun, which ends within one try.
+//! - Nothing runs on once the caller is gone, also at other nodes: they are told.
 //!
 //! Lacks: indexes, plans, and one view over all shards.
 

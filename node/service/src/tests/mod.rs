@@ -1,6 +1,8 @@
 //! The rules of the product, driven through the facade over an in-memory cluster.
 
+mod class_rights;
 mod contract;
+mod expiry;
 mod freshness;
 mod idempotency;
 mod queries;

@@ -1,5 +1,6 @@
 //! The classes of a database as schemas of the interface description.
 
+use document::body::EXPIRES_AT;
 use serde_json::Value;
 use utoipa::openapi::schema::{AdditionalProperties, SchemaType, Type};
 use utoipa::openapi::{
@@ -9,6 +10,8 @@ use utoipa::openapi::{
 
 /// What stands before the name of a class or type.
 const PREFIX: &str = "/db/";
+/// The class that all others with documents extend.
+const ROOT_CLASS: &str = "/db/Object";
 
 /// Adds one schema for each class.
 pub(super) fn add(mut components: ComponentsBuilder, schema: &Value) -> ComponentsBuilder {
@@ -38,6 +41,9 @@ fn of_class(class: &Value, is_embedded: &dyn Fn(&str) -> bool) -> Schema {
         let text = field["type"].as_str().unwrap_or_default();
         object = object.property(name, of_type(text, is_embedded));
     }
+    if class["class"] == ROOT_CLASS {
+        object = object.property(EXPIRES_AT, expiry());
+    }
     match class["superClass"].as_str() {
         Some(parent) => utoipa::openapi::AllOfBuilder::new()
             .item(Ref::from_schema_name(component(parent)))
@@ -46,6 +52,16 @@ fn of_class(class: &Value, is_embedded: &dyn Fn(&str) -> bool) -> Schema {
             .into(),
         None => object.build().into(),
     }
+}
+
+/// Metadata that a class may have a field in place of, so no descriptor shows it.
+fn expiry() -> RefOr<Schema> {
+    let object = nullable(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .description(Some(
+            "when the document is deleted; absent: it stays as it is stored; null: never",
+        ));
+    Schema::Object(object.build()).into()
 }
 
 /// The schema of a field's type, by its text in the class descriptor.
@@ -137,6 +153,8 @@ mod tests {
         let found = serde_json::to_value(components).expect("JSON");
         let todo = &found["schemas"]["Todo"]["allOf"];
         assert_eq!(todo[0], json!({"$ref": "#/components/schemas/Object"}));
+        let expiry = &found["schemas"]["Object"]["properties"][EXPIRES_AT];
+        assert_eq!(expiry["format"], "date-time");
         let fields = &todo[1]["properties"];
         assert_eq!(
             fields["n"],

@@ -43,6 +43,16 @@ const WINDOW: &[(&str, &str)] = &[
     ("start", "how many to skip; 0 by default"),
     ("count", "how many to give; -1, the default, for all"),
 ];
+const PART: &[(&str, &str)] = &[
+    (
+        "count",
+        "about how many to delete; -1, the default, for all",
+    ),
+    (
+        "after",
+        "larder-continuation of the answer before, to go on behind it",
+    ),
+];
 const FILTER: &[(&str, &str)] = &[
     ("q", "the filter: JSON, as MongoDB has it; {} for all"),
     ("sort", "field to 1 or -1, the first one counting most"),
@@ -182,8 +192,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     Operation {
         method: HttpMethod::Delete,
         path: "/db/{bucket}",
-        summary: "Deletes all documents of a bucket; for admins",
-        query: &[],
+        summary: "Deletes all documents of a bucket, or with count about as many, and after= goes on; for admins",
+        query: PART,
         body: "",
         answers: &[("200", "how many were deleted")],
     },

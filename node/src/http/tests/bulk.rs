@@ -137,6 +137,35 @@ async fn a_truncated_bucket_is_empty_and_its_versions_go_on() {
 }
 
 #[tokio::test]
+async fn a_bucket_is_truncated_in_parts() {
+    let cluster = cluster().await;
+    let all: Vec<Value> = (0..2_500)
+        .map(|n| json!({"id": format!("/db/Demo/{n}")}))
+        .collect();
+    let all = serde_json::to_vec(&all).expect("JSON");
+    as_root(&cluster, Method::PUT, "/v1/db/Demo", all).await;
+    let (mut deleted, mut parts, mut after) = (0, 0, String::new());
+    loop {
+        let path = format!("/v1/db/Demo?count=1{after}");
+        let part = as_root(&cluster, Method::DELETE, &path, Body::empty()).await;
+        assert_eq!(part.status, 200, "{:?}", part.body);
+        deleted += part.json()["deleted"].as_u64().expect("a number");
+        parts += 1;
+        let Some(token) = part.headers.get("larder-continuation") else {
+            break;
+        };
+        after = format!("&after={}", token.to_str().expect("text"));
+    }
+    assert_eq!(deleted, 2_500);
+    assert!(parts >= 3, "{parts}");
+    for bad in ["count=some", "count=-2", "after=!", "after=AAAA"] {
+        let path = format!("/v1/db/Demo?{bad}");
+        let refused = as_root(&cluster, Method::DELETE, &path, Body::empty()).await;
+        assert_eq!(refused.status, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn only_admins_write_whole_buckets() {
     let cluster = cluster().await;
     for method in [Method::PUT, Method::DELETE] {

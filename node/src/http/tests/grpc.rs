@@ -143,6 +143,52 @@ async fn grpc_batches_need_one_shard() {
 }
 
 #[tokio::test]
+async fn grpc_batches_that_are_not_atomic_tell_of_each_write() {
+    use v1::batch_result::Result::{Document, Error};
+    let cluster = cluster().await;
+    let mut client = DocumentsClient::new(cluster.app.clone());
+    let write = |key: &str, operation, condition| v1::BatchWrite {
+        bucket: "Demo".into(),
+        key: key.into(),
+        precondition: Some(v1::Precondition { condition }),
+        operation: Some(operation),
+    };
+    let put = || v1::batch_write::Operation::Put(Bytes::from_static(b"{}"));
+    let absent = || Some(v1::precondition::Condition::Absent(true));
+    let mut writes: Vec<_> = (0..20)
+        .map(|n| write(&n.to_string(), put(), None))
+        .collect();
+    writes.push(write("3", put(), absent()));
+    writes.push(write("4", v1::batch_write::Operation::Delete(true), None));
+    let request = v1::BatchRequest {
+        writes,
+        atomic: Some(false),
+        ..v1::BatchRequest::default()
+    };
+    let answer = client.batch(request).await.expect("batch").into_inner();
+    assert!(answer.documents.is_empty());
+    assert_eq!(answer.results.len(), 22);
+    for (n, one) in answer.results.iter().enumerate() {
+        match &one.result {
+            Some(Document(document)) => {
+                assert_eq!(document.version, u64::from(n < 20), "{n}");
+                assert!(!one.position.is_empty());
+            }
+            Some(Error(error)) => {
+                assert_eq!(n, 20);
+                assert_eq!(
+                    (error.code.as_str(), error.effect.as_str()),
+                    ("object_exists", "none")
+                );
+                assert_eq!(error.status, Code::AlreadyExists as u32);
+                assert!(error.message.contains("/db/Demo/3"));
+            }
+            None => panic!("no result for write {n}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn grpc_health_follows_readiness() {
     let serving = |app: axum::Router| async move {
         let request = HealthCheckRequest {

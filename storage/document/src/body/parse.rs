@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::expiry::{self, EXPIRES_AT, Expiry};
 use super::members::{merge_readonly, readonly};
 use super::value::{Name, Writer, text};
 use crate::acl::Acl;
@@ -35,6 +36,8 @@ pub struct Parsed {
     pub id: Option<String>,
     /// The member `acl`. `None` is public, and so are absent, `null` and an ACL without rules, which become `None`.
     pub acl: Option<Acl>,
+    /// The member `expiresAt`, if the class has no field of that name.
+    pub expiry: Expiry,
     /// All other members that are stored, in the normal form of the module; empty if there are none. Read-only fields are `null` here.
     pub fields: Vec<u8>,
     /// The read-only fields that the body has, with their values as JSON text in normal form. What to do with them depends on the
@@ -98,7 +101,8 @@ impl Parsed {
 ///
 /// `schema` must be the one that `layout` was made from, or a later one. Members that are neither metadata nor fields are dropped, or
 /// kept as they are if the class is open. `version`, `createdAt` and `updatedAt` are passed over whatever they hold. Of members with the
-/// same name the last wins. Unset fields become `null`.
+/// same name the last wins. Unset fields become `null`; an `expiresAt` that is absent says nothing, and one that is `null` that the
+/// document does not expire.
 ///
 /// # Errors
 /// [`Error::Syntax`]: not UTF-8, not JSON, not an object, or half a surrogate pair. [`Error::TooDeep`]: decided before anything
@@ -188,6 +192,10 @@ impl<'de> Visitor<'de> for Document<'_, '_> {
                 }
                 "version" | "createdAt" | "updatedAt" => {
                     map.next_value::<IgnoredAny>()?;
+                }
+                EXPIRES_AT => {
+                    let raw: &RawValue = map.next_value()?;
+                    parsed.expiry = expiry::read(raw.get()).map_err(|error| writer.fail(error))?;
                 }
                 _ if layout.is_open() => {
                     let raw: &RawValue = map.next_value()?;

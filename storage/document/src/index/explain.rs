@@ -31,7 +31,10 @@ impl Index {
             let bound = |word: &str, bound: &[u8]| {
                 (!bound.is_empty()).then(|| format!(" {word} {}", component.text(bound)))
             };
-            let text: String = bound("from", from).into_iter().chain(bound("to before", to)).collect();
+            let text: String = bound("from", from)
+                .into_iter()
+                .chain(bound("to before", to))
+                .collect();
             if !text.is_empty() {
                 parts.push(format!("{name}{text}"));
             }

@@ -8,6 +8,7 @@ use super::number::Number;
 use super::raw::{self, Name};
 use super::value::{Seen, Typing};
 use super::{Error, Limits, Subject, moment};
+use crate::body::EXPIRES_AT;
 use crate::schema::{FieldType, Layout};
 
 /// A path with what it starts from and the type of what it leads to.
@@ -130,7 +131,11 @@ impl Path {
         let mut path = Path::with_type(text, None, projection, limits)?;
         let ty = match path.start {
             Start::CreatedAt | Start::UpdatedAt => Some(&FieldType::DateTime),
-            Start::Field(at) => layout.shape().slot(&projection.0[at].text).map(|slot| &slot.ty),
+            Start::Field(at) => {
+                let name = &*projection.0[at].text;
+                let slot = layout.shape().slot(name).map(|slot| &slot.ty);
+                slot.or((name == EXPIRES_AT).then_some(&FieldType::DateTime))
+            }
             Start::Id | Start::Version | Start::Element => None,
         };
         path.ty = type_at(Typing::of(ty, layout), &path.steps);

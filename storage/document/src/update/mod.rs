@@ -19,6 +19,7 @@
 //! Rules that the contract leaves open, or that are easily overlooked:
 //! - A path is member names, map keys and list indexes with dots between them. The rest of a path into a map is one key, dots included,
 //!   unless the map's values have members themselves. Members whose names hold a dot cannot be addressed.
+//! - `expiresAt`, where it is no field, is only changed by `$set`. It is no step: [`Update::expiry`].
 //! - Metadata and read-only fields are refused, for everybody. So are unknown fields, unless the class is open.
 //! - Below `JsonObject`, `JsonArray` and unknown members of open classes values have no type: what is stored decides whether an operation
 //!   fits. Whole numbers stay whole there, and exact.
@@ -50,6 +51,8 @@ pub use self::apply::apply;
 pub use self::operation::Operation;
 pub use self::parse::{PATH_SEGMENTS_MAX, STEPS_MAX, of_field, parse};
 
+use crate::body::Expiry;
+
 /// Operations on one document, fitted to its class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
@@ -57,6 +60,8 @@ pub struct Update {
     pub steps: Vec<Step>,
     /// Member names of embedded classes that paths go through, in class order; [`Segment::shape`] is an index here.
     pub shapes: Vec<Vec<String>>,
+    /// What becomes of the document's expiry. No step touches it.
+    pub expiry: Expiry,
 }
 
 /// One operation on one value.

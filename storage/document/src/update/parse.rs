@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::operand::Site;
 use super::path::resolve;
 use super::{Operation, Step, Update};
-use crate::body::{self, Limits, Name};
+use crate::body::{self, EXPIRES_AT, Expiry, Limits, Name};
 use crate::error::Error;
 use crate::json;
 use crate::schema::{Layout, Schema};
@@ -42,6 +42,13 @@ pub fn parse(
         let operation = Operation::parse(name)
             .ok_or_else(|| Error::BadRequest(format!("no operation {:?}", json::excerpt(name))))?;
         for (path, raw) in &paths_of(operation, paths)?.0 {
+            if body::has_expiry(layout) && names_expiry(path) {
+                update.expiry = expiry(operation, path, raw.get())?;
+                if !seen.insert(EXPIRES_AT.to_owned()) {
+                    return Err(two_operations(path));
+                }
+                continue;
+            }
             let site = Site {
                 operation,
                 path,
@@ -50,10 +57,7 @@ pub fn parse(
             };
             let step = step(&site, raw.get(), limits, &mut update)?;
             if !seen.insert(step.path_text()) {
-                return Err(Error::BadRequest(format!(
-                    "two operations on {:?}",
-                    json::excerpt(path)
-                )));
+                return Err(two_operations(path));
             }
             if update.steps.len() == STEPS_MAX {
                 return Err(Error::BadRequest(format!(
@@ -64,6 +68,26 @@ pub fn parse(
         }
     }
     Ok(update)
+}
+
+/// Whether a path leads to the expiry of the document, or below.
+fn names_expiry(path: &str) -> bool {
+    path.split('.').next() == Some(EXPIRES_AT)
+}
+
+/// What an operation on the expiry asks for: it is set, as a whole, and nothing else.
+fn expiry(operation: Operation, path: &str, raw: &str) -> Result<Expiry, Error> {
+    if operation != Operation::Set || path != EXPIRES_AT {
+        return Err(Error::BadRequest(format!(
+            "path {:?}: {EXPIRES_AT} is only changed by $set, as a whole",
+            json::excerpt(path)
+        )));
+    }
+    body::expiry::read(raw)
+}
+
+fn two_operations(path: &str) -> Error {
+    Error::BadRequest(format!("two operations on {:?}", json::excerpt(path)))
 }
 
 /// The update of one field as an update of its document: `{"$inc":1}` of `n` is `{"$inc":{"n":1}}`. Arguments stay as they are.

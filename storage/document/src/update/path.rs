@@ -3,7 +3,7 @@
 use super::edit;
 use super::parse::PATH_SEGMENTS_MAX;
 use super::{Segment, Update};
-use crate::body::normalise_key;
+use crate::body::{EXPIRES_AT, normalise_key};
 use crate::error::Error;
 use crate::json;
 use crate::schema::{FieldType, Layout, Schema};
@@ -134,7 +134,7 @@ fn check_field<'a>(field: &str, layout: &'a Layout) -> Result<Option<&'a FieldTy
 
 /// Whether `name` can be an unknown member of a document of an open class.
 pub(super) fn is_unknown_member(name: &str, layout: &Layout) -> bool {
-    !name.is_empty() && matches!(check_field(name, layout), Ok(None))
+    !name.is_empty() && name != EXPIRES_AT && matches!(check_field(name, layout), Ok(None))
 }
 
 /// Whether a path can go on inside values of the type.

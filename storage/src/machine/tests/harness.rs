@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use document::body::Expiry;
 use document::index::{Definition, Index, ValueHash};
 use document::query::Subject;
 use document::schema::Schema;
@@ -166,7 +167,16 @@ pub(super) fn put(fields: &str, acl: &str) -> MutationOperation {
         acl: acl.to_owned(),
         hidden: Bytes::new(),
         readonly: Vec::new(),
+        expiry: None,
     })
+}
+
+/// The put with what it says about its document's expiry.
+pub(super) fn expiring(mut put: MutationOperation, expiry: Expiry) -> MutationOperation {
+    if let MutationOperation::Put(put) = &mut put {
+        put.expiry = crate::machine::expiry::to_log(expiry);
+    }
+    put
 }
 
 /// A schema with the open class `Script`.

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use document::acl::{Acl, Principal, may_read, may_write};
+use document::body::{Expiry, fields_of, with_expiry};
 use proptest::prelude::*;
 use proto::log::command::Operation;
 use proto::log::precondition::Condition;
 use proto::log::{self, Command, Mutation};
 
 use super::harness::{
-    Node, batch, command, delete, entry, idempotency, mutation, principal, put, set_bucket, write,
+    Node, batch, command, delete, entry, expiring, idempotency, mutation, principal, put,
+    set_bucket, write,
 };
 use crate::engine::Engine as _;
 use crate::ids::{LogId, StoreId};
+use crate::keys::KeyKind;
 use crate::machine::outcome::{Outcome, Rejection};
 use crate::machine::{Entry, Payload};
 use crate::snapshot;
@@ -33,15 +36,15 @@ const USERS: [&str; 3] = ["", "/db/User/10", "/db/User/11"];
 pub(super) struct Step {
     key: usize,
     /// `None`: a delete.
-    put: Option<(u8, usize)>,
+    put: Option<(u8, usize, Expiry)>,
     condition: Option<Condition>,
 }
 
 impl Step {
     fn mutation(&self) -> Mutation {
-        let operation = self
-            .put
-            .map_or_else(delete, |(n, acl)| put(&format!("\"n\":{n}"), ACLS[acl]));
+        let operation = self.put.map_or_else(delete, |(n, acl, expiry)| {
+            expiring(put(&format!("\"n\":{n}"), ACLS[acl]), expiry)
+        });
         mutation(KEYS[self.key], self.condition, operation)
     }
 }
@@ -52,6 +55,7 @@ pub(super) enum Request {
     Batch { user: usize, steps: Vec<Step> },
     Tick(u64),
     Expire,
+    Sweep(u32),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -61,7 +65,13 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Some(Condition::Exists(true))),
         2 => (1..5u64).prop_map(|version| Some(Condition::Version(version))),
     ];
-    let put = prop_oneof![3 => (any::<u8>(), 0..ACLS.len()).prop_map(Some), 1 => Just(None)];
+    let expiry = prop_oneof![
+        2 => Just(Expiry::Kept),
+        1 => Just(Expiry::Never),
+        2 => (-5..2_000_000_000i64).prop_map(Expiry::At),
+    ];
+    let put =
+        prop_oneof![3 => (any::<u8>(), 0..ACLS.len(), expiry).prop_map(Some), 1 => Just(None)];
     (0..KEYS.len(), put, condition).prop_map(|(key, put, condition)| Step {
         key,
         put,
@@ -75,6 +85,7 @@ pub(super) fn requests() -> impl Strategy<Value = Vec<Request>> {
         2 => (0..USERS.len(), proptest::collection::vec(steps(), 0..5)).prop_map(|(user, steps)| Request::Batch { user, steps }),
         1 => (0..2_000_000_000u64).prop_map(Request::Tick),
         1 => Just(Request::Expire),
+        1 => (0..3u32).prop_map(Request::Sweep),
     ];
     proptest::collection::vec(request, 0..25)
 }
@@ -115,6 +126,10 @@ pub(super) fn commands(requests: &[Request], with_keys: bool) -> Vec<Command> {
                     page: 3,
                 }),
             ),
+            Request::Sweep(page) => command(
+                stamp_us,
+                Operation::ExpireDocuments(log::ExpireDocuments { page: *page }),
+            ),
         }
     }));
     commands
@@ -134,12 +149,16 @@ struct Model {
     documents: BTreeMap<&'static str, Modelled>,
     events: usize,
     last_us: u64,
+    /// T.
+    now_us: u64,
 }
 
 #[derive(Clone, Default)]
 struct Modelled {
     last_version: u64,
     live: Option<(u8, Option<Acl>, u64)>,
+    /// As shown, and in T.
+    expiry: Option<(i64, u64)>,
 }
 
 impl Model {
@@ -155,7 +174,7 @@ impl Model {
         let mut written = Vec::new();
         for (ordinal, step) in steps.iter().enumerate() {
             let one = next
-                .step(user, step, time_us)
+                .step(user, step, stamp_us, time_us)
                 .map_err(|rejection| (ordinal, rejection))?;
             written.push(one);
         }
@@ -166,7 +185,39 @@ impl Model {
         Ok(written)
     }
 
-    fn step(&mut self, user: usize, step: &Step, time_us: u64) -> Result<(u64, bool), Rejection> {
+    /// Deletes what is due, in order, of the first few that expire.
+    fn sweep(&mut self, page: usize, stamp_us: u64) {
+        let mut all: Vec<_> = self.documents.iter().collect();
+        all.retain(|(_, document)| document.expiry.is_some());
+        all.sort_by_key(|(key, document)| (document.expiry.map(|expiry| expiry.1), **key));
+        let is_due =
+            |document: &Modelled| document.expiry.is_some_and(|(_, due)| due <= self.now_us);
+        let due = all
+            .into_iter()
+            .take(page)
+            .filter(|(_, document)| is_due(document));
+        let due: Vec<&str> = due.map(|(key, _)| *key).collect();
+        if !due.is_empty() {
+            self.last_us = stamp_us.max(self.last_us + 1);
+        }
+        for key in due {
+            let last_version = self.documents[key].last_version + 1;
+            let gone = Modelled {
+                last_version,
+                ..Modelled::default()
+            };
+            *self.documents.get_mut(key).expect("it is there") = gone;
+            self.events += 1;
+        }
+    }
+
+    fn step(
+        &mut self,
+        user: usize,
+        step: &Step,
+        stamp_us: u64,
+        time_us: u64,
+    ) -> Result<(u64, bool), Rejection> {
         let user = Some(USERS[user].to_owned()).filter(|user| !user.is_empty());
         let caller = Principal {
             user,
@@ -174,7 +225,7 @@ impl Model {
         };
         let new_acl = step
             .put
-            .and_then(|(_, acl)| Acl::from_json(ACLS[acl]).ok().flatten());
+            .and_then(|(_, acl, _)| Acl::from_json(ACLS[acl]).ok().flatten());
         let stored = self.documents.entry(KEYS[step.key]).or_default();
         let version = stored.last_version;
         let existed = stored.live.is_some();
@@ -204,7 +255,15 @@ impl Model {
             return Ok((0, false));
         }
         stored.last_version += 1;
-        stored.live = step.put.map(|(n, _)| (n, new_acl, created_us));
+        stored.live = step.put.map(|(n, ..)| (n, new_acl, created_us));
+        stored.expiry = match step.put.map(|(.., expiry)| expiry) {
+            Some(Expiry::Kept) => stored.expiry,
+            Some(Expiry::Never) | None => None,
+            Some(Expiry::At(at_us)) => {
+                let left_us = at_us - i64::try_from(stamp_us).expect("small");
+                Some((at_us, self.now_us + u64::try_from(left_us).unwrap_or(0)))
+            }
+        };
         self.events += 1;
         Ok((stored.last_version, existed))
     }
@@ -236,19 +295,33 @@ proptest! {
                     prop_assert_eq!(said(outcome), model.apply(*user, std::slice::from_ref(step), command.stamp_us));
                 }
                 Some(Request::Batch { user, steps }) => prop_assert_eq!(said(outcome), model.apply(*user, steps, command.stamp_us)),
-                Some(Request::Tick(_) | Request::Expire) | None => prop_assert_eq!(outcome, Outcome::Done),
+                Some(Request::Sweep(page)) => {
+                    prop_assert_eq!(outcome, Outcome::Done);
+                    model.sweep(*page as usize, command.stamp_us);
+                }
+                Some(Request::Tick(base_us)) => {
+                    prop_assert_eq!(outcome, Outcome::Done);
+                    model.now_us = model.now_us.max(base_us + 1);
+                }
+                Some(Request::Expire) | None => prop_assert_eq!(outcome, Outcome::Done),
             }
         }
+        let expiring_documents = model.documents.values().filter(|document| document.expiry.is_some()).count();
         for key in KEYS {
             let modelled = model.documents.remove(key).unwrap_or_default();
             let record = documents::get(&node.replica, 1, 7, key).expect("reads");
             prop_assert_eq!(record.is_some(), modelled.live.is_some());
             if let (Some(record), Some((n, acl, created_us))) = (record, modelled.live) {
                 prop_assert_eq!((record.version, record.acl, record.created_us), (modelled.last_version, acl, created_us));
-                let tail = format!("\"n\":{n}}}");
-                prop_assert!(record.body.ends_with(tail.as_bytes()));
+                let expiry = record.expiry.map(|expiry| (expiry.at_us, expiry.due_us));
+                prop_assert_eq!(expiry, modelled.expiry);
+                let fields = format!("\"n\":{n}").into_bytes();
+                let fields = expiry.map_or(fields.clone(), |(at_us, _)| with_expiry(&fields, at_us));
+                prop_assert_eq!(fields_of(&record.body), &fields[..]);
             }
         }
+        let places = node.rows().iter().filter(|(_, key, _)| KeyKind::of(key) == Some(KeyKind::Expiry)).count();
+        prop_assert_eq!(places, expiring_documents);
         let view = node.replica.view();
         let events: Vec<_> = change_log::scan(&view, std::ops::Bound::Unbounded).map(|event| event.expect("reads").1).collect();
         prop_assert_eq!(events.len(), model.events);
@@ -283,7 +356,12 @@ proptest! {
         let node = Node::new(1);
         node.apply(super::harness::payload(&set_bucket())).expect("applies");
         let commands = commands(&requests, true);
-        for command in &commands[1..] {
+        for (command, request) in commands[1..].iter().zip(&requests) {
+            if matches!(request, Request::Sweep(_)) {
+                // Asked again it goes on with the next page.
+                node.outcome(command).expect("applies");
+                continue;
+            }
             let first = node.outcome(command).expect("applies");
             let rows = documents_and_events(&node);
             let second = node.outcome(command).expect("applies");

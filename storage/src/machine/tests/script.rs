@@ -8,9 +8,9 @@
 //! | `reserve INDEX FIELDS KEY`, `fence INDEX FIELDS KEY` | for the values that a document with these fields has |
 //! | `confirm INDEX FIELDS reserved=N`, `release INDEX FIELDS reserved=N` | likewise |
 //! | `update KEY OPERATIONS [max=BYTES] …` | a partial update of the class `Script`: `n` Integer, `at` DateTime, all else open |
-//! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] …`, `delete KEY …` | one write |
+//! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] [expires=US\|never] …`, `delete KEY …` | one write |
 //! | `batch …`, writes, `end` | one entry of several writes; within it writes print nothing |
-//! | `tick BASE ELAPSED`, `expire kept=US page=N`, `blank`, `membership TEXT`, `raw HEX` | other entries |
+//! | `tick BASE ELAPSED`, `expire kept=US page=N`, `sweep page=N [tick=BASE+ELAPSED]`, `blank`, `membership TEXT`, `raw HEX` | other entries |
 //! | `get KEY`, `scan`, `entries INDEX`, `progress INDEX`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
 //!
 //! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`, and puts `claim=INDEX prepared=N [of=FIELDS]` (all
@@ -186,6 +186,15 @@ impl goldenscript::Runner for Runner {
                     0,
                     Operation::ExpireIdempotency(log::ExpireIdempotency { kept_us, page }),
                 ))?
+            }
+            "sweep" => {
+                let page = args.take_key("page").ok_or("no page")?.parse()?;
+                let envelope = self.envelope(&mut args)?;
+                self.command(Command {
+                    tick: envelope.tick,
+                    stamp_us: envelope.stamp_us,
+                    operation: Some(Operation::ExpireDocuments(log::ExpireDocuments { page })),
+                })?
             }
             "blank" => format!("{:?}", self.node.apply(Payload::Blank)?),
             "membership" => {
@@ -405,6 +414,7 @@ fn put(args: &mut ArgumentConsumer<'_>) -> Result<(Mutation, String), Box<dyn Er
         acl: args.take_key("acl").unwrap_or_default().to_owned(),
         hidden: Bytes::copy_from_slice(args.take_key("hidden").unwrap_or_default().as_bytes()),
         readonly: list(args.take_key("readonly")),
+        expiry: expiry(args)?,
     };
     let mutation = mutation(args, key, MutationOperation::Put(put))?;
     Ok((mutation, fields.to_owned()))
@@ -439,6 +449,15 @@ fn mutation(
         mutation.bucket_version = version.parse()?;
     }
     Ok(mutation)
+}
+
+fn expiry(args: &mut ArgumentConsumer<'_>) -> Result<Option<log::Expiry>, Box<dyn Error>> {
+    let at_us = match args.take_key("expires") {
+        None => return Ok(None),
+        Some("never") => None,
+        Some(at_us) => Some(at_us.parse()?),
+    };
+    Ok(Some(log::Expiry { at_us }))
 }
 
 fn list(text: Option<&str>) -> Vec<String> {

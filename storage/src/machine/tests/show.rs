@@ -52,6 +52,7 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             let row: UsageRow = codec::decode(value).expect("decodes");
             format!("{} bytes", row.0)
         }
+        Key::Expiry(_) => format!("{} bytes", value.len()),
         Key::Reservation(_) => reservation(&codec::decode(value).expect("decodes")),
         Key::Fence(_) => {
             let FenceRow(index) = codec::decode(value).expect("decodes");
@@ -102,6 +103,10 @@ fn document(row: &Bytes) -> String {
                 record.created_us, record.updated_us
             )
             .expect("strings take it");
+            if let Some(expiry) = record.expiry {
+                write!(line, " expires={} due=T{}", expiry.at_us, expiry.due_us)
+                    .expect("strings take it");
+            }
             acl(&mut line, "acl", record.acl.as_ref());
             if let Some(hidden) = &record.hidden {
                 write!(line, " hidden={}", text(hidden)).expect("strings take it");
@@ -124,6 +129,9 @@ fn change(row: &Bytes) -> String {
         event.database, event.bucket, event.key, event.version, event.time_us
     );
     write!(line, " user={:?}", event.user).expect("strings take it");
+    if event.by_expiry {
+        line.push_str(" by_expiry");
+    }
     acl(&mut line, "acl", event.acl.as_ref());
     if let Some(before) = &event.before {
         write!(

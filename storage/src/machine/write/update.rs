@@ -4,7 +4,7 @@
 //! names, and all documents that the updates of one entry make by [`UPDATED_BYTES_MAX`].
 
 use document::acl;
-use document::body::fields_of;
+use document::body::{fields_of, without_expiry};
 use document::update::apply;
 use proto::log::{Put, Update};
 
@@ -28,18 +28,21 @@ impl Writer<'_, '_> {
         }
         let bytes_max = u64::from(update.bytes_max);
         let steps = from_log(update)?;
+        let stored = fields_of(&record.body);
+        let stored = record
+            .expiry
+            .map_or(stored, |expiry| without_expiry(stored, expiry.at_us));
         let fields =
-            apply(fields_of(&record.body), &steps, signed(self.time_us)).map_err(|refusal| {
-                Rejection::Misfit {
-                    step: u32::try_from(refusal.step).unwrap_or(u32::MAX),
-                    why: stored_misfit(refusal.misfit),
-                }
+            apply(stored, &steps, signed(self.time_us)).map_err(|refusal| Rejection::Misfit {
+                step: u32::try_from(refusal.step).unwrap_or(u32::MAX),
+                why: stored_misfit(refusal.misfit),
             })?;
         if fields.len() as u64 > bytes_max {
             return Err(Rejection::TooLarge { bytes_max }.into());
         }
         let put = Put {
             fields: fields.into(),
+            expiry: update.expiry,
             ..Put::default()
         };
         let written = self.put(site, &put, record.acl.clone());
