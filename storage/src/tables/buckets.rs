@@ -12,7 +12,7 @@ use crate::keys::BucketKey;
 use crate::machine::{Replica, Transaction};
 
 /// A bucket as its shard knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct BucketRow<'a> {
     /// Version of the rules. Commands that were validated under another one are rejected.
     pub version: u64,

@@ -6,7 +6,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use document::body::fields_of;
+use document::body::{Expiry, fields_of};
 use document::index::{Index, Range};
 use proptest::prelude::*;
 use proto::ShardId;
@@ -14,8 +14,8 @@ use proto::log::command::Operation;
 use proto::log::{self, Command, Mutation};
 
 use super::harness::{
-    BUCKET, DATABASE, Node, backfill, batch, command, delete, entry, hashes, index, mutation,
-    principal, purge, put, set_indexes, update, value, write,
+    BUCKET, DATABASE, Node, backfill, batch, command, delete, entry, expiring, hashes, index,
+    mutation, principal, purge, put, set_indexes, update, value, write,
 };
 use crate::engine::memory::Memory;
 use crate::engine::rocks::{DataOptions, Rocks};
@@ -66,6 +66,8 @@ struct Step {
     acl: usize,
     /// Its claims were prepared before everything.
     is_late: bool,
+    /// A put makes its document due at once.
+    is_due: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +79,7 @@ enum Request {
     Backfill(usize, u32),
     Purge(usize, u32),
     Fence(usize, u8),
+    Sweep(u32),
     Restart,
 }
 
@@ -87,11 +90,15 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(What::Push),
         2 => Just(What::Delete),
     ];
-    (0..KEYS.len(), what, 0..ACLS.len(), any::<bool>()).prop_map(|(key, what, acl, is_late)| Step {
-        key,
-        what,
-        acl,
-        is_late,
+    let flags = (any::<bool>(), any::<bool>());
+    (0..KEYS.len(), what, 0..ACLS.len(), flags).prop_map(|(key, what, acl, (is_late, is_due))| {
+        Step {
+            key,
+            what,
+            acl,
+            is_late,
+            is_due,
+        }
     })
 }
 
@@ -104,6 +111,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         4 => (0..4usize, 1..4u32).prop_map(|(which, page)| Request::Backfill(which, page)),
         2 => (0..4usize, 1..4u32).prop_map(|(which, page)| Request::Purge(which, page)),
         1 => (0..KEYS.len(), 0..4u8).prop_map(|(key, u)| Request::Fence(key, u)),
+        1 => (1..3u32).prop_map(Request::Sweep),
         1 => Just(Request::Restart),
     ];
     proptest::collection::vec(request, 0..40)
@@ -166,7 +174,14 @@ impl World {
 
     fn mutation(&self, step: &Step) -> Mutation {
         let operation = match step.what {
-            What::Put { n, s, u } => put(&fields(n, s, u), ACLS[step.acl]),
+            What::Put { n, s, u } => {
+                let expiry = if step.is_due {
+                    Expiry::At(0)
+                } else {
+                    Expiry::Never
+                };
+                expiring(put(&fields(n, s, u), ACLS[step.acl]), expiry)
+            }
             What::Inc => update(r#"{"$inc":{"n":1}}"#, 10_000),
             What::Push => update(r#"{"$push":{"s":9}}"#, 10_000),
             What::Delete => delete(),
@@ -260,6 +275,10 @@ impl World {
                 }
             }
             Request::Fence(key, u) => self.fence(*key, *u),
+            Request::Sweep(page) => {
+                let due = log::ExpireDocuments { page: *page };
+                self.apply(command(1, Operation::ExpireDocuments(due)));
+            }
             Request::Restart => {
                 let node = &self.node;
                 let (engine, machine) = (node.engine.clone(), node.recorder.clone());
