@@ -155,7 +155,7 @@ async fn refusals(cluster: &Cluster) {
         ("/index/Movies", json!([]), 471, "syntax_error"),
         (
             "/index/Movies",
-            json!({ "keys": [{ "Title": "hashed" }] }),
+            json!({ "keys": [{ "Place": "geo" }], "unique": true }),
             468,
             "query_not_supported",
         ),

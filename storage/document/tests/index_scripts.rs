@@ -95,7 +95,10 @@ impl goldenscript::Runner for Runner<'_> {
     ) -> Result<String, Box<dyn Error>> {
         let mut args = command.consume_args();
         let sort = args.take_key("sort").unwrap_or("").to_owned();
-        let mut number = |name: &str| args.take_key(name).map(|number| number.parse::<u64>().unwrap());
+        let mut number = |name: &str| {
+            args.take_key(name)
+                .map(|number| number.parse::<u64>().unwrap())
+        };
         let (wanted, max) = (number("wanted"), number("max"));
         let (each, others) = (number("each"), number("others"));
         let first = args.next_pos().ok_or("an argument is missing")?.to_owned();
@@ -119,7 +122,10 @@ impl goldenscript::Runner for Runner<'_> {
                     Err(error) => Ok(format!("{error:?}\n")),
                 }
             }
-            ("bytes", None) => Ok(format!("{}\n", String::from_utf8(self.index(&first).to_bytes())?)),
+            ("bytes", None) => Ok(format!(
+                "{}\n",
+                String::from_utf8(self.index(&first).to_bytes())?
+            )),
             ("values", Some(key)) => {
                 let values = self.ask(&first, key, Index::values);
                 Ok(values.map_or("too many\n".to_owned(), |values| hex(&values)))
@@ -168,11 +174,19 @@ impl Statistics for Counts<'_> {
 impl Runner<'_> {
     fn index(&self, id: &str) -> &Index {
         let id: u32 = id.parse().unwrap();
-        &self.indexes.iter().find(|candidate| candidate.id == id).unwrap().index
+        &self
+            .indexes
+            .iter()
+            .find(|candidate| candidate.id == id)
+            .unwrap()
+            .index
     }
 
     fn ask<T>(&self, index: &str, key: &str, ask: fn(&Index, &Subject<'_>) -> T) -> T {
-        ask(self.index(index), &subject(&id::object_id("Thing", key), &self.documents[key]))
+        ask(
+            self.index(index),
+            &subject(&id::object_id("Thing", key), &self.documents[key]),
+        )
     }
 
     /// Keys of the documents that have a value in the ranges, once for each value.
@@ -180,7 +194,10 @@ impl Runner<'_> {
         let index = self.index(&index.to_string());
         let mut found = Vec::new();
         for (key, fields) in &self.documents {
-            for value in index.values(&subject(&id::object_id("Thing", key), fields)).unwrap() {
+            for value in index
+                .values(&subject(&id::object_id("Thing", key), fields))
+                .unwrap()
+            {
                 let is_within = |range: &Range| {
                     value >= range.from && (range.to.is_empty() || value < range.to)
                 };
@@ -225,16 +242,26 @@ impl Runner<'_> {
                 }
             }
         }
-        writeln!(out, "estimated {}{}", plan.estimated, if plan.is_exact { ", exact" } else { "" })?;
+        writeln!(
+            out,
+            "estimated {}{}",
+            plan.estimated,
+            if plan.is_exact { ", exact" } else { "" }
+        )?;
         for refused in &plan.refused {
-            let what = refused.index.map_or("other".to_owned(), |id| format!("index {id}"));
+            let what = refused
+                .index
+                .map_or("other".to_owned(), |id| format!("index {id}"));
             writeln!(out, "not {what}, {}: {}", refused.estimated, refused.reason)?;
         }
         for (key, fields) in &self.documents {
             let is_match = filter.matches(&subject(&id::object_id("Thing", key), fields));
             let is_found = found.contains(key.as_str());
             assert!(is_found || !is_match, "{key} is missing");
-            assert!(is_match || !is_found || !plan.is_exact, "{key} does not match");
+            assert!(
+                is_match || !is_found || !plan.is_exact,
+                "{key} does not match"
+            );
         }
         Ok(out)
     }
@@ -251,7 +278,11 @@ impl Runner<'_> {
             out.push_str(", documents more than once");
         }
         if let Some(order) = access.order {
-            let direction = if order.backward { "backward" } else { "forward" };
+            let direction = if order.backward {
+                "backward"
+            } else {
+                "forward"
+            };
             write!(out, ", ordered {direction} by {}", order.components)?;
             if order.by_id {
                 out.push_str(" and id");
@@ -286,7 +317,9 @@ fn hex(values: &[Vec<u8>]) -> String {
     }
     let mut out = String::new();
     for value in values {
-        value.iter().for_each(|byte| write!(out, "{byte:02x}").unwrap());
+        value
+            .iter()
+            .for_each(|byte| write!(out, "{byte:02x}").unwrap());
         out.push('\n');
     }
     out

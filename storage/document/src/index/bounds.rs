@@ -160,7 +160,9 @@ fn of_place(term: &Term<'_>) -> Option<Bounds> {
         Test::Within(region) => cell::within(region),
         _ => return None,
     };
-    let pieces = ranges.into_iter().map(|(from, to)| Piece::between(from, to));
+    let pieces = ranges
+        .into_iter()
+        .map(|(from, to)| Piece::between(from, to));
     Some(Bounds::new(pieces.collect(), false))
 }
 
@@ -242,7 +244,9 @@ fn equal(value: &Value, lists: Lists) -> Bounds {
     match value {
         // The whole array, which is in the index by its elements, or an element.
         Value::Array(elements) => {
-            let first = elements.first().map_or(vec![EMPTY], |first| encoded(first).0);
+            let first = elements
+                .first()
+                .map_or(vec![EMPTY], |first| encoded(first).0);
             pieces.push(Piece::point(first));
             is_exact = false;
         }

@@ -77,7 +77,11 @@ pub(super) fn within(region: &Region) -> Vec<(Vec<u8>, Vec<u8>)> {
             }
             let is_inside = polygon.contains(centre);
             if polygon.edge_radians(centre) > radius {
-                if is_inside { Touch::Whole } else { Touch::Outside }
+                if is_inside {
+                    Touch::Whole
+                } else {
+                    Touch::Outside
+                }
             } else {
                 Touch::Partly
             }
@@ -227,7 +231,9 @@ mod tests {
     fn covers(ranges: &[(Vec<u8>, Vec<u8>)], point: Point) -> bool {
         let mut place = Vec::new();
         write(&mut place, point);
-        ranges.iter().any(|(from, to)| place >= *from && place < *to)
+        ranges
+            .iter()
+            .any(|(from, to)| place >= *from && place < *to)
     }
 
     proptest! {

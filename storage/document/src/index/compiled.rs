@@ -104,8 +104,7 @@ impl Index {
         let mut keys = Vec::with_capacity(parts.len());
         let mut components = Vec::with_capacity(parts.len());
         for part in parts {
-            let path =
-                Path::with_type(&part.path, part.ty, &mut projection, &Limits::default())?;
+            let path = Path::with_type(&part.path, part.ty, &mut projection, &Limits::default())?;
             components.push(Component {
                 path,
                 kind: part.kind,

@@ -58,8 +58,8 @@ impl Definition {
     /// [`Error::Syntax`]: another form. [`Error::Unsupported`]: a unique index of places. [`Error::Limit`]: more than [`KEYS_MAX`] keys,
     /// or a path beyond [`PATH_BYTES_MAX`].
     pub fn parse(json: &[u8]) -> Result<Definition, Error> {
-        let json: Map<String, Json> =
-            serde_json::from_slice(json).map_err(|error| Error::Syntax(format!("index: {error}")))?;
+        let json: Map<String, Json> = serde_json::from_slice(json)
+            .map_err(|error| Error::Syntax(format!("index: {error}")))?;
         let unique = match json.get("unique") {
             None | Some(Json::Null) => false,
             Some(Json::Bool(unique)) => *unique,
@@ -115,7 +115,10 @@ fn key(json: &Json) -> Result<(String, Kind), Error> {
     }
     let kind = kind.as_str().and_then(Kind::of_name);
     let kind = kind.ok_or_else(|| {
-        syntax(&format!("the kind of {} must be asc, desc or geo", excerpt(path)))
+        syntax(&format!(
+            "the kind of {} must be asc, desc or geo",
+            excerpt(path)
+        ))
     })?;
     Ok((path.clone(), kind))
 }
@@ -157,10 +160,21 @@ mod tests {
         }
         let unique = Definition::parse(br#"{"unique":true,"keys":[{"a":"geo"}]}"#);
         assert!(matches!(unique, Err(Error::Unsupported(_))));
-        let keys: Vec<Json> = (0..=KEYS_MAX).map(|at| json!({ format!("k{at}"): "asc" })).collect();
+        let keys: Vec<Json> = (0..=KEYS_MAX)
+            .map(|at| json!({ format!("k{at}"): "asc" }))
+            .collect();
         let many = Definition::parse(json!({ "keys": keys }).to_string().as_bytes());
-        assert!(matches!(many, Err(Error::Limit { limit: KEYS_MAX, .. })));
+        assert!(matches!(
+            many,
+            Err(Error::Limit {
+                limit: KEYS_MAX,
+                ..
+            })
+        ));
         let long = json!({ "keys": [{ "a".repeat(PATH_BYTES_MAX + 1): "asc" }] }).to_string();
-        assert!(matches!(Definition::parse(long.as_bytes()), Err(Error::Limit { .. })));
+        assert!(matches!(
+            Definition::parse(long.as_bytes()),
+            Err(Error::Limit { .. })
+        ));
     }
 }

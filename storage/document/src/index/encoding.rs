@@ -118,10 +118,7 @@ const MOMENT: u8 = Kind::Moment as u8;
 
 /// Behind the two zeros that end the text that begins at `at`.
 fn text_end(bytes: &[u8], mut at: usize, mask: u8) -> usize {
-    while let Some(offset) = bytes
-        .get(at..)
-        .and_then(|rest| memchr::memchr(mask, rest))
-    {
+    while let Some(offset) = bytes.get(at..).and_then(|rest| memchr::memchr(mask, rest)) {
         at += offset + 2;
         if bytes.get(at - 1).is_none_or(|next| *next ^ mask != 0xff) {
             return at;

@@ -1,7 +1,7 @@
 //! Ranges as people read them.
 
-use super::compiled::{Component, Index};
 use super::bounds::END;
+use super::compiled::{Component, Index};
 use super::encoding::{EMPTY, NO_PLACE, after, invert};
 use super::ranges::Range;
 use crate::json::excerpt;

@@ -45,11 +45,14 @@ impl IndexOrder {
         let passed_descending = fields[..passed]
             .iter()
             .enumerate()
-            .fold(0, |bits, (at, (_, descending))| bits | u64::from(*descending) << at);
+            .fold(0, |bits, (at, (_, descending))| {
+                bits | u64::from(*descending) << at
+            });
         let mut direction = None;
         let mut count = 0;
-        for ((path, descending), (at, component)) in
-            fields[passed..].iter().zip(components.iter().enumerate().skip(same))
+        for ((path, descending), (at, component)) in fields[passed..]
+            .iter()
+            .zip(components.iter().enumerate().skip(same))
         {
             let backward = *descending != component.is_descending();
             let gives = component.path.text() == *path
@@ -110,7 +113,10 @@ impl IndexAccess {
         let mut rest = place.as_bytes();
         if order.by_id {
             // Behind the last slash of the id is the key as entries have it.
-            let key = rest.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+            let key = rest
+                .iter()
+                .rposition(|byte| *byte == b'/')
+                .map_or(0, |at| at + 1);
             from.extend_from_slice(&rest[key..]);
         }
         for at in 0..order.passed {
@@ -140,7 +146,8 @@ impl IndexAccess {
                 last.to = to;
             }
         } else {
-            self.ranges.retain(|range| range.to.is_empty() || range.to > from);
+            self.ranges
+                .retain(|range| range.to.is_empty() || range.to > from);
             if let Some(first) = self.ranges.first_mut()
                 && first.from < from
             {

@@ -202,7 +202,11 @@ impl<'p> Planner<'p> {
             if is_walk {
                 weighed.push((Some(id), self.weigh(one, matching)));
             } else {
-                self.refuse(Some(id), one.entries, "all documents are wanted, and it only gives an order");
+                self.refuse(
+                    Some(id),
+                    one.entries,
+                    "all documents are wanted, and it only gives an order",
+                );
             }
         }
         if let Some(union) = self.union(conditions) {
@@ -292,7 +296,11 @@ impl<'p> Planner<'p> {
         };
         let is_exact = reach.is_exact();
         let is_counting = self.wanted == Some(0) && is_exact;
-        let examined = if is_counting { looked_at } else { looked_at * 2.0 };
+        let examined = if is_counting {
+            looked_at
+        } else {
+            looked_at * 2.0
+        };
         Weighed {
             looked_at,
             cost: looked_at * if is_counting { ENTRY } else { ENTRY + READ },

@@ -206,14 +206,15 @@ fn oriented(bounds: &Bounds, component: &Component) -> Vec<Piece> {
     pieces
 }
 
-fn join<T>(
-    prefixes: &[Vec<u8>],
-    pieces: &[Piece],
-    join: impl Fn(&[u8], &Piece) -> T,
-) -> Vec<T> {
+fn join<T>(prefixes: &[Vec<u8>], pieces: &[Piece], join: impl Fn(&[u8], &Piece) -> T) -> Vec<T> {
     prefixes
         .iter()
-        .flat_map(|prefix| pieces.iter().map(|piece| join(prefix, piece)).collect::<Vec<T>>())
+        .flat_map(|prefix| {
+            pieces
+                .iter()
+                .map(|piece| join(prefix, piece))
+                .collect::<Vec<T>>()
+        })
         .collect()
 }
 

@@ -149,18 +149,17 @@ impl Component {
         let typing = self.path.typing(view.layout);
         let mut result = Ok(());
         let mut is_nothing = true;
-        self.path
-            .any_found(view, Ending::Indexed, &mut |found| {
-                is_nothing = false;
-                result = match found {
-                    Found::Bytes(bytes) => {
-                        self.write(form, Some(&Seen::read(bytes, typing)), typing, parts)
-                    }
-                    Found::Known(seen) => self.write(form, Some(&seen), typing, parts),
-                    Found::Empty => self.write(form, None, typing, parts),
-                };
-                result.is_err()
-            });
+        self.path.any_found(view, Ending::Indexed, &mut |found| {
+            is_nothing = false;
+            result = match found {
+                Found::Bytes(bytes) => {
+                    self.write(form, Some(&Seen::read(bytes, typing)), typing, parts)
+                }
+                Found::Known(seen) => self.write(form, Some(&seen), typing, parts),
+                Found::Empty => self.write(form, None, typing, parts),
+            };
+            result.is_err()
+        });
         if is_nothing {
             result = self.write(form, Some(&Seen::Missing), typing, parts);
         }

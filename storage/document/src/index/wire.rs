@@ -57,8 +57,8 @@ impl Index {
     /// # Errors
     /// What is wrong with it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Index, String> {
-        let wire: Wire = serde_json::from_slice(bytes)
-            .map_err(|error| format!("index definition: {error}"))?;
+        let wire: Wire =
+            serde_json::from_slice(bytes).map_err(|error| format!("index definition: {error}"))?;
         if wire.format != FORMAT {
             return Err(format!(
                 "index definition of format {}, known is {FORMAT}",
@@ -73,8 +73,9 @@ impl Index {
             .into_iter()
             .map(|key| {
                 Ok(Part {
-                    kind: Kind::of_name(&key.kind)
-                        .ok_or_else(|| format!("index definition with a key of kind {}", key.kind))?,
+                    kind: Kind::of_name(&key.kind).ok_or_else(|| {
+                        format!("index definition with a key of kind {}", key.kind)
+                    })?,
                     path: key.path,
                     lists: key.lists,
                     ty: key.ty,

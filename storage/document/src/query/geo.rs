@@ -422,7 +422,10 @@ fn arc_radians(point: Vector, from: Vector, to: Vector) -> f64 {
     let length = dot(normal, normal).sqrt();
     let is_beside = dot(point, cross(normal, from)) > 0.0 && dot(point, cross(to, normal)) > 0.0;
     if is_beside && length > 0.0 {
-        (dot(point, normal).abs() / length).min(1.0).asin().min(ends)
+        (dot(point, normal).abs() / length)
+            .min(1.0)
+            .asin()
+            .min(ends)
     } else {
         ends
     }

@@ -130,7 +130,10 @@ impl Path {
         let mut path = Path::with_type(text, None, projection, limits)?;
         let ty = match path.start {
             Start::CreatedAt | Start::UpdatedAt => Some(&FieldType::DateTime),
-            Start::Field(at) => layout.shape().slot(&projection.0[at].text).map(|slot| &slot.ty),
+            Start::Field(at) => layout
+                .shape()
+                .slot(&projection.0[at].text)
+                .map(|slot| &slot.ty),
             Start::Id | Start::Version | Start::Element => None,
         };
         path.ty = type_at(Typing::of(ty, layout), &path.steps);

@@ -73,7 +73,10 @@ impl Statistics for Large<'_> {
 
     fn entries(&mut self, index: u32, ranges: &[Range]) -> u64 {
         let entries = &self.0[index as usize];
-        ranges.iter().map(|range| entries.within(range).count() as u64).sum()
+        ranges
+            .iter()
+            .map(|range| entries.within(range).count() as u64)
+            .sum()
     }
 }
 
@@ -156,7 +159,11 @@ fn built(class: &Class, case: &Case) -> (Vec<Document>, Vec<Entries>) {
         .enumerate()
         .map(|(at, value)| class.store(at, value.clone()))
         .collect();
-    documents.retain(|document| indexes.iter().all(|index| index.values(&document.subject()).is_ok()));
+    documents.retain(|document| {
+        indexes
+            .iter()
+            .all(|index| index.values(&document.subject()).is_ok())
+    });
     let entries = indexes
         .into_iter()
         .map(|index| Entries::of(index, &documents))

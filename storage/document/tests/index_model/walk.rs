@@ -32,7 +32,12 @@ impl Document {
 
 impl fmt::Display for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {{{}}}", self.id, String::from_utf8_lossy(&self.fields))
+        write!(
+            f,
+            "{} {{{}}}",
+            self.id,
+            String::from_utf8_lossy(&self.fields)
+        )
     }
 }
 

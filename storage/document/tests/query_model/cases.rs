@@ -50,7 +50,9 @@ fn text() -> BoxedStrategy<Value> {
     let short = select(vec!["", "a", "ab", "b", "ä", "\"q\"\n", "a\u{0}"]).prop_map(str::to_owned);
     // Beyond what indexes keep of a value.
     let long = select(vec!["", "x", "y\u{0}"]).prop_map(|end| "a".repeat(600) + end);
-    prop_oneof![9 => short, 1 => long].prop_map(Value::Text).boxed()
+    prop_oneof![9 => short, 1 => long]
+        .prop_map(Value::Text)
+        .boxed()
 }
 
 fn datetime() -> BoxedStrategy<Value> {
@@ -299,7 +301,9 @@ pub(crate) fn filter() -> BoxedStrategy<Filter> {
 }
 
 /// A filter that looks at some of these paths.
-pub(crate) fn filter_on(places: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Filter> {
+pub(crate) fn filter_on(
+    places: Vec<(&'static str, BoxedStrategy<Value>)>,
+) -> BoxedStrategy<Filter> {
     let field = select(places).prop_flat_map(|(path, values)| {
         let objects = ["parts", "json", "list"]
             .iter()

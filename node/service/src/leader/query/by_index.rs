@@ -150,7 +150,7 @@ impl Walk {
                 }
                 if !is_repeating || seen.insert(Box::<str>::from(entry.key)) {
                     walk.fetch(view, entry.key, |walk, row| walk.offer(row, after, top))?;
-                    if last.is_none() && top.is_full() {
+                    if last.is_none() && top.is_settled() {
                         last = place.map(<[u8]>::to_vec);
                     }
                 }
