@@ -274,7 +274,8 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::Batch(_)
         | command::Operation::SetBuckets(_)
         | command::Operation::Idle(_)
-        | command::Operation::ExpireIdempotency(_) => false,
+        | command::Operation::ExpireIdempotency(_)
+        | command::Operation::ExpireDocuments(_) => false,
     }
 }
 
