@@ -29,7 +29,7 @@ pub(super) struct Piece {
 }
 
 /// Behind all values.
-const END: u8 = 0xff;
+pub(super) const END: u8 = 0xff;
 
 impl Piece {
     fn point(from: Vec<u8>) -> Piece {

@@ -71,10 +71,7 @@ pub(super) fn within(region: &Region) -> Vec<(Vec<u8>, Vec<u8>)> {
             covering(&|centre, radius| cap(*middle, *radians, centre, radius))
         }
         Region::Polygon(polygon) => covering(&|centre, radius| {
-            // A polygon is within a hemisphere, and whatever is as large is not worth a judgement.
-            if radius > 1.0 {
-                return Touch::Partly;
-            }
+            // Without an edge in it the circle is on one side of all of them.
             let is_inside = polygon.contains(centre);
             if polygon.edge_radians(centre) > radius {
                 if is_inside {
@@ -191,4 +188,115 @@ fn covering(touch: &dyn Fn(Point, f64) -> Touch) -> Vec<(Vec<u8>, Vec<u8>)> {
         .into_iter()
         .map(|(from, to)| (bytes(from), to.map_or(vec![PLACE + 1], bytes)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::query::Limits;
+
+    fn longitude() -> impl Strategy<Value = f64> {
+        prop_oneof![4 => -180.0..=180.0f64, 1 => Just(180.0), 1 => Just(-180.0), 1 => 179.9..=180.0]
+    }
+
+    fn latitude() -> impl Strategy<Value = f64> {
+        prop_oneof![4 => -90.0..=90.0f64, 1 => Just(90.0), 1 => Just(-90.0), 1 => 89.9..=90.0]
+    }
+
+    fn point() -> impl Strategy<Value = Point> {
+        (longitude(), latitude()).prop_map(|(longitude, latitude)| Point {
+            latitude,
+            longitude,
+        })
+    }
+
+    /// Mostly near another one.
+    fn points() -> impl Strategy<Value = (Point, Point)> {
+        let off = prop_oneof![-0.01..0.01f64, -1.0..1.0, -30.0..30.0];
+        (point(), point(), off.clone(), off, 0..4).prop_map(|(one, two, x, y, near)| {
+            let moved = Point {
+                latitude: (one.latitude + y).clamp(-90.0, 90.0),
+                longitude: (one.longitude + x + 540.0).rem_euclid(360.0) - 180.0,
+            };
+            (one, if near == 0 { two } else { moved })
+        })
+    }
+
+    fn covers(ranges: &[(Vec<u8>, Vec<u8>)], point: Point) -> bool {
+        let mut place = Vec::new();
+        write(&mut place, point);
+        ranges
+            .iter()
+            .any(|(from, to)| place >= *from && place < *to)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn circles_are_covered((centre, other) in points(), more in 0.0..0.1f64) {
+            let radians = centre.radians(other) * (1.0 + more);
+            let ranges = within(&Region::Cap(centre, radians));
+            prop_assert!(ranges.len() <= CELLS_MAX);
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
+            prop_assert!(covers(&ranges, other), "{other:?} of {centre:?}: {ranges:?}");
+        }
+
+        #[test]
+        fn polygons_are_covered(
+            centre in point(),
+            sizes in prop::collection::vec(0.01..1.0f64, 3..7),
+            scale in prop_oneof![0.01..0.1f64, 1.0..40.0],
+            inside in prop::collection::vec((-1.0..1.0f64, -1.0..1.0f64), 16),
+        ) {
+            let at = |x: f64, y: f64| {
+                let longitude = (centre.longitude + x * scale + 540.0).rem_euclid(360.0) - 180.0;
+                (longitude, (centre.latitude + y * scale).clamp(-90.0, 90.0))
+            };
+            let corners: Vec<[f64; 2]> = sizes
+                .iter()
+                .enumerate()
+                .map(|(corner, size)| {
+                    let angle = corner as f64 / sizes.len() as f64 * std::f64::consts::TAU;
+                    at(angle.cos() * size, angle.sin() * size).into()
+                })
+                .collect();
+            let json = json!({"$geometry": {"type": "Polygon", "coordinates": [corners]}});
+            let Ok(region) = Region::of_json(&json, &Limits::default()) else { return Ok(()) };
+            let ranges = within(&region);
+            let corners = corners.iter().map(|corner| (corner[0], corner[1]));
+            for (longitude, latitude) in inside.iter().map(|(x, y)| at(*x, *y)).chain(corners) {
+                let point = Point { latitude, longitude };
+                let is_inside = match &region {
+                    Region::Polygon(polygon) => polygon.contains(point),
+                    Region::Cap(..) => false,
+                };
+                prop_assert!(!is_inside || covers(&ranges, point), "{point:?} in {region:?}: {ranges:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_areas_are_few_places() {
+        // Ten kilometres around Hamburg: of places all over Germany, few others are looked at.
+        let centre = Point {
+            latitude: 53.55,
+            longitude: 10.0,
+        };
+        let ranges = within(&Region::Cap(centre, 10.0 / 6378.1));
+        let (mut inside, mut covered) = (0, 0);
+        for step in 0..40_000 {
+            let point = Point {
+                latitude: 53.55 + f64::from(step / 200 - 100) / 200.0,
+                longitude: 10.0 + f64::from(step % 200 - 100) / 100.0,
+            };
+            inside += u32::from(centre.distance_m(point) <= 10_000.0);
+            covered += u32::from(covers(&ranges, point));
+        }
+        assert!(inside > 500 && covered >= inside, "{covered} for {inside}");
+        assert!(covered < inside * 2, "{covered} for {inside}");
+    }
 }

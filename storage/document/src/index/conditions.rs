@@ -9,6 +9,8 @@ pub(super) struct Conditions<'f> {
     pub(super) terms: Vec<Term<'f>>,
     /// Lists of filters, one of each of which must hold, and their numbers.
     pub(super) choices: Vec<(usize, &'f [Expression])>,
+    /// Numbers of choices that were made.
+    pub(super) made: Vec<usize>,
     /// Numbers that were given out: to terms, to choices, and to conditions that are neither.
     pub(super) count: usize,
     /// No document meets them.
@@ -41,6 +43,7 @@ impl<'f> Conditions<'f> {
     pub(super) fn with_choice(&self, choice: usize, filter: &'f Expression) -> Conditions<'f> {
         let mut conditions = self.clone();
         conditions.choices.retain(|(number, _)| *number != choice);
+        conditions.made.push(choice);
         conditions.add(filter, false);
         conditions
     }

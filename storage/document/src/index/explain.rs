@@ -1,5 +1,6 @@
 //! Ranges as people read them.
 
+use super::bounds::END;
 use super::compiled::{Component, Index};
 use super::encoding::{EMPTY, NO_PLACE, after, invert};
 use super::ranges::Range;
@@ -10,35 +11,31 @@ use crate::query::value::{Kind, Value};
 use crate::time;
 
 impl Index {
-    /// A range as people read it: `name = "a", year from 1990 to before 2000`. For eyes only; long values are shortened.
+    /// A range as people read it: `name = "a", year from 1990 up to 2000`. For eyes only; long values are shortened.
     pub fn describe(&self, range: &Range) -> String {
         let mut parts = Vec::new();
         let (mut from, mut to) = (range.from.as_slice(), range.to.as_slice());
         for component in &self.0.components {
             let name = component.path.text();
-            let end = component.end(from);
-            let is_same = end > 0
-                && (to.get(..end) == Some(&from[..end]) || *to == *after(&from[..end]))
-                && component.read(&from[..end]).is_some();
-            if is_same {
-                parts.push(format!("{name} = {}", component.text(&from[..end])));
-                if to.len() < end || to[..end] != from[..end] {
-                    return parts.join(", ");
+            let (value, behind) = from.split_at(component.end(from));
+            let shown = component.read(value).filter(|_| !value.is_empty());
+            match (shown, to.strip_prefix(value)) {
+                (Some(shown), Some(rest)) => {
+                    parts.push(format!("{name} = {shown}"));
+                    (from, to) = (behind, rest);
                 }
-                (from, to) = (&from[end..], &to[end..]);
-                continue;
+                (Some(shown), None) if *to == *after(value) => {
+                    parts.push(format!("{name} = {shown}"));
+                    (from, to) = (behind, &[]);
+                }
+                _ => {
+                    let bounds = component.bounds(from, to);
+                    if !bounds.is_empty() {
+                        parts.push(format!("{name}{bounds}"));
+                    }
+                    break;
+                }
             }
-            let bound = |word: &str, bound: &[u8]| {
-                (!bound.is_empty()).then(|| format!(" {word} {}", component.text(bound)))
-            };
-            let text: String = bound("from", from)
-                .into_iter()
-                .chain(bound("to before", to))
-                .collect();
-            if !text.is_empty() {
-                parts.push(format!("{name}{text}"));
-            }
-            break;
         }
         if parts.is_empty() {
             return "all".to_owned();
@@ -60,39 +57,70 @@ impl Component {
         read(&bytes)
     }
 
-    /// A bound: a value, or the place beside one.
-    fn text(&self, bound: &[u8]) -> String {
-        if let Some(text) = self.read(bound) {
+    /// From where to where, from small to great whatever the direction.
+    fn bounds(&self, from: &[u8], to: &[u8]) -> String {
+        let (low, high) = if self.is_descending() {
+            (inverted(to), inverted(from))
+        } else {
+            (from.to_vec(), to.to_vec())
+        };
+        let mut text = String::new();
+        if !low.is_empty() {
+            text += " from ";
+            text += &match self.before(&low) {
+                Some(value) => format!("after {value}"),
+                None => self.text(&low),
+            };
+        }
+        if !high.is_empty() && high != [END] {
+            text += &match self.before(&high) {
+                Some(value) => format!(" up to {value}"),
+                None => format!(" to before {}", self.text(&high)),
+            };
+        }
+        text
+    }
+
+    /// The value that the bytes are the end of.
+    fn before(&self, bound: &[u8]) -> Option<String> {
+        let mut bytes = bound.to_vec();
+        let last = bytes.last_mut()?;
+        *last = last.wrapping_sub(1);
+        (!self.is_geo() && read(bound).is_none()).then(|| read(&bytes))?
+    }
+
+    fn text(&self, bytes: &[u8]) -> String {
+        if let Some(text) = read(bytes).filter(|_| !self.is_geo()) {
             return text;
         }
-        let neighbour = |step: fn(u8) -> u8| {
-            let mut bytes = bound.to_vec();
-            let last = bytes.last_mut()?;
-            *last = step(*last);
-            self.read(&bytes)
-        };
-        if let Some(text) = neighbour(|byte| byte.wrapping_sub(1)) {
-            return format!("after {text}");
-        }
-        if let Some(text) = neighbour(|byte| byte.wrapping_add(1)) {
-            return format!("before {text}");
-        }
-        let mut bytes = bound.to_vec();
-        if self.is_descending() {
-            invert(&mut bytes);
-        }
-        let kind = KINDS.iter().find(|(kind, _)| bytes == [*kind as u8]);
-        match (kind, bytes.as_slice()) {
-            (Some((_, name)), _) => (*name).to_owned(),
-            (None, [first, begin @ ..]) if *first == Kind::Text as u8 => {
+        let kind = |byte: u8| KINDS.iter().find(|(kind, _)| *kind as u8 == byte);
+        match bytes {
+            _ if self.is_geo() => hex(bytes),
+            [byte] if let Some((_, name)) = kind(*byte) => format!("the first {name}"),
+            [byte] if let Some((_, name)) = kind(byte.wrapping_sub(1)) => {
+                format!("the end of {name}s")
+            }
+            [first, begin @ ..] if *first == Kind::Text as u8 => {
                 format!("{:?}…", excerpt(&String::from_utf8_lossy(begin)))
             }
-            _ => {
-                let digits = bytes.iter().take(HEX_MAX).map(|byte| format!("{byte:02x}"));
-                format!("bytes {}", digits.collect::<String>())
-            }
+            _ => hex(bytes),
         }
     }
+}
+
+/// A bound of a descending component as it was before it was inverted.
+fn inverted(bound: &[u8]) -> Vec<u8> {
+    let mut bytes = bound.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last = last.wrapping_sub(1);
+    }
+    invert(&mut bytes);
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().take(HEX_MAX).map(|byte| format!("{byte:02x}"));
+    format!("bytes {}", digits.collect::<String>())
 }
 
 /// The most bytes that are shown as such.
@@ -100,12 +128,12 @@ const HEX_MAX: usize = 16;
 
 const KINDS: [(Kind, &str); 7] = [
     (Kind::Null, "null"),
-    (Kind::Number, "numbers"),
-    (Kind::Text, "texts"),
-    (Kind::Object, "objects"),
-    (Kind::Array, "arrays"),
-    (Kind::Boolean, "booleans"),
-    (Kind::Moment, "dates"),
+    (Kind::Number, "number"),
+    (Kind::Text, "text"),
+    (Kind::Object, "object"),
+    (Kind::Array, "array"),
+    (Kind::Boolean, "boolean"),
+    (Kind::Moment, "date"),
 ];
 
 fn read(bytes: &[u8]) -> Option<String> {

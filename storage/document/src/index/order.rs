@@ -65,10 +65,8 @@ impl IndexOrder {
             count += 1;
         }
         let is_whole = passed + count == fields.len();
-        let by_id = is_whole
-            && count == 0
-            && same == components.len()
-            && reach.points.iter().all(|same| *same);
+        // One value alone, even if it stands for several of documents.
+        let by_id = is_whole && count == 0 && same == components.len();
         (count > 0 || by_id).then(|| IndexOrder {
             backward: direction.unwrap_or(false),
             components: same + count,

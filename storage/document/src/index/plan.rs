@@ -188,7 +188,7 @@ impl<'p> Planner<'p> {
                 self.refuse(
                     Some(candidate.id),
                     one.entries,
-                    "its first field has no condition that an index answers, and is not the first one of the order",
+                    "no condition that it answers on its first field, and another order",
                 );
             } else {
                 reached.push(one);
@@ -265,11 +265,12 @@ impl<'p> Planner<'p> {
 
     /// About how many documents match.
     fn matching(&self, conditions: &Conditions<'_>, reached: &[Reached<'_>]) -> f64 {
-        let by_scan = self.documents as f64 * passing(conditions.count);
         reached
             .iter()
+            .filter(|one| one.reach.bounded > 0)
             .map(|one| one.entries * passing(one.reach.uncovered()))
-            .fold(by_scan, f64::min)
+            .min_by(f64::total_cmp)
+            .unwrap_or_else(|| self.documents as f64 * passing(conditions.count))
             .max(1.0)
     }
 
@@ -371,6 +372,9 @@ impl<'p> Planner<'p> {
                 }
             }
             let best = best?;
+            if best.reach.ranges.is_empty() {
+                continue;
+            }
             looked_at += best.entries;
             is_exact &= best.reach.is_exact();
             accesses.push(IndexAccess {

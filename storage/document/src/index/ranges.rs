@@ -69,6 +69,9 @@ impl Reach {
             is_multiple: false,
             covered: vec![false; conditions.count],
         };
+        for number in &conditions.made {
+            reach.covered[*number] = true;
+        }
         let mut is_single = true;
         for component in components {
             let mut offers = offers(component, conditions);
