@@ -30,10 +30,10 @@ for (const [index, url] of urls.entries()) {
       const model = root.metamodel;
       for (const operation of operations) {
         const type = new EntityType(`/db/${className(operation)}`, model.entity('Object'));
+        model.addType(type);
         type.addAttribute(new SingularAttribute('n', model.baseType('Integer')));
         type.addAttribute(new ListAttribute('tags', model.baseType('String')));
         type[`${operation}Permission`].allowAccess('/db/Role/1');
-        model.addType(type);
       }
       await model.save();
       root = await connect(url);
@@ -46,9 +46,11 @@ for (const [index, url] of urls.entries()) {
       const name = className(operation);
       const mine = await new root[name]({ n: 1, tags: ['a'] }).insert();
       const outcome = (promise) => promise.then(() => null, (error) => error.status ?? String(error));
+      let turn = 1;
       const known = () => {
         const object = db[name].fromJSON({ ...mine.toJSON(), version: mine.version });
-        object.n = 2;
+        turn += 1;
+        object.n = turn;
         return object;
       };
       const loaded = await outcome(db[name].load(mine.id, { refresh: true }));

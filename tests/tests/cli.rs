@@ -29,6 +29,7 @@ async fn client_verbs() {
         .check("tokens and log-in", credentials(&cluster))
         .await;
     checks.check("export", export(&cluster)).await;
+    checks.check("truncate", truncate(&cluster)).await;
     checks.check("bench", bench(&cluster)).await;
     checks.finish();
 }
@@ -380,6 +381,32 @@ async fn over_http(cluster: &Cluster, bodies: &[String]) {
         let anonymous = cluster.api(node).get("/db/Out").send().await;
         anonymous.refused(466, "permission_denied");
     }
+}
+
+async fn truncate(cluster: &Cluster) {
+    let api = cluster.root(1).await;
+    let class = json!([{ "class": "/db/Emptied", "fields": {} }]);
+    api.post("/schema").json(&class).expect(200).await;
+    // More than one request takes.
+    let lines: Vec<String> = (0..4_500)
+        .map(|n| json!({ "id": format!("/db/Emptied/{n}") }).to_string())
+        .collect();
+    let path = "/db/Emptied";
+    api.put(path).body(lines.join("\n")).expect(200).await;
+    let url = &cluster.nodes[2].client;
+    let verb = |more: &[&str]| {
+        let head = ["truncate", "--url", url, "--bucket", "Emptied", "-o", "json"];
+        run(head.iter().chain(more).map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    };
+    let asked = verb(&[]).await.expect(2);
+    assert!(asked.stderr.contains("4500 documents; --yes"), "{}", asked.stderr);
+    let done = verb(&["--yes"]).await.expect(0).json();
+    assert_eq!(done, json!({ "bucket": "Emptied", "deleted": 4_500 }));
+    let left = api.get("/db/Emptied/ids").expect(200).await;
+    assert_eq!(left.json(), json!([]));
+    let unknown = ["truncate", "--url", url, "--bucket", "Nowhere", "--yes", "-o", "json"];
+    let refused = run(unknown).await.expect(1).json();
+    assert_eq!(refused["error"]["code"], "bucket_not_found");
 }
 
 async fn bench(cluster: &Cluster) {

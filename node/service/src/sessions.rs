@@ -7,6 +7,7 @@
 //! Lacks: revoking tokens before they expire. Logging out is the client's forgetting its token.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -132,13 +133,24 @@ impl Core {
         token::sign(&state.signing_key, database.id, &claims)
     }
 
+    /// The metadata once the predefined users are written: before, "wrong user name" would be a lie about root.
+    async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
+        let state = self.metadata.founded()?;
+        if state.bootstrapped {
+            return Ok(state);
+        }
+        let bootstrapped = self.metadata.wait(ctx.deadline, |state| state.bootstrapped);
+        let unavailable = || Error::unavailable("the predefined users are being written");
+        bootstrapped.await.ok_or_else(unavailable)
+    }
+
     pub(crate) async fn login(
         &self,
         ctx: &Context,
         username: &str,
         password: &str,
     ) -> Result<Session> {
-        let state = self.metadata.founded()?;
+        let state = self.with_predefined(ctx).await?;
         self.check_rights(Consistency::Linearizable, ctx.deadline)
             .await?;
         let database = state

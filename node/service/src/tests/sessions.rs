@@ -1,14 +1,14 @@
 //! Founding, log-in, tokens, connect (contract sections 2.1 and 8).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use proto::ErrorCode;
+use proto::{ErrorCode, NodeId, ShardId};
 
 use super::{body, json};
 use crate::auth::policy;
 use crate::auth::token;
 use crate::forward::{Operation, Write, Writes};
-use crate::testing::{PASSWORD, START_US, TestCluster, anonymous, soon, with_token};
+use crate::testing::{PASSWORD, SHARDS, START_US, TestCluster, anonymous, soon, with_token};
 use crate::{Condition, Consistency, Context, InitRequest, Limits, Service};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -275,7 +275,7 @@ async fn connect_never_fails_for_a_bad_token() {
 #[tokio::test]
 async fn connect_goes_on_without_a_metadata_leader() {
     let cluster = TestCluster::start().await;
-    cluster.world.elect(proto::ShardId::META, None);
+    cluster.world.elect(ShardId::META, None);
     let connected = cluster
         .service
         .connect(&anonymous())
@@ -370,4 +370,30 @@ async fn founding_checks_what_it_is_asked() {
         .login(&anonymous(), "root", &password)
         .await
         .expect("it works");
+}
+
+#[tokio::test]
+async fn a_log_in_before_root_is_written_waits_and_is_never_called_wrong() {
+    let cluster = TestCluster::unfounded(1, Limits::default());
+    // Nobody takes the writes of the predefined users.
+    for shard in 1..=SHARDS {
+        cluster.world.elect(ShardId(shard), None);
+    }
+    let (service, request) = (cluster.service.clone(), cluster.init_request());
+    let founding = tokio::spawn(async move { service.init_cluster(request).await });
+    while !cluster.metadata().is_initialized() {
+        tokio::task::yield_now().await;
+    }
+    let hasty = Context {
+        deadline: Instant::now() + Duration::from_millis(200),
+        ..anonymous()
+    };
+    let refused = cluster.service.login(&hasty, "root", PASSWORD).await;
+    let refused = refused.expect_err("root is not there yet");
+    assert_eq!(refused.code, ErrorCode::Unavailable, "{refused}");
+    let (service, patient) = (cluster.service.clone(), anonymous());
+    let login = tokio::spawn(async move { service.login(&patient, "root", PASSWORD).await });
+    cluster.world.elect_everywhere(NodeId(1));
+    login.await.expect("runs").expect("root logs in");
+    founding.await.expect("runs").expect("founded");
 }

@@ -7,14 +7,15 @@
 //! - A merge only adds: classes, fields, annotations. The ACL of an existing class changes by `updateClassAcl` alone.
 //! - A replacement gives exactly the fields of the request, with three exceptions that clients cannot know or send: system fields, flags,
 //!   and validation code stay if not mentioned. An ACL that is not mentioned stays too, so that an omission never widens rights.
-//! - No change gives a field that exists another type: stored documents are served as they are, and nobody would convert them.
+//! - No change gives a field that exists another type, nor one that was removed: stored documents are served as they are, and nobody would
+//!   convert them.
 
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 
-use super::check::missing;
+use super::check::{FIELDS_MAX, missing};
 use super::types::TypeError;
 use super::wire::{Change, Descriptor, FieldDescriptor};
 use super::{Class, ClassAcl, Field, FieldType, OBJECT, Operation, Schema, system};
@@ -30,7 +31,8 @@ impl Schema {
     /// `Object` if none is named. Fields that the superclass already has with the same type are passed over.
     ///
     /// # Errors
-    /// [`SchemaError::NotCompatible`]: another type, superclass or kind than the present one. [`SchemaError::UnknownClass`]: an operation
+    /// [`SchemaError::NotCompatible`]: another type, superclass or kind than the present one. [`SchemaError::StillExists`]: another type
+    /// than a field of this name had before it was removed. [`SchemaError::UnknownClass`]: an operation
     /// on a class that does not exist. [`SchemaError::Invalid`]: the result would break a rule of schemas. [`SchemaError::Denied`]:
     /// `principal` lacks `schemaAdd` on a changed class, `schemaSubclass` on the superclass of a new one, or `schemaReplace` where the
     /// ACL changes. Nothing took effect in any of these cases.
@@ -213,6 +215,7 @@ impl Schema {
             if descriptor.acl.is_none() {
                 class.acl = present.acl.clone();
             }
+            class.removed.clone_from(&present.removed);
             class.validation_code.clone_from(&present.validation_code);
             let system_fields = system::system_class(name).map(|system| &system.fields);
             class.fields = present
@@ -267,7 +270,9 @@ impl Schema {
         self.pass_over_inherited(&mut next);
         next.check(self)?;
         self.check_types_stay(&next)?;
+        next.check_removed()?;
         self.authorise(&next, principal, right)?;
+        self.remember_removed(&mut next);
         Ok(next)
     }
 
@@ -310,6 +315,51 @@ impl Schema {
             }
         }
         Ok(())
+    }
+
+    /// Checks that no field comes back with another type than it had when it was removed.
+    fn check_removed(&self) -> Result<()> {
+        for class in self.classes() {
+            let name = &class.name;
+            let types = self.types_of(name);
+            for (field, was) in &class.removed {
+                if types.get(field.as_str()).is_some_and(|ty| **ty != *was) {
+                    return Err(SchemaError::StillExists(format!(
+                        "field {name}.{field} was {was} until it was removed, and stored documents may still hold such values: \
+                         give it that type, or another name"
+                    )));
+                }
+            }
+            if types.len() + class.removed.len() > FIELDS_MAX {
+                return Err(SchemaError::Invalid(format!(
+                    "class {name} has more than {FIELDS_MAX} fields, with those that were removed"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes in the classes of `next` which fields they have lost; one that is back is none.
+    fn remember_removed(&self, next: &mut Schema) {
+        let mut changes = Vec::new();
+        for class in next.classes() {
+            let after = next.types_of(&class.name);
+            let mut removed = class.removed.clone();
+            removed.retain(|field, _| !after.contains_key(field.as_str()));
+            for (field, ty) in self.types_of(&class.name) {
+                if !after.contains_key(field) {
+                    removed.insert(field.to_owned(), ty.clone());
+                }
+            }
+            if removed != class.removed {
+                changes.push((class.name.clone(), removed));
+            }
+        }
+        for (name, removed) in changes {
+            if let Some(class) = next.classes.get_mut(&name) {
+                class.removed = removed;
+            }
+        }
     }
 
     fn types_of(&self, name: &str) -> HashMap<&str, &FieldType> {

@@ -103,6 +103,9 @@ pub struct Class {
     pub fields: IndexMap<String, Field>,
     /// Body of a JavaScript function that clients compile; never run here.
     pub validation_code: Option<String>,
+    /// Fields that it had once, own or inherited, with their types: stored documents may still hold such values. Not shown to clients.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<String, FieldType>,
 }
 
 impl Class {
