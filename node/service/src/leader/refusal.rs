@@ -91,7 +91,9 @@ pub(super) fn rejected(
         }
         Rejection::TooLarge { bytes_max } => Error::new(
             ErrorCode::BodyTooLarge,
-            format!("the write would make more than {bytes_max} bytes of documents, or of entries of indexes"),
+            format!(
+                "the write would make more than {bytes_max} bytes of documents, or of entries of indexes"
+            ),
         ),
         Rejection::Denied => Error::new(
             ErrorCode::PermissionDenied,
