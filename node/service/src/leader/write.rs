@@ -148,17 +148,19 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
-        Box::pin(self.claim(
-            &state,
-            database,
-            request,
-            writes,
-            &mut prepared,
-            &replica,
-            held,
-            deadline,
-        ))
-        .await?;
+        if has_unique(database) {
+            Box::pin(self.claim(
+                &state,
+                database,
+                request,
+                writes,
+                &mut prepared,
+                &replica,
+                held,
+                deadline,
+            ))
+            .await?;
+        }
         let command = self.command(
             shard,
             &replica,
@@ -405,6 +407,12 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
         updated,
         &put.fields,
     )
+}
+
+/// Whether some value in the database must be unique. Of most there is none, and their writes must not pay for it.
+fn has_unique(database: &Database) -> bool {
+    let mut indexes = database.indexes.values();
+    indexes.any(|index| index.unique && index.state.is_kept_up())
 }
 
 /// What makes a request the same as an earlier one.

@@ -144,6 +144,10 @@ impl Bounds {
         if component.is_geo() {
             return of_place(term);
         }
+        if let (Test::Exists, true) = (term.test, term.is_negated) {
+            // Nothing is in the index as null, and so are values that are null.
+            return Some(Bounds::new(vec![Piece::kind(Kind::Null)], false));
+        }
         let bounds = of_test(term.test, component.lists, term.has_index)?;
         if !term.is_negated {
             return Some(bounds);

@@ -71,10 +71,7 @@ pub(super) fn within(region: &Region) -> Vec<(Vec<u8>, Vec<u8>)> {
             covering(&|centre, radius| cap(*middle, *radians, centre, radius))
         }
         Region::Polygon(polygon) => covering(&|centre, radius| {
-            // A polygon is within a hemisphere, and whatever is as large is not worth a judgement.
-            if radius > 1.0 {
-                return Touch::Partly;
-            }
+            // Without an edge in it the circle is on one side of all of them.
             let is_inside = polygon.contains(centre);
             if polygon.edge_radians(centre) > radius {
                 if is_inside {
@@ -168,9 +165,8 @@ fn covering(touch: &dyn Fn(Point, f64) -> Touch) -> Vec<(Vec<u8>, Vec<u8>)> {
                 Touch::Whole => whole.push(child),
             }
         }
-        if taken.len() + waiting.len() + whole.len() + partly.len() > CELLS_MAX {
-            taken.push(cell);
-        } else if whole.len() == 4 {
+        let is_room = taken.len() + waiting.len() + whole.len() + partly.len() <= CELLS_MAX;
+        if !is_room || whole.len() == 4 {
             taken.push(cell);
         } else {
             taken.extend(whole);

@@ -150,6 +150,18 @@ mod tests {
         out
     }
 
+    #[test]
+    fn what_follows_a_name_that_is_cut_off_does_not_count() {
+        let object = |name: &str, value| {
+            let member = (name.to_owned(), Value::Number(Number::Integer(value)));
+            let mut out = Vec::new();
+            write(&mut out, &Value::Object(vec![member]), 3);
+            out
+        };
+        assert_eq!(object("aa", 2), object("ab", 1));
+        assert!(object("a", 2) < object("b", 1));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -89,9 +89,39 @@ struct Case {
     wanted: usize,
 }
 
-/// Filters and orders look mostly at what is indexed.
+type Places = Vec<(&'static str, BoxedStrategy<Value>)>;
+
 fn case() -> impl Strategy<Value = Case> {
-    let paths: Vec<&str> = cases::places().into_iter().map(|(path, _)| path).collect();
+    case_of(cases::places, cases::document())
+}
+
+/// Texts that differ behind what indexes keep of them.
+fn long_case() -> impl Strategy<Value = Case> {
+    let texts = || {
+        let ends = select(vec!["", "a", "b", "\u{0}"]);
+        prop_oneof![6 => ends.prop_map(|end| "l".repeat(600) + end), 1 => Just("l".repeat(500)), 1 => Just(String::new())]
+            .prop_map(Value::Text)
+            .boxed()
+    };
+    let places = move || -> Places {
+        vec![
+            ("str", texts()),
+            ("int", (0i64..3).prop_map(Value::Integer).boxed()),
+        ]
+    };
+    let fields: Vec<_> = places()
+        .into_iter()
+        .map(|(name, values)| values.prop_map(move |value| (name.to_owned(), value)))
+        .collect();
+    case_of(places, fields.prop_map(Value::Object).boxed())
+}
+
+/// Filters and orders look mostly at what is indexed.
+fn case_of(
+    places: impl Fn() -> Places + 'static,
+    document: BoxedStrategy<Value>,
+) -> impl Strategy<Value = Case> {
+    let paths: Vec<&str> = places().into_iter().map(|(path, _)| path).collect();
     let kind = select(vec![Kind::Ascending, Kind::Descending]);
     let key = (select(paths), kind);
     let keys = prop::collection::vec(key, 1..4).prop_map(|keys| {
@@ -103,9 +133,9 @@ fn case() -> impl Strategy<Value = Case> {
         }
         distinct
     });
-    prop::collection::vec(keys, 2).prop_flat_map(|keys| {
+    prop::collection::vec(keys, 2).prop_flat_map(move |keys| {
         let indexed: Vec<&'static str> = keys.iter().flatten().map(|(path, _)| *path).collect();
-        let places = cases::places()
+        let places = places()
             .into_iter()
             .filter(|(path, _)| indexed.contains(path))
             .collect();
@@ -123,7 +153,7 @@ fn case() -> impl Strategy<Value = Case> {
             })
             .collect();
         (
-            prop::collection::vec(cases::document(), 12),
+            prop::collection::vec(document.clone(), 12),
             Just(definitions),
             prop::collection::vec(filter, 12),
             prop::collection::vec(sort, 3),
@@ -171,86 +201,142 @@ fn built(class: &Class, case: &Case) -> (Vec<Document>, Vec<Entries>) {
     (documents, entries)
 }
 
+fn check(case: &Case) -> Result<(), TestCaseError> {
+    let class = Class::new();
+    let (documents, entries) = built(&class, case);
+    let candidates: Vec<Candidate> = entries
+        .iter()
+        .enumerate()
+        .map(|(id, entries)| Candidate {
+            id: id as u32,
+            index: entries.index.clone(),
+        })
+        .collect();
+    for filter_model in &case.filters {
+        let filter = class.filter(filter_model);
+        let matching: BTreeSet<usize> = (0..documents.len())
+            .filter(|at| filter_model.matches(&documents[*at].value))
+            .collect();
+        for sort_model in &case.sorts {
+            let sort = class.sort(sort_model);
+            let wanted = Some(case.wanted as u64);
+            let plan =
+                plan(&filter, &sort, wanted, &candidates, &mut Large(&entries)).expect("no places");
+            let accesses = match &plan.access {
+                Access::Scan => continue,
+                Access::Keys(keys) => {
+                    prop_assert!(
+                        keys.is_empty() && matching.is_empty(),
+                        "{} has no ids",
+                        filter.canonical()
+                    );
+                    continue;
+                }
+                Access::Index(access) => std::slice::from_ref(access),
+                Access::Union(accesses) => accesses.as_slice(),
+            };
+            let about = || {
+                format!(
+                    "{} by {} with {:?}: {plan:?}",
+                    filter.canonical(),
+                    sort.canonical(),
+                    case.definitions
+                )
+            };
+            let mut found = BTreeSet::new();
+            for access in accesses {
+                let entries = &entries[access.id as usize];
+                let mut count = 0;
+                for (at, range) in access.ranges.iter().enumerate() {
+                    prop_assert!(range.to.is_empty() || range.from < range.to, "{}", about());
+                    let is_next = access
+                        .ranges
+                        .get(at + 1)
+                        .is_none_or(|next| !range.to.is_empty() && range.to <= next.from);
+                    prop_assert!(is_next, "{}", about());
+                    prop_assert!(!entries.index.describe(range).is_empty());
+                    for entry in entries.within(range) {
+                        count += usize::from(found.insert(entry.document));
+                    }
+                }
+                let all: usize = access
+                    .ranges
+                    .iter()
+                    .map(|range| entries.within(range).count())
+                    .sum();
+                let is_once = accesses.len() > 1 || count == all;
+                prop_assert!(access.is_multiple || is_once, "{}", about());
+            }
+            for at in &matching {
+                prop_assert!(
+                    found.contains(at),
+                    "{} is missing: {}",
+                    documents[*at],
+                    about()
+                );
+            }
+            if plan.is_exact {
+                for at in &found {
+                    prop_assert!(
+                        matching.contains(at),
+                        "{} does not match: {}",
+                        documents[*at],
+                        about()
+                    );
+                }
+            }
+            let [access] = accesses else { continue };
+            let Some(order) = access.order else { continue };
+            let entries = &entries[access.id as usize];
+            let mut expected: Vec<usize> = matching.iter().copied().collect();
+            expected.sort_by(|one, two| {
+                sort_model
+                    .compare(&documents[*one].value, &documents[*two].value)
+                    .then(one.cmp(two))
+            });
+            // From the beginning, then on from the place of each document.
+            for place in std::iter::once(None).chain(expected.iter().map(Some)) {
+                let mut access = access.clone();
+                let expected = match place {
+                    None => &expected[..],
+                    Some(at) => {
+                        access.resume(&entries.index, &sort.key(&documents[*at].subject()));
+                        let passed = expected
+                            .iter()
+                            .position(|other| other == at)
+                            .map_or(0, |at| at + 1);
+                        &expected[passed..]
+                    }
+                };
+                let place = place.map(|at| sort.key(&documents[*at].subject()));
+                let top = entries.first(
+                    &access,
+                    order,
+                    &documents,
+                    &sort,
+                    place.as_ref(),
+                    case.wanted,
+                    &|at| matching.contains(&at),
+                );
+                let expected = &expected[..expected.len().min(case.wanted)];
+                prop_assert_eq!(&top[..], expected, "after {:?}: {}", place, about());
+            }
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases_count(400), max_shrink_iters: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_find_what_filters_match(case in case()) {
-        let class = Class::new();
-        let (documents, entries) = built(&class, &case);
-        let candidates: Vec<Candidate> = entries
-            .iter()
-            .enumerate()
-            .map(|(id, entries)| Candidate { id: id as u32, index: entries.index.clone() })
-            .collect();
-        for filter_model in &case.filters {
-            let filter = class.filter(filter_model);
-            let matching: BTreeSet<usize> =
-                (0..documents.len()).filter(|at| filter_model.matches(&documents[*at].value)).collect();
-            for sort_model in &case.sorts {
-                let sort = class.sort(sort_model);
-                let wanted = Some(case.wanted as u64);
-                let plan = plan(&filter, &sort, wanted, &candidates, &mut Large(&entries)).expect("no places");
-                let accesses = match &plan.access {
-                    Access::Scan => continue,
-                    Access::Keys(keys) => {
-                        prop_assert!(keys.is_empty() && matching.is_empty(), "{} has no ids", filter.canonical());
-                        continue;
-                    }
-                    Access::Index(access) => std::slice::from_ref(access),
-                    Access::Union(accesses) => accesses.as_slice(),
-                };
-                let about = || format!("{} by {} with {:?}: {plan:?}", filter.canonical(), sort.canonical(), case.definitions);
-                let mut found = BTreeSet::new();
-                for access in accesses {
-                    let entries = &entries[access.id as usize];
-                    let mut count = 0;
-                    for (at, range) in access.ranges.iter().enumerate() {
-                        prop_assert!(range.to.is_empty() || range.from < range.to, "{}", about());
-                        let is_next = access.ranges.get(at + 1).is_none_or(|next| !range.to.is_empty() && range.to <= next.from);
-                        prop_assert!(is_next, "{}", about());
-                        prop_assert!(!entries.index.describe(range).is_empty());
-                        for entry in entries.within(range) {
-                            count += usize::from(found.insert(entry.document));
-                        }
-                    }
-                    let all: usize = access.ranges.iter().map(|range| entries.within(range).count()).sum();
-                    let is_once = accesses.len() > 1 || count == all;
-                    prop_assert!(access.is_multiple || is_once, "{}", about());
-                }
-                for at in &matching {
-                    prop_assert!(found.contains(at), "{} is missing: {}", documents[*at], about());
-                }
-                if plan.is_exact {
-                    for at in &found {
-                        prop_assert!(matching.contains(at), "{} does not match: {}", documents[*at], about());
-                    }
-                }
-                let [access] = accesses else { continue };
-                let Some(order) = access.order else { continue };
-                let entries = &entries[access.id as usize];
-                let mut expected: Vec<usize> = matching.iter().copied().collect();
-                expected.sort_by(|one, two| {
-                    sort_model.compare(&documents[*one].value, &documents[*two].value).then(one.cmp(two))
-                });
-                // From the beginning, then on from the place of each document.
-                for place in std::iter::once(None).chain(expected.iter().map(Some)) {
-                    let mut access = access.clone();
-                    let expected = match place {
-                        None => &expected[..],
-                        Some(at) => {
-                            access.resume(&entries.index, &sort.key(&documents[*at].subject()));
-                            let passed = expected.iter().position(|other| other == at).map_or(0, |at| at + 1);
-                            &expected[passed..]
-                        }
-                    };
-                    let place = place.map(|at| sort.key(&documents[*at].subject()));
-                    let top = entries.first(&access, order, &documents, &sort, place.as_ref(), case.wanted, &|at| matching.contains(&at));
-                    let expected = &expected[..expected.len().min(case.wanted)];
-                    prop_assert_eq!(&top[..], expected, "after {:?}: {}", place, about());
-                }
-            }
-        }
+        check(&case)?;
+    }
+
+    #[test]
+    fn cut_off_values_are_found_and_ordered(case in long_case()) {
+        check(&case)?;
     }
 
     #[test]
@@ -304,4 +390,58 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_document_has_a_thousand_values_at_most() {
+    let class = Class::new();
+    let definition = |unique| Definition {
+        keys: vec![("list".to_owned(), Kind::Ascending)],
+        unique,
+    };
+    let index = Index::compile(&definition(true), &class.layout).expect("an index");
+    let document = |values: &mut dyn Iterator<Item = i64>| {
+        let list = Value::Array(values.map(Value::Integer).collect());
+        class.store(0, Value::Object(vec![("list".to_owned(), list)]))
+    };
+    let most = document(&mut (0..Index::VALUES_MAX as i64));
+    assert_eq!(
+        index.values(&most.subject()).map(|values| values.len()),
+        Ok(Index::VALUES_MAX)
+    );
+    assert_eq!(
+        index
+            .unique_values(&most.subject())
+            .map(|values| values.len()),
+        Ok(Index::VALUES_MAX)
+    );
+    let more = document(&mut (0..=Index::VALUES_MAX as i64));
+    assert!(index.values(&more.subject()).is_err());
+    assert!(index.unique_values(&more.subject()).is_err());
+    // Each once, however often it is there.
+    let equal = document(&mut (0..50_000).map(|at| at % 7));
+    assert_eq!(
+        index.values(&equal.subject()).map(|values| values.len()),
+        Ok(7)
+    );
+}
+
+#[test]
+fn unique_values_are_not_cut_off() {
+    let class = Class::new();
+    let definition = Definition {
+        keys: vec![("str".to_owned(), Kind::Ascending)],
+        unique: true,
+    };
+    let index = Index::compile(&definition, &class.layout).expect("an index");
+    let document = |end: &str| {
+        let text = Value::Text("l".repeat(600) + end);
+        class.store(0, Value::Object(vec![("str".to_owned(), text)]))
+    };
+    let (one, two) = (document("a"), document("b"));
+    assert_eq!(index.values(&one.subject()), index.values(&two.subject()));
+    assert_ne!(
+        index.unique_values(&one.subject()),
+        index.unique_values(&two.subject())
+    );
 }

@@ -50,7 +50,7 @@ fn text() -> BoxedStrategy<Value> {
     let short = select(vec!["", "a", "ab", "b", "ä", "\"q\"\n", "a\u{0}"]).prop_map(str::to_owned);
     // Beyond what indexes keep of a value.
     let long = select(vec!["", "x", "y\u{0}"]).prop_map(|end| "a".repeat(600) + end);
-    prop_oneof![9 => short, 1 => long]
+    prop_oneof![3 => short, 1 => long]
         .prop_map(Value::Text)
         .boxed()
 }
