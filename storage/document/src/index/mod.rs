@@ -22,6 +22,7 @@
 //! | `ranges` | which values of an index a filter leaves |
 //! | `order` | which orders a walk gives, and where to go on |
 //! | `plan` | [`plan`](fn@plan): the choice |
+//! | `places` | which filters need a geo index |
 //! | `explain` | ranges as people read them |
 //!
 //! Lacks: entries and their keys, and whether an index is complete (crate `storage`), and walking them (crate `service`).
@@ -35,6 +36,7 @@ mod encoding;
 mod explain;
 mod lists;
 mod order;
+mod places;
 mod plan;
 mod ranges;
 mod values;

@@ -65,8 +65,9 @@ impl IndexOrder {
             count += 1;
         }
         let is_whole = passed + count == fields.len();
-        // One value alone, even if it stands for several of documents.
-        let by_id = is_whole && count == 0 && same == components.len();
+        // One value alone, even if it stands for several of documents. Without fields documents come by key, which is another order than by
+        // id: escapes are elsewhere.
+        let by_id = is_whole && !fields.is_empty() && count == 0 && same == components.len();
         (count > 0 || by_id).then(|| IndexOrder {
             backward: direction.unwrap_or(false),
             components: same + count,

@@ -6,6 +6,7 @@
 use super::compiled::Index;
 use super::conditions::Conditions;
 use super::order::IndexOrder;
+use super::places::place_without_index;
 use super::ranges::{Range, Reach};
 use crate::id;
 use crate::query::expression::{Expression, Relation, Test};
@@ -41,7 +42,7 @@ pub struct Plan {
     pub access: Access,
     /// About how many entries or documents will be looked at.
     pub estimated: u64,
-    /// Every document that the ranges hold matches: for counting without looking at documents.
+    /// Every document that the ranges hold, or that is there under the keys, matches: for counting without looking at documents.
     pub is_exact: bool,
     /// What was weighed and not taken, for `explain`.
     pub refused: Vec<Refused>,
@@ -289,23 +290,24 @@ impl<'p> Planner<'p> {
             entries,
             order,
         } = one;
-        let looked_at = match order {
+        let read = match order {
             Some(order) if order.is_whole => self.until_found(entries, matching),
             Some(_) => entries.min(self.until_found(entries, matching) * TIES),
+            None if self.order.is_empty() => self.until_found(entries, matching),
             None => entries,
         };
+        // In the order of keys, which no index gives, all entries are gathered before documents are read.
+        let looked_at = if order.is_some() { read } else { entries };
         let is_exact = reach.is_exact();
-        let is_counting = self.wanted == Some(0) && is_exact;
-        let examined = if is_counting {
-            looked_at
-        } else {
-            looked_at * 2.0
+        let read = match self.wanted {
+            Some(0) if is_exact => 0.0,
+            _ => read,
         };
         Weighed {
             looked_at,
-            cost: looked_at * if is_counting { ENTRY } else { ENTRY + READ },
+            cost: looked_at * ENTRY + read * READ,
             is_exact,
-            is_beyond: examined > self.examined_max as f64,
+            is_beyond: looked_at + read > self.examined_max as f64,
             access: Access::Index(IndexAccess {
                 id: candidate.id,
                 ranges: reach.ranges,
@@ -421,48 +423,4 @@ fn keys(conditions: &Conditions<'_>, layout: &Layout) -> Option<(Vec<String>, bo
     keys.sort_unstable();
     keys.dedup();
     Some((keys, conditions.count == 1))
-}
-
-/// The path of a condition on places that no index has; `prefix` is that of the elements that are looked at.
-fn place_without_index(
-    expression: &Expression,
-    prefix: &str,
-    candidates: &[Candidate],
-) -> Option<String> {
-    match expression {
-        Expression::And(parts) | Expression::Or(parts) => parts
-            .iter()
-            .find_map(|part| place_without_index(part, prefix, candidates)),
-        Expression::Not(inner) => place_without_index(inner, prefix, candidates),
-        Expression::On(path, test) => {
-            let own = path.text();
-            // The path of an element itself is that of its array.
-            let path = if prefix.is_empty() || own == prefix {
-                own.to_owned()
-            } else {
-                format!("{prefix}.{own}")
-            };
-            match test {
-                Test::Near(_) | Test::Within(_) => {
-                    let is_indexed = candidates.iter().any(|candidate| {
-                        let components = &candidate.index.0.components;
-                        components
-                            .iter()
-                            .any(|component| component.is_geo() && component.path.text() == path)
-                    });
-                    (!is_indexed).then_some(path)
-                }
-                Test::Element(inner) | Test::ElementObject(inner) => {
-                    place_without_index(inner, &path, candidates)
-                }
-                Test::Compare(..)
-                | Test::In(_)
-                | Test::Exists
-                | Test::Remainder(..)
-                | Test::Matches(_)
-                | Test::Size(_)
-                | Test::Kinds(_) => None,
-            }
-        }
-    }
 }
