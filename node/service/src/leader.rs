@@ -57,6 +57,7 @@ pub(crate) struct Shards {
     /// For queries: long walks must not keep reads of single documents waiting.
     walks: ReadPool,
     plans: query::PlanMeter,
+    counts: Arc<query::Counts>,
     layouts: Layouts,
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
@@ -79,6 +80,7 @@ impl Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             walks: ReadPool::new(limits.query_walks_max),
             plans: query::PlanMeter::default(),
+            counts: Arc::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             groups,

@@ -34,15 +34,16 @@ use bytes::Bytes;
 use document::body::envelope;
 use document::index::Access;
 use document::query::{Filter, Limits, Sort, SortKey, Subject};
-use proto::ErrorCode;
+use proto::{ErrorCode, ShardId};
 use storage::machine::{Replica, ReplicaView};
 use storage::tables::documents::{self, Row};
 
 pub(super) use self::explain::PlanMeter;
-use self::planned::Planned;
+pub(super) use self::planned::Counts;
+use self::planned::{Place, Planned};
 use self::readable::Readable;
 use self::top::Top;
-use super::near::see;
+use super::near::{index, see};
 use super::{Shards, find_bucket, find_database};
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Found, Hit, Query, Request};
@@ -85,6 +86,8 @@ impl Shards {
         let is_unlimited = query.allow_scan && request.principal.is_admin();
         let abandoned = Arc::new(AtomicBool::new(false));
         let walk = Walk {
+            shard: request.shard,
+            counts: Arc::clone(&self.counts),
             database: database_id,
             bucket: bucket_id,
             filter,
@@ -149,6 +152,8 @@ impl Drop for Abandon {
 
 /// One walk over a bucket.
 struct Walk {
+    shard: ShardId,
+    counts: Arc<Counts>,
     database: u32,
     bucket: u32,
     filter: Filter,
@@ -187,7 +192,13 @@ impl Walk {
         };
         let planned = Planned::choose(
             &view,
-            (self.database, self.bucket),
+            &self.counts,
+            Place {
+                shard: self.shard,
+                database: self.database,
+                bucket: self.bucket,
+                applied: index(replica),
+            },
             (&self.filter, &self.order),
             wanted,
             Some(self.rows_max).filter(|_| !self.is_unlimited),

@@ -154,7 +154,7 @@ impl Shards {
         Ok(Answer::Page(page))
     }
 
-    /// The user with this name, with hidden members. Walks all users of the shard: there is no index yet.
+    /// The user with this name, with hidden members. Walks all users of the shard: no index is made for it.
     pub(super) async fn find_user(
         &self,
         request: &Request,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use proto::ShardId;
+use proto::{NodeId, ShardId};
 use serde_json::{Map, Value, json};
 
 use super::scatter::{SHARDS_AT_ONCE, Scatter};
@@ -74,7 +74,7 @@ fn explanation_to_json(explanation: &Explanation) -> Value {
         })
     });
     json!({
-        "node": explanation.node,
+        "node": NodeId(explanation.node).to_string(),
         "plan": explanation.plan,
         "indexes": accesses.collect::<Vec<_>>(),
         "exact": explanation.exact,

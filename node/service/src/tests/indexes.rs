@@ -23,7 +23,7 @@ fn class(name: &str) -> String {
     value!([{"class": format!("/db/{name}"), "fields": {
         "n": field("n", "/db/Integer", 0),
         "s": field("s", "/db/String", 1),
-        "tags": field("tags", "/db/_.List</db/String>", 2),
+        "tags": field("tags", "/db/collection.List[/db/String]", 2),
         "place": field("place", "/db/GeoPoint", 3),
         "free": field("free", "/db/JsonObject", 4),
     }}])
@@ -199,6 +199,12 @@ async fn who_may_not_or_asks_for_nonsense_is_refused() {
             &root,
             INDEXED,
             r#"{"keys":[{"n":"text"}]}"#,
+            ErrorCode::SyntaxError,
+        ),
+        (
+            &root,
+            INDEXED,
+            r#"{"keys":[{"place":"geo"}],"unique":true}"#,
             ErrorCode::QueryNotSupported,
         ),
         (

@@ -65,14 +65,12 @@ impl Walk {
                 if !is_wanted(entry.key) {
                     return Ok(ControlFlow::Continue(()));
                 }
-                let is_counted = is_exact && entry.is_public;
-                if is_counted
-                    || walk.fetch(view, entry.key, |walk, row| {
-                        Ok(walk.matches(&row)?.is_some())
-                    })? == Some(true)
-                {
-                    walk.found.count += 1;
-                }
+                // Only what is certain to match and may be read by everybody is believed unseen.
+                let is_found = (is_exact && entry.is_public)
+                    || walk
+                        .fetch(view, entry.key, Walk::is_match)?
+                        .unwrap_or_default();
+                walk.found.count += u64::from(is_found);
                 Ok(ControlFlow::Continue(()))
             });
         }
@@ -150,7 +148,7 @@ impl Walk {
                 }
                 if !is_repeating || seen.insert(Box::<str>::from(entry.key)) {
                     walk.fetch(view, entry.key, |walk, row| walk.offer(row, after, top))?;
-                    if last.is_none() && top.is_full() {
+                    if last.is_none() && top.is_settled() {
                         last = place.map(<[u8]>::to_vec);
                     }
                 }
@@ -158,6 +156,10 @@ impl Walk {
             })?;
         }
         Ok(())
+    }
+
+    fn is_match(&mut self, row: Row<'_>) -> Result<bool> {
+        Ok(self.matches(&row)?.is_some())
     }
 
     /// Shows the document under a key to `each`, if it is there.

@@ -3,8 +3,12 @@
 //! The shard decides by the view that it will read: an index counts only if the view's bucket has it and the view says that it is complete
 //! here. So a replica that lags never reads an index that is kept up no more, and one that is further along needs no word from the metadata.
 
+use std::collections::HashMap;
+
 use document::index::{self, Access, Candidate, IndexAccess, Plan, Range, Statistics};
 use document::query::{Filter, Sort};
+use parking_lot::RwLock;
+use proto::ShardId;
 use storage::machine::ReplicaView;
 use storage::tables::indexes::{self, BucketIndex};
 
@@ -12,6 +16,46 @@ use crate::error::{Error, Result};
 
 /// Entries and documents that are counted one by one before sizes are believed.
 const EXACT_MAX: u64 = 200;
+
+/// About how many documents buckets have, by shard, database and bucket id, so that not every query counts them.
+///
+/// Bounded by the buckets that were ever asked for, as layouts are.
+#[derive(Default)]
+pub(crate) struct Counts {
+    known: RwLock<HashMap<(ShardId, u32, u32), Count>>,
+}
+
+/// What was counted, and how far the shard was.
+#[derive(Clone, Copy)]
+struct Count {
+    documents: u64,
+    applied: u64,
+}
+
+impl Counts {
+    /// What was counted when the shard had at most an eighth fewer or more documents than now.
+    fn get(&self, place: (ShardId, u32, u32), applied: u64) -> Option<u64> {
+        let count = *self.known.read().get(&place)?;
+        // No entry of the log writes many documents, as a rule.
+        let is_recent = applied.abs_diff(count.applied) <= count.documents / 8;
+        is_recent.then_some(count.documents)
+    }
+
+    fn set(&self, place: (ShardId, u32, u32), applied: u64, documents: u64) {
+        self.known
+            .write()
+            .insert(place, Count { documents, applied });
+    }
+}
+
+/// Where a query is planned, and how far the replica is.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) shard: ShardId,
+    pub(super) database: u32,
+    pub(super) bucket: u32,
+    pub(super) applied: u64,
+}
 
 /// A plan and the indexes that it may name.
 pub(super) struct Planned {
@@ -27,12 +71,13 @@ impl Planned {
     /// `QueryNotSupported`: a filter about places without an index for it.
     pub(super) fn choose(
         view: &ReplicaView<'_>,
-        (database, bucket): (u32, u32),
+        counts: &Counts,
+        place: Place,
         (filter, order): (&Filter, &Sort),
         wanted: Option<u64>,
         examined_max: Option<u64>,
     ) -> Result<Planned> {
-        let mut indexes = indexes::of_bucket(view, database, bucket)?;
+        let mut indexes = indexes::of_bucket(view, place.database, place.bucket)?;
         indexes.retain(|index| index.complete);
         let candidates: Vec<Candidate> = indexes
             .iter()
@@ -43,10 +88,8 @@ impl Planned {
             .collect();
         let mut sizes = Sizes {
             view,
-            database,
-            bucket,
-            // Nothing is weighed against the scan.
-            exact_max: if candidates.is_empty() { 0 } else { EXACT_MAX },
+            counts,
+            place,
             examined_max,
             failed: None,
         };
@@ -80,9 +123,8 @@ impl Planned {
 /// What the store can tell about sizes.
 struct Sizes<'v, 'r> {
     view: &'v ReplicaView<'r>,
-    database: u32,
-    bucket: u32,
-    exact_max: u64,
+    counts: &'v Counts,
+    place: Place,
     examined_max: Option<u64>,
     /// The first failure: the plan is worth nothing then.
     failed: Option<Error>,
@@ -99,16 +141,29 @@ impl Sizes<'_, '_> {
 
 impl Statistics for Sizes<'_, '_> {
     fn documents(&mut self) -> u64 {
-        let size =
-            indexes::estimate_documents(self.view, self.database, self.bucket, self.exact_max);
-        self.known(size)
+        let Place {
+            shard,
+            database,
+            bucket,
+            applied,
+        } = self.place;
+        let place = (shard, database, bucket);
+        if let Some(documents) = self.counts.get(place, applied) {
+            return documents;
+        }
+        let size = indexes::estimate_documents(self.view, database, bucket, EXACT_MAX);
+        let documents = self.known(size);
+        self.counts.set(place, applied, documents);
+        documents
     }
 
     fn entries(&mut self, index: u32, ranges: &[Range]) -> u64 {
         let mut entries: u64 = 0;
         for range in ranges {
-            let (database, bucket, max) = (self.database, self.bucket, self.exact_max);
-            let size = indexes::estimate(self.view, database, bucket, index, range, max);
+            let Place {
+                database, bucket, ..
+            } = self.place;
+            let size = indexes::estimate(self.view, database, bucket, index, range, EXACT_MAX);
             entries = entries.saturating_add(self.known(size));
         }
         entries

@@ -36,8 +36,12 @@ impl Top {
         }
     }
 
-    /// Whether what comes behind everything that is kept would be dropped.
-    pub(super) fn is_full(&self) -> bool {
+    /// Whether what comes behind everything that was offered so far would be dropped.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_full() || self.dropped.is_some()
+    }
+
+    fn is_full(&self) -> bool {
         self.kept.len() >= self.documents_max || self.bytes >= self.bytes_max
     }
 
