@@ -395,16 +395,28 @@ async fn truncate(cluster: &Cluster) {
     api.put(path).body(lines.join("\n")).expect(200).await;
     let url = &cluster.nodes[2].client;
     let verb = |more: &[&str]| {
-        let head = ["truncate", "--url", url, "--bucket", "Emptied", "-o", "json"];
-        run(head.iter().chain(more).map(|text| (*text).to_owned()).collect::<Vec<_>>())
+        let head = [
+            "truncate", "--url", url, "--bucket", "Emptied", "-o", "json",
+        ];
+        run(head
+            .iter()
+            .chain(more)
+            .map(|text| (*text).to_owned())
+            .collect::<Vec<_>>())
     };
     let asked = verb(&[]).await.expect(2);
-    assert!(asked.stderr.contains("4500 documents; --yes"), "{}", asked.stderr);
+    assert!(
+        asked.stderr.contains("4500 documents; --yes"),
+        "{}",
+        asked.stderr
+    );
     let done = verb(&["--yes"]).await.expect(0).json();
     assert_eq!(done, json!({ "bucket": "Emptied", "deleted": 4_500 }));
     let left = api.get("/db/Emptied/ids").expect(200).await;
     assert_eq!(left.json(), json!([]));
-    let unknown = ["truncate", "--url", url, "--bucket", "Nowhere", "--yes", "-o", "json"];
+    let unknown = [
+        "truncate", "--url", url, "--bucket", "Nowhere", "--yes", "-o", "json",
+    ];
     let refused = run(unknown).await.expect(1).json();
     assert_eq!(refused["error"]["code"], "bucket_not_found");
 }
