@@ -52,9 +52,11 @@ for stop in $(seq "$stops"); do
         wait "$generator" || { cat "$work"/bench?.log >&2; die "a generator failed"; }
     done
     line=$(jq -cs --argjson stopped "$number" --argjson took "$took" --arg protocol "$protocol" '
+        # A read that nobody answered has no effect either, but was not refused.
+        def lost: .effect != "none" or .code == "timeout" or .code == "connection_lost";
         def tally: {operations: (map(.operations) | add),
-            refused: ([.[].errors[] | select(.effect == "none") | .count] | add // 0),
-            unknown: ([.[].errors[] | select(.effect != "none") | .count] | add // 0),
+            refused: ([.[].errors[] | select(lost | not) | .count] | add // 0),
+            unknown: ([.[].errors[] | select(lost) | .count] | add // 0),
             errors: [.[].errors[]]};
         [to_entries[] | {stops: (.key + 1 == $stopped), run: .value}]
         | {part: "stop", protocol: $protocol, node: $stopped, stopMs: $took,

@@ -69,7 +69,7 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
   ($all | part("stop") | if . == [] then empty else
     "## SIGTERM to a node under load\n",
     table(["protocol", "stops", "answered through the other nodes", "failed there", "answered through the stopped node",
-        "refused there, effect none", "unknown there", "longest stop ms"];
+        "refused there, effect none", "unknown or not answered there", "longest stop ms"];
         group_by(.protocol)[] | [.[0].protocol, (length | tostring), (map(.others.operations) | add | tostring),
                (map(.others.refused + .others.unknown) | add | tostring), (map(.through.operations) | add | tostring),
                (map(.through.refused) | add | tostring), (map(.through.unknown) | add | tostring),
