@@ -7,7 +7,8 @@ use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::Value;
 
-use super::{Config, Rule};
+use super::validate::MEMORY_MIB_FLOOR;
+use super::{Config, Rule, memory};
 
 /// Environment variables of this prefix override the file.
 pub const ENV_PREFIX: &str = "LARDER_";
@@ -81,7 +82,9 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        let config = Self::parse(path, &text, &overrides(std::env::vars()))?;
+        let mut defaults = Self::default();
+        defaults.storage.memory_mib = memory::default_mib(MEMORY_MIB_FLOOR);
+        let config = Self::parse(defaults, path, &text, &overrides(std::env::vars()))?;
         config.validate().map_err(|rule| Error::Invalid {
             path: path.to_owned(),
             rule,
@@ -89,7 +92,12 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(path: &Path, text: &str, overrides: &[(String, String)]) -> Result<Self, Error> {
+    fn parse(
+        defaults: Self,
+        path: &Path,
+        text: &str,
+        overrides: &[(String, String)],
+    ) -> Result<Self, Error> {
         // First as plain TOML: its messages carry line and column.
         if let Err(error) = toml::from_str::<toml::Table>(text) {
             return Err(Error::Syntax {
@@ -97,8 +105,7 @@ impl Config {
                 reason: error.to_string(),
             });
         }
-        let mut figment =
-            Figment::from(Serialized::defaults(Self::default())).merge(Toml::string(text));
+        let mut figment = Figment::from(Serialized::defaults(defaults)).merge(Toml::string(text));
         for (key, text) in overrides {
             let Ok(value) = text.parse::<Value>();
             figment = figment.merge(Serialized::default(key, value));
@@ -217,7 +224,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Error> {
-        Config::parse(Path::new("n1.toml"), text, &[])
+        Config::parse(Config::default(), Path::new("n1.toml"), text, &[])
     }
 
     #[test]
@@ -299,6 +306,7 @@ mod tests {
         };
         let file = "[raft]\nheartbeat_ms = 200\n";
         let config = Config::parse(
+            Config::default(),
             Path::new("n1.toml"),
             file,
             &variables("LARDER_RAFT__HEARTBEAT_MS"),
@@ -306,6 +314,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.raft.heartbeat_ms, 175);
         let error = Config::parse(
+            Config::default(),
             Path::new("n1.toml"),
             file,
             &variables("LARDER_RAFT__HEARTBEATS_MS"),
@@ -352,7 +361,7 @@ mod tests {
                 "{key} is missing"
             );
         }
-        let mut config = Config::parse(&path, &text, &[]).unwrap();
+        let mut config = Config::parse(Config::default(), &path, &text, &[]).unwrap();
         config.advertise = Default::default();
         assert_eq!(config, Config::default());
     }

@@ -5,6 +5,7 @@
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
 pub mod load;
+mod memory;
 pub mod validate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -234,7 +235,7 @@ impl Default for Limits {
 impl Default for Storage {
     fn default() -> Self {
         Self {
-            memory_mib: 192,
+            memory_mib: memory::DEFAULT_MIB,
             reserve_mib: 256,
             scrub_mib_per_s: 4,
             log_stall_ms: 500,

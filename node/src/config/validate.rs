@@ -22,6 +22,8 @@ const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
 const METADATA_AGE_FLOOR_MS: usize = 1_000;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
+/// What storage needs at the least.
+pub(super) const MEMORY_MIB_FLOOR: usize = storage::memory::BUDGET_BYTES_MIN >> 20;
 /// A TiB: more is a slip.
 const MEMORY_MIB_CEILING: usize = 1024 * 1024;
 
@@ -268,7 +270,7 @@ impl Storage {
         within(
             "storage.memory_mib",
             self.memory_mib,
-            storage::memory::BUDGET_BYTES_MIN >> 20,
+            MEMORY_MIB_FLOOR,
             MEMORY_MIB_CEILING,
         )?;
         within("storage.reserve_mib", self.reserve_mib, 1, usize::MAX)?;
