@@ -74,7 +74,7 @@ async fn ready(api: &Api, bucket: &str, count: usize) {
 }
 
 async fn explain(root: &Api, filter: &Value, more: &str) -> Value {
-    let path = format!("/db/Movies/query?explain=true{more}");
+    let path = format!("/explain/Movies?start=0{more}");
     let asked = root.post(&path).body(filter.to_string());
     asked.send().await.expect(200).json()
 }
@@ -169,7 +169,7 @@ async fn refusals(cluster: &Cluster) {
         api.get("/index/Movies").send().await.expect(200).json(),
         json!([])
     );
-    let asked = api.get("/db/Movies/query?q={}&explain=true");
+    let asked = api.get("/explain/Movies?q={}");
     asked.refused(466, "permission_denied").await;
 }
 

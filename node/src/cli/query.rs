@@ -68,13 +68,26 @@ struct Select {
     allow_scan: bool,
 }
 
+/// What is asked about a filter.
+#[derive(Clone, Copy)]
+enum Word {
+    Query,
+    Count,
+    Explain,
+}
+
 impl Select {
     /// Sends the filter, with more parameters behind the address.
-    async fn send(&self, word: &str, parameters: &str) -> anyhow::Result<Answer> {
+    async fn send(&self, word: Word, parameters: &str) -> anyhow::Result<Answer> {
         let client = Client::connect(&self.connect).await?;
         let bucket = segment(&self.bucket);
         let scan = self.allow_scan;
-        let path = format!("/db/{bucket}/{word}?allowScan={scan}{parameters}");
+        let path = match word {
+            Word::Query => format!("/db/{bucket}/query"),
+            Word::Count => format!("/db/{bucket}/count"),
+            Word::Explain => format!("/explain/{bucket}"),
+        };
+        let path = format!("{path}?allowScan={scan}{parameters}");
         let request = Request {
             body: Some(self.filter.clone().into()),
             ..Request::default()
@@ -87,9 +100,6 @@ impl Select {
 impl Query {
     fn parameters(&self) -> String {
         let mut text = format!("&start={}", self.start);
-        if self.explain {
-            text.push_str("&explain=true");
-        }
         if let Some(count) = self.count {
             let _ = write!(text, "&count={count}");
         }
@@ -109,7 +119,12 @@ impl Query {
 
 /// Runs `larder doc query`.
 pub(crate) async fn run_query(query: &Query) -> anyhow::Result<()> {
-    let answer = query.select.send("query", &query.parameters()).await?;
+    let word = if query.explain {
+        Word::Explain
+    } else {
+        Word::Query
+    };
+    let answer = query.select.send(word, &query.parameters()).await?;
     match query.select.output.output {
         Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
         Output::Text if query.explain => {
@@ -171,7 +186,7 @@ fn explain_line(shard: &Value, is_slowest: bool) -> String {
 
 /// Runs `larder doc count`.
 pub(crate) async fn run_count(count: &Count) -> anyhow::Result<()> {
-    let answer = count.select.send("count", "").await?;
+    let answer = count.select.send(Word::Count, "").await?;
     match count.select.output.output {
         Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
         Output::Text => {

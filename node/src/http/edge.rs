@@ -363,6 +363,9 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET, Route::Ids(bucket)) => buckets::ids(call, bucket).await,
         (&Method::GET | &Method::POST, Route::Query(bucket)) => query::query(call, bucket).await,
         (&Method::GET | &Method::POST, Route::Count(bucket)) => query::count(call, bucket).await,
+        (&Method::GET | &Method::POST, Route::Explain(bucket)) => {
+            query::explain(call, bucket).await
+        }
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,

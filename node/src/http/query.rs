@@ -1,7 +1,7 @@
 //! Queries and counts (contract section 5): by parameters, or with the filter as body where it is long.
 //!
 //! A result is one JSON array with one entity tag over the ids and versions in it. `Larder-Continuation` leads to what comes behind it,
-//! where a limit cut it; `after=` takes it back. With `explain=true` a query answers how each shard finds its part.
+//! where a limit cut it; `after=` takes it back. `/explain/:bucket` takes the same and answers how each shard finds its part.
 
 use axum::response::Response;
 use base64::Engine as _;
@@ -30,15 +30,19 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// What stands in the header in place of a longer token.
 const TOKEN_TOO_LONG: HeaderValue = HeaderValue::from_static("too-long!");
 
+/// `GET|POST /explain/:bucket`.
+pub(crate) async fn explain(mut call: Call<'_>, bucket: &str) -> Result<Response, Error> {
+    let parameters = Parameters::read(&mut call).await?;
+    let ctx = call.context()?;
+    let service = &call.shared.service;
+    let shards = service.explain(&ctx, bucket, parameters.request).await?;
+    Ok(respond::value(&ShardExplanation::to_json(&shards)))
+}
+
 /// `GET|POST /db/:bucket/query`.
 pub(crate) async fn query(mut call: Call<'_>, bucket: &str) -> Result<Response, Error> {
     let parameters = Parameters::read(&mut call).await?;
     let ctx = call.context()?;
-    if parameters.explain {
-        let service = &call.shared.service;
-        let shards = service.explain(&ctx, bucket, parameters.request).await?;
-        return Ok(respond::value(&ShardExplanation::to_json(&shards)));
-    }
     let page = call
         .shared
         .service
@@ -90,8 +94,6 @@ struct Parameters {
     /// Whole documents, not entries of ids.
     eager: bool,
     fields: Option<Fields>,
-    /// How the result is found, instead of the result.
-    explain: bool,
 }
 
 impl Parameters {
@@ -109,7 +111,6 @@ impl Parameters {
             request: QueryRequest::default(),
             eager: true,
             fields: Fields::of_query(query)?,
-            explain: false,
         };
         let request = &mut parsed.request;
         for (name, value) in parameters(query) {
@@ -121,7 +122,6 @@ impl Parameters {
                 "count" => request.count = Some(number(name, value)?),
                 "after" => request.continuation = Some(token(value)?),
                 "allowScan" => request.allow_scan = truth(name, value)?,
-                "explain" => parsed.explain = truth(name, value)?,
                 "eager" => parsed.eager = truth(name, value)?,
                 _ => {}
             }
@@ -271,12 +271,7 @@ mod tests {
         assert!(plain.eager);
         let more = Parameters::parse("count=7&allowScan=true&after=AAE").expect("parameters");
         assert_eq!(more.request.count, Some(7));
-        assert!(more.request.allow_scan && !more.explain);
-        assert!(
-            Parameters::parse("explain=true")
-                .expect("parameters")
-                .explain
-        );
+        assert!(more.request.allow_scan);
         assert_eq!(more.request.continuation, Some(Bytes::from_static(&[0, 1])));
     }
 

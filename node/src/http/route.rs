@@ -70,6 +70,8 @@ pub(crate) enum Route<'a> {
     Query(Text<'a>),
     /// How many they are.
     Count(Text<'a>),
+    /// How documents of a bucket that match a filter are found.
+    Explain(Text<'a>),
     /// One document: bucket and key.
     Document(Text<'a>, Text<'a>),
     /// One field of a document: bucket, key and path.
@@ -114,6 +116,7 @@ impl Route<'_> {
             Self::Ids(_) => "ids",
             Self::Query(_) => "query",
             Self::Count(_) => "count",
+            Self::Explain(_) => "explain",
             Self::Document(..) => "document",
             Self::Field(..) => "field",
             Self::Batch => "batch",
@@ -148,7 +151,7 @@ impl Route<'_> {
             Self::SchemaClass(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Bucket(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Indexes(_) => "GET, HEAD, POST, DELETE, OPTIONS",
-            Self::Query(_) | Self::Count(_) => "GET, HEAD, POST, OPTIONS",
+            Self::Query(_) | Self::Count(_) | Self::Explain(_) => "GET, HEAD, POST, OPTIONS",
             Self::Document(..) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Field(..) | Self::Batch | Self::Login => "POST, OPTIONS",
             Self::Later(_) | Self::Unknown => "OPTIONS",
@@ -237,6 +240,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("batch", None) => Route::Batch,
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
+        ("explain", Some(bucket)) if !bucket.contains('/') => Route::Explain(decode(bucket)?),
         ("index", Some(bucket)) if !bucket.contains('/') => Route::Indexes(decode(bucket)?),
         ("status", None) => Route::Status,
         ("version", None) => Route::Version,
@@ -256,7 +260,6 @@ fn later(word: &str) -> Option<&'static str> {
         "bloomfilter" => "the Bloom filter",
         "index" => "indexes of all buckets at once",
         "query" => "prepared queries",
-        "explain" => "query plans",
         "config" => "configuration over HTTP",
         "batch" => "parts of batches",
         "changes" | "events" | "events-url" => "the change feed",

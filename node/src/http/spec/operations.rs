@@ -62,10 +62,6 @@ const FILTER: &[(&str, &str)] = &[
         "count",
         "how many to give; -1, the default, for as many as the server gives at once",
     ),
-    (
-        "explain",
-        "true, for admins and queries: how each shard finds its part (plan, indexes, what was looked at, time), instead of the result",
-    ),
 ];
 const DOCUMENT: (&str, &str) = ("200", "the stored document, with its version as ETag");
 
@@ -145,6 +141,28 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         query: FILTER,
         body: "the filter",
         answers: &[("200", "an array of documents in order")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/explain/{bucket}",
+        summary: "Tells admins how each shard finds its part of a query",
+        query: FILTER,
+        body: "",
+        answers: &[(
+            "200",
+            "for each shard: plan, indexes, what was looked at, time",
+        )],
+    },
+    Operation {
+        method: HttpMethod::Post,
+        path: "/explain/{bucket}",
+        summary: "The same, with the filter as the body",
+        query: FILTER,
+        body: "the filter",
+        answers: &[(
+            "200",
+            "for each shard: plan, indexes, what was looked at, time",
+        )],
     },
     Operation {
         method: HttpMethod::Get,
