@@ -185,7 +185,10 @@ async fn explained(cluster: &Cluster) {
             json!([{ "Director": "asc" }])
         );
         assert_eq!(shard["examinedDocuments"], shard["returned"], "{shard:#}");
-        assert!(shard["ms"].is_f64() && shard["node"].is_string(), "{shard:#}");
+        assert!(
+            shard["ms"].is_f64() && shard["node"].is_string(),
+            "{shard:#}"
+        );
     }
     let western = json!({ "Major Genre": "Western" });
     let sorted = explain(&root, &western, "&sort={%22IMDB%20Rating%22:-1}&count=3").await;
