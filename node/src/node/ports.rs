@@ -12,6 +12,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use raft::Host;
 use raft::transport::CallError;
 use raft::transport::client::{Peers, connect};
+use raft::transport::dial::{Dialer, cause};
 use service::ports::{
     Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
     ProposeError, ReadError,
@@ -209,7 +210,7 @@ impl Forward for PeerForward {
 }
 
 /// Founding: calls outside the links, since the nodes do not know each other yet.
-pub(super) struct PeerMembers;
+pub(super) struct PeerMembers(pub(super) Dialer);
 
 impl Members for PeerMembers {
     fn describe<'a>(
@@ -219,7 +220,9 @@ impl Members for PeerMembers {
     ) -> BoxFuture<'a, Result<Description, PortError>> {
         Box::pin(async move {
             let asked = timeout_at(deadline.into(), async {
-                let mut client = connect(address).await.map_err(port_error)?;
+                let mut client = connect(&self.0, address)
+                    .await
+                    .map_err(|error| PortError(cause(&error)))?;
                 client
                     .describe(DescribeRequest {})
                     .await
@@ -252,7 +255,9 @@ impl Members for PeerMembers {
         };
         Box::pin(async move {
             let asked = timeout_at(deadline.into(), async {
-                let mut client = connect(address).await.map_err(port_error)?;
+                let mut client = connect(&self.0, address)
+                    .await
+                    .map_err(|error| PortError(cause(&error)))?;
                 client
                     .join(request)
                     .await
