@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::http::Api;
 use crate::process::{self, GONE, Running};
 use crate::status::Status;
-use crate::tls::{Certs, Trust};
+use crate::tls::Certs;
 use crate::wait::{eventually, within, within_blocking};
 use crate::{binary, ports};
 

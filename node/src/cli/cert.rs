@@ -16,7 +16,6 @@ use serde_json::json;
 use self::files::Folder;
 use self::make::{Authority, Made, Role};
 use super::client::{Output, OutputArgs};
-use super::cluster::new_table;
 use super::exit::{Exit, Status};
 use crate::tls::facts::{self, Facts, date};
 
@@ -261,7 +260,6 @@ fn show(args: &Show) -> anyhow::Result<()> {
 }
 
 fn print(facts: &Facts) {
-    let mut table = new_table(&["", ""]);
     for (name, value) in [
         ("subject", facts.subject.clone()),
         ("issuer", facts.issuer.clone()),
@@ -271,9 +269,9 @@ fn print(facts: &Facts) {
         ("until", date(facts.not_after)),
         ("sha256", facts.fingerprint.clone()),
     ] {
-        table.add_row([name.to_owned(), value]);
+        println!("{name:<8} {value}");
     }
-    println!("{}", table.to_string().trim_start_matches([' ', '\n']));
+    println!();
 }
 
 fn to_json(facts: &Facts) -> serde_json::Value {

@@ -20,17 +20,29 @@ use tonic::transport::{Channel, Endpoint};
 use super::exit::{Exit, Status};
 use crate::tls::{facts, provider};
 
-/// Certificates for https:// addresses.
+/// Certificates for https:// addresses. The ids carry a prefix, since documents have keys too.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TlsArgs {
     /// Certificates (PEM) to trust for https:// addresses, instead of the system's
-    #[arg(long, env = "LARDER_CA", value_name = "FILE")]
+    #[arg(id = "tls_ca", long = "ca", env = "LARDER_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// A certificate (PEM) to show, where the node asks for one
-    #[arg(long, env = "LARDER_CERT", value_name = "FILE", requires = "key")]
+    #[arg(
+        id = "tls_cert",
+        long = "cert",
+        env = "LARDER_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
     pub cert: Option<PathBuf>,
     /// The private key (PEM) of --cert
-    #[arg(long, env = "LARDER_KEY", value_name = "FILE", requires = "cert")]
+    #[arg(
+        id = "tls_key",
+        long = "key",
+        env = "LARDER_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
     pub key: Option<PathBuf>,
 }
 

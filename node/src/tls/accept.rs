@@ -125,7 +125,11 @@ impl Guard {
                     from,
                     "TLS on a port that speaks plain text (security.insecure)",
                 );
-                let _ = timeout(REFUSAL_TIME, hang_up(&mut stream)).await;
+                let refused = async {
+                    stream.write_all(&ALERT).await?;
+                    hang_up(&mut stream).await
+                };
+                let _ = timeout(REFUSAL_TIME, refused).await;
                 return None;
             }
             return Some(Entry::Open(Io::Plain(stream)));
@@ -136,12 +140,13 @@ impl Guard {
         }
         let acceptor = TlsAcceptor::from(keyring.accepting(self.port));
         let handshake = async {
-            let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
-            acceptor.accept(stream).await
+            // Never closed.
+            let _place = self.handshakes.acquire().await;
+            acceptor.accept(stream).into_fallible().await
         };
         match timeout(HANDSHAKE_TIME, handshake).await {
             Ok(Ok(stream)) => Some(Entry::Open(Io::Tls(Box::new(stream)))),
-            Ok(Err(error)) => {
+            Ok(Err((error, mut stream))) => {
                 let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
                 match cause.and_then(nodes::explain) {
                     Some(meaning) if self.port == Port::Peer => {
@@ -149,6 +154,8 @@ impl Guard {
                     }
                     Some(_) | None => self.tell(from, &error.to_string()),
                 }
+                // The alert with the reason is sent, and the client may have sent its first request.
+                let _ = timeout(REFUSAL_TIME, hang_up(&mut stream)).await;
                 None
             }
             Err(_) => {
@@ -189,9 +196,8 @@ impl Told {
     }
 }
 
-/// Sends the alert, and reads what is under way: closing a socket with unread bytes would destroy the alert.
+/// Ends the connection, and reads what is under way: closing a socket with unread bytes would destroy what was said last.
 async fn hang_up(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(&ALERT).await?;
     stream.shutdown().await?;
     let mut rest = tokio::io::AsyncReadExt::take(stream, u64::from(u16::MAX));
     tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;

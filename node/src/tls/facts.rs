@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
