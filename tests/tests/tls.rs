@@ -186,6 +186,8 @@ async fn old_versions_are_refused(cluster: &Cluster) {
     let mut body = vec![0x03, 0x02];
     body.extend([7; 32]);
     body.extend([0, 0, 4, 0xc0, 0x13, 0x00, 0x2f, 1, 0]);
+    // Signature algorithms and groups, so that nothing but the version is wrong with it.
+    body.extend([0, 16, 0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 0x1d]);
     let mut hello = vec![
         0x16,
         0x03,
