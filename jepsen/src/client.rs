@@ -1,10 +1,12 @@
 //! One operation over HTTP, and what may be concluded from its end. The reasoning is in the README, "error contract".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use proto::{Effect, ErrorCode};
 use reqwest::{Method, Response};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 
 use crate::history::{Action, Outcome, Stored};
@@ -12,6 +14,19 @@ use crate::history::{Action, Outcome, Stored};
 /// The server gives up after 5 s; its answer is waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The beginnings of a client. The nodes under test are insecure; the library wants to know all the same what TLS would be.
+///
+/// # Errors
+/// If TLS cannot be set up.
+pub(crate) fn http() -> anyhow::Result<reqwest::ClientBuilder> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trust_nobody = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(reqwest::Client::builder().tls_backend_preconfigured(trust_nobody))
+}
 
 /// A client of one bucket.
 #[derive(Clone)]
@@ -26,7 +41,7 @@ impl Client {
     /// # Errors
     /// If HTTP cannot be set up.
     pub fn new(bucket: &str) -> anyhow::Result<Client> {
-        let http = reqwest::Client::builder()
+        let http = http()?
             .timeout(ANSWER_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build();

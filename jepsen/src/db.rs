@@ -12,6 +12,8 @@ use nix::unistd::Pid;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
+use crate::client;
+
 /// Below the ports that the system gives to outgoing connections.
 const BASES: std::ops::Range<u16> = 20_000..32_000;
 const PORT_STEP: u16 = 10;
@@ -73,7 +75,8 @@ impl Db {
             "rootPassword": format!("jepsen-{:016x}", rand::random::<u64>()),
         });
         let init = format!("http://{}/admin/v1/cluster/init", db.address(0, 2));
-        let request = reqwest::Client::new()
+        let request = client::http()?
+            .build()?
             .post(init)
             .header("content-type", "application/json")
             .body(body.to_string());
@@ -186,9 +189,7 @@ impl Db {
     }
 
     async fn wait_for(&self, node: usize, path: &str, deadline: Duration) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(1))
-            .build()?;
+        let client = client::http()?.timeout(Duration::from_secs(1)).build()?;
         let url = format!("http://{}{path}", self.address(node, 0));
         let end = Instant::now() + deadline;
         let mut last = "nobody listens".to_owned();
@@ -209,7 +210,8 @@ impl Db {
     /// If it does not answer.
     pub async fn health(&self, node: usize) -> anyhow::Result<String> {
         let url = format!("http://{}/admin/v1/cluster/status", self.address(node, 2));
-        let text = reqwest::Client::new()
+        let text = client::http()?
+            .build()?
             .get(url)
             .timeout(Duration::from_secs(5))
             .send()

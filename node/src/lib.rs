@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
+//! | [`tls`] | certificates, handshakes, who is a node |
 //! | [`telemetry`] | metrics and logs |
 
 #![deny(unsafe_code)]
@@ -14,3 +15,4 @@ pub mod http;
 pub mod node;
 pub mod records;
 pub mod telemetry;
+pub mod tls;

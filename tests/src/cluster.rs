@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::http::Api;
 use crate::process::{self, GONE, Running};
 use crate::status::Status;
+use crate::tls::Certs;
 use crate::wait::{eventually, within, within_blocking};
 use crate::{binary, ports};
 
@@ -41,6 +42,8 @@ pub struct Options {
     pub data: Vec<PathBuf>,
     /// `None`: `larder dev`. Otherwise nodes are started one by one and made a cluster with this password of root.
     pub root_password: Option<String>,
+    /// Nodes that are started one by one have certificates and speak TLS.
+    pub tls: bool,
 }
 
 impl Default for Options {
@@ -53,6 +56,7 @@ impl Default for Options {
             env: Vec::new(),
             data: Vec::new(),
             root_password: None,
+            tls: false,
         }
     }
 }
@@ -63,6 +67,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     options: Options,
     dev: Option<Running>,
+    certs: Option<Certs>,
     dir: TempDir,
 }
 
@@ -71,9 +76,9 @@ pub struct Cluster {
 pub struct Node {
     /// Its identity, as the admin API writes it.
     pub id: Value,
-    /// `http://host:port` of the client port.
+    /// `http://host:port` of the client port; `https://` with TLS.
     pub client: String,
-    /// `http://host:port` of the admin port.
+    /// The same of the admin port.
     pub admin: String,
     /// Its configuration file.
     pub config: PathBuf,
@@ -166,6 +171,7 @@ impl Cluster {
                     nodes,
                     options: options.clone(),
                     dev: Some(dev),
+                    certs: None,
                     dir,
                 })
             }
@@ -186,8 +192,13 @@ impl Cluster {
             nodes: Vec::new(),
             options: options.clone(),
             dev: None,
+            certs: None,
             dir,
         };
+        if options.tls {
+            cluster.certs = Some(Certs::make(&cluster.dir.path().join("certs")).await);
+        }
+        let scheme = if options.tls { "https" } else { "http" };
         let at = |node: u16, port: u16| format!("127.0.0.1:{}", base + node * ports::STEP + port);
         let seeds: Vec<String> = (0..options.nodes)
             .map(|node| format!("{:?}", at(node, 1)))
@@ -197,10 +208,17 @@ impl Cluster {
             let config = cluster.dir.path().join(format!("{name}.toml"));
             let own = options.data.get(usize::from(node)).cloned();
             let data = own.unwrap_or_else(|| cluster.dir.path().join("data").join(&name));
+            let security = match &cluster.certs {
+                None => "[security]\ninsecure = true\n".to_owned(),
+                Some(certs) => {
+                    certs.node(&name).await;
+                    certs.section(&name)
+                }
+            };
             let text = format!(
                 "[node]\nname = \"{name}\"\ndata_dir = {data:?}\n\n\
                  [listen]\nclient = {:?}\npeer = {:?}\nadmin = {:?}\n\n\
-                 [cluster]\nseeds = [{}]\n\n[security]\ninsecure = true\n",
+                 [cluster]\nseeds = [{}]\n\n{security}",
                 at(node, 0),
                 at(node, 1),
                 at(node, 2),
@@ -209,8 +227,8 @@ impl Cluster {
             std::fs::write(&config, text).map_err(|error| error.to_string())?;
             cluster.nodes.push(Node {
                 id: Value::Null,
-                client: format!("http://{}", at(node, 0)),
-                admin: format!("http://{}", at(node, 2)),
+                client: format!("{scheme}://{}", at(node, 0)),
+                admin: format!("{scheme}://{}", at(node, 2)),
                 config,
                 process: Process::Gone,
             });
@@ -234,7 +252,8 @@ impl Cluster {
         let body = json!({
             "shards": self.options.shards, "replicas": self.options.replicas, "rootPassword": password, "demo": true,
         });
-        let init = Api::new(&self.nodes[0].admin)
+        let init = self
+            .to(&self.nodes[0].admin)
             .post("/admin/v1/cluster/init")
             .json(&body)
             .send()
@@ -243,14 +262,9 @@ impl Cluster {
             return Err(format!("cluster init: {} {}", init.status, init.text()));
         }
         self.ready(READY).await;
-        for node in &mut self.nodes {
-            node.id = Api::new(&node.admin)
-                .get("/admin/v1/node")
-                .send()
-                .await
-                .expect(200)
-                .json()["id"]
-                .clone();
+        for node in self.all() {
+            let answer = self.admin(node).get("/admin/v1/node").send().await;
+            self.nodes[node].id = answer.expect(200).json()["id"].clone();
         }
         self.healthy(READY).await;
         Ok(())
@@ -273,7 +287,7 @@ impl Cluster {
 
     /// The anonymous HTTP client of a node's default database.
     pub fn api(&self, node: usize) -> Api {
-        Api::new(&format!("{}/v1", self.nodes[node].client))
+        self.to(&format!("{}/v1", self.nodes[node].client))
     }
 
     /// The HTTP client of a node, logged in as root.
@@ -284,7 +298,21 @@ impl Cluster {
 
     /// The admin API of a node.
     pub fn admin(&self, node: usize) -> Api {
-        Api::new(&self.nodes[node].admin)
+        self.to(&self.nodes[node].admin)
+    }
+
+    /// The certificates of nodes that speak TLS.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn certs(&self) -> &Certs {
+        self.certs.as_ref().expect("started with TLS")
+    }
+
+    /// The anonymous client of one of the nodes' ports.
+    fn to(&self, base: &str) -> Api {
+        let trust = self.certs.as_ref().map(Certs::trust);
+        Api::trusting(base, &trust.unwrap_or_default())
     }
 
     /// All indexes.
@@ -333,10 +361,7 @@ impl Cluster {
 
     /// Whether a node's client port answers 200 at `path`.
     pub async fn answers(&self, node: usize, path: &str) -> bool {
-        let answer = Api::new(&self.nodes[node].client)
-            .get(path)
-            .try_send()
-            .await;
+        let answer = self.to(&self.nodes[node].client).get(path).try_send().await;
         answer.is_ok_and(|answer| answer.status == 200)
     }
 

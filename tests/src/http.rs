@@ -7,6 +7,8 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+use crate::tls::Trust;
+
 /// Above the server's own deadline of 5 s, so that its answer arrives.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Opening a connection on loopback never takes this long.
@@ -23,12 +25,18 @@ pub struct Api {
 impl Api {
     /// The anonymous client of `base`, for example `http://127.0.0.1:7400/v1`.
     pub fn new(base: &str) -> Api {
-        let http = reqwest::Client::builder()
+        Api::trusting(base, &Trust::default())
+    }
+
+    /// The anonymous client of `base`, which may be `https://`.
+    pub fn trusting(base: &str, trust: &Trust) -> Api {
+        let http = trust
+            .http()
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build();
         Api {
-            http: http.expect("a client without TLS needs nothing"),
+            http: http.expect("the configuration is of the library that the client uses"),
             base: base.to_owned(),
             token: None,
         }

@@ -18,6 +18,7 @@ pub mod npm;
 pub mod ports;
 pub mod process;
 pub mod status;
+pub mod tls;
 pub mod wait;
 
 pub use checks::Checks;

@@ -11,6 +11,7 @@ use serde_json::json;
 use tests::binary::{self, Output, run, run_command};
 use tests::cluster::READY;
 use tests::process::Running;
+use tests::tls::Certs;
 use tests::{Api, Cluster, Options, eventually, ports, repository};
 
 const SHORT: Duration = Duration::from_secs(30);
@@ -178,6 +179,11 @@ async fn sample_configurations_start() {
         "three-node/n3.toml",
         "reference.toml",
     ];
+    // Where the samples say they are.
+    let certs = Certs::make(&dir.path().join("certs")).await;
+    for name in ["n1", "n2", "n3"] {
+        certs.node(name).await;
+    }
     for (index, sample) in samples.iter().enumerate() {
         let single = Single::new(dir.path(), &format!("sample{index}"));
         let config = repository().join("configs").join(sample);
@@ -196,7 +202,7 @@ async fn sample_configurations_start() {
             command.env(format!("LARDER_LISTEN__{name}"), address);
         }
         if *sample == "reference.toml" {
-            // Shows every default, so it is secure, which this version cannot be.
+            // Shows every default, so it is secure and names no certificates.
             let output = run_command(command, SHORT).await.expect(78);
             assert!(
                 output.stderr.contains("security.insecure"),
@@ -207,7 +213,11 @@ async fn sample_configurations_start() {
         }
         let mut running =
             Running::spawn(&mut command, &dir.path().join(format!("sample{index}.log")));
-        let api = Api::new(&single.client);
+        let api = if sample.starts_with("three-node") {
+            Api::trusting(&single.client.replace("http:", "https:"), &certs.trust())
+        } else {
+            Api::new(&single.client)
+        };
         eventually(&format!("{sample} listens"), READY, || async {
             api.get("/healthz")
                 .try_send()

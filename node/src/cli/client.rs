@@ -10,6 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::exit::{Exit, Status};
+use super::tls::{Secure, TlsArgs};
 
 /// The base path of the default database.
 const BASE_PATH: &str = "/v1";
@@ -36,7 +37,7 @@ pub enum Output {
 /// Where to connect, and as whom.
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
-    /// Client address of a node, http://HOST:PORT; any node serves any request. A path names a database, none means the default one
+    /// Client address of a node, http://HOST:PORT or https://HOST:PORT; any node serves any request. A path names a database, none means the default one
     #[arg(
         long,
         env = "LARDER_URL",
@@ -53,6 +54,9 @@ pub struct Connect {
     /// A file whose first line is the user's password
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
+    /// For https:// addresses.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// How results are printed.
@@ -147,26 +151,30 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
+    tls: TlsArgs,
 }
 
 impl Client {
     /// A client of `url` without a token. Nothing is sent yet.
-    pub(crate) fn anonymous(url: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
+    pub(crate) fn anonymous(url: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
+        let base = base_url(url)?;
+        let http = tls
+            .http([base.as_str()])?
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .context("cannot set up the HTTP client")?;
         Ok(Self {
             http,
-            base: base_url(url)?,
+            base,
             token: None,
+            tls: tls.clone(),
         })
     }
 
     /// A client with the token that the arguments ask for; logs in if they name a user.
     pub(crate) async fn connect(connect: &Connect) -> anyhow::Result<Self> {
-        let mut client = Self::anonymous(&connect.url)?;
+        let mut client = Self::anonymous(&connect.url, &connect.tls)?;
         if let Some(file) = &connect.token_file {
             client.token = Some(read_secret(file)?);
         } else if let (Some(user), Some(file)) = (&connect.user, &connect.password_file) {
@@ -234,6 +242,11 @@ impl Client {
         self.token.as_deref()
     }
 
+    /// TLS for gRPC beside the HTTP requests; `None` without it.
+    pub(crate) fn secure(&self) -> anyhow::Result<Option<Secure>> {
+        self.tls.secure([self.base.as_str()])
+    }
+
     /// Scheme, host and port, and the database's segment of the path.
     pub(crate) fn origin_and_database(&self) -> (&str, &str) {
         self.base.rsplit_once('/').unwrap_or((&self.base, ""))
@@ -285,7 +298,7 @@ impl Client {
     }
 }
 
-/// `http://host:port/database`: with the default database if the URL has no path, never with a slash at the end.
+/// `http://host:port/database`, or with https://: with the default database if the URL has no path, never with a slash at the end.
 pub(crate) fn base_url(url: &str) -> anyhow::Result<String> {
     let with_scheme = if url.contains("://") {
         url.to_owned()
@@ -295,15 +308,10 @@ pub(crate) fn base_url(url: &str) -> anyhow::Result<String> {
     let parsed =
         reqwest::Url::parse(&with_scheme).map_err(|error| usage(format!("{url}: {error}")))?;
     match parsed.scheme() {
-        "http" => {}
-        "https" => {
-            return Err(usage(format!(
-                "{url}: this version speaks no TLS yet, use http://"
-            )));
-        }
+        "http" | "https" => {}
         scheme => {
             return Err(usage(format!(
-                "{url}: {scheme}:// is not supported, use http://"
+                "{url}: {scheme}:// is not supported, use http:// or https://"
             )));
         }
     }
@@ -314,11 +322,14 @@ pub(crate) fn base_url(url: &str) -> anyhow::Result<String> {
     }
 }
 
-/// `http://host:port` of an address or URL.
+/// `http://host:port` of an address or URL; `https://` stays.
 pub(crate) fn origin_url(address: &str) -> anyhow::Result<String> {
     let base = base_url(address)?;
-    let rest = base.strip_prefix("http://").unwrap_or(&base);
-    Ok(format!("http://{}", rest.split('/').next().unwrap_or(rest)))
+    let (scheme, rest) = base.split_once("://").unwrap_or(("http", &base));
+    Ok(format!(
+        "{scheme}://{}",
+        rest.split('/').next().unwrap_or(rest)
+    ))
 }
 
 /// One path segment, encoded as the contract wants it.
@@ -397,8 +408,21 @@ fn unreachable(base: &str, error: &reqwest::Error) -> Failure {
         status: 0,
         code: "unreachable".to_owned(),
         effect: effect.to_owned(),
-        message: format!("{base}: {cause}"),
+        message: format!("{base}: {cause}{}", hint(&cause.to_string())),
         request_id: None,
+    }
+}
+
+/// What a failed handshake asks of the caller; empty for other failures.
+pub(super) fn hint(cause: &str) -> &'static str {
+    if cause.contains("InsufficientSecurity") {
+        "; the node speaks plain text: use http://"
+    } else if cause.contains("UnknownIssuer") {
+        "; trust the cluster's CA with --ca FILE"
+    } else if cause.contains("CertificateRequired") {
+        "; the node asks for a certificate: --cert FILE --key FILE"
+    } else {
+        ""
     }
 }
 
@@ -417,18 +441,17 @@ mod tests {
             "http://127.0.0.1:7400/v1"
         );
         assert_eq!(base_url("http://node/shop/").unwrap(), "http://node/shop");
-        let client = Client::anonymous("http://node:7400/shop").unwrap();
+        let client = Client::anonymous("http://node:7400/shop", &TlsArgs::default()).unwrap();
         assert_eq!(client.origin_and_database(), ("http://node:7400", "shop"));
         assert_eq!(
             origin_url("http://node:7400/shop").unwrap(),
             "http://node:7400"
         );
-        assert!(
-            base_url("https://node")
-                .unwrap_err()
-                .to_string()
-                .contains("no TLS")
+        assert_eq!(
+            origin_url("https://node:7400/shop").unwrap(),
+            "https://node:7400"
         );
+        assert!(base_url("ftp://node").is_err());
         assert!(base_url("http://").is_err());
     }
 

@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{
-    CONNECT_TIMEOUT, DEV_ROOT, Failure, Output, OutputArgs, origin_url, read_secret, text_member,
-    usage,
+    CONNECT_TIMEOUT, DEV_ROOT, Failure, Output, OutputArgs, hint, origin_url, read_secret,
+    text_member, usage,
 };
 use super::exit::{Exit, Status};
+use super::tls::TlsArgs;
 
 /// Between two tries to reach a node that is starting.
 const RETRY: Duration = Duration::from_millis(250);
@@ -55,7 +56,7 @@ enum Verb {
 /// Where the admin API is.
 #[derive(Args, Clone, Debug)]
 pub struct Admin {
-    /// Admin address of a node, http://HOST:PORT
+    /// Admin address of a node, http://HOST:PORT or https://HOST:PORT
     #[arg(
         long,
         env = "LARDER_ADMIN_URL",
@@ -63,6 +64,9 @@ pub struct Admin {
         value_name = "URL"
     )]
     pub admin: String,
+    /// For https:// addresses.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -185,15 +189,18 @@ pub(crate) struct AdminClient {
 }
 
 impl AdminClient {
-    pub(crate) fn new(address: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
+    pub(crate) fn of(admin: &Admin) -> anyhow::Result<Self> {
+        Self::new(&admin.admin, &admin.tls)
+    }
+
+    pub(crate) fn new(address: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
+        let origin = origin_url(address)?;
+        let http = tls
+            .http([origin.as_str()])?
             .connect_timeout(CONNECT_TIMEOUT)
             .build()
             .context("cannot set up the HTTP client")?;
-        Ok(Self {
-            http,
-            origin: origin_url(address)?,
-        })
+        Ok(Self { http, origin })
     }
 
     /// `GET /admin/v1/node`.
@@ -288,7 +295,7 @@ impl AdminClient {
         } else {
             "unexpected"
         };
-        let message = format!("{}: {message}", self.origin);
+        let message = format!("{}: {message}{}", self.origin, hint(&message));
         Failure {
             status,
             code: code.to_owned(),
@@ -331,7 +338,7 @@ async fn run_init(init: &Init) -> anyhow::Result<()> {
         "shards": init.shards, "replicas": init.replicas, "rootPassword": password, "demo": false,
     });
     let deadline = Instant::now() + Duration::from_secs(init.wait);
-    let admin = AdminClient::new(&init.admin.admin)?;
+    let admin = AdminClient::of(&init.admin)?;
     let answer = admin
         .init(&body, deadline)
         .await
@@ -361,7 +368,7 @@ async fn run_init(init: &Init) -> anyhow::Result<()> {
 
 async fn run_status(args: &StatusArgs) -> anyhow::Result<()> {
     let output = args.output.output;
-    let admin = AdminClient::new(&args.admin.admin)?;
+    let admin = AdminClient::of(&args.admin)?;
     // Whatever kept the node from answering, the health is not known.
     let (status, value) = admin
         .status()

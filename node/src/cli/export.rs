@@ -18,6 +18,7 @@ use tonic::{Code, Status as RpcStatus};
 
 use super::client::{CONNECT_TIMEOUT, Client, Connect, Output, OutputArgs};
 use super::exit::{Exit, Status};
+use super::tls::channel;
 
 /// A page holds whole documents of up to a configured size, 16 MiB at most each.
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -146,7 +147,8 @@ impl Scan {
         let (origin, database) = client.origin_and_database();
         let endpoint =
             Endpoint::from_shared(origin.to_owned()).with_context(|| origin.to_owned())?;
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect_lazy();
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
+        let channel = channel(&endpoint, client.secure()?.as_ref());
         let authorization = client
             .token()
             .map(|token| format!("BAT {token}").parse())

@@ -4,6 +4,7 @@
 //! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod bench;
+pub mod cert;
 pub mod client;
 pub mod cluster;
 pub mod data;
@@ -17,6 +18,7 @@ pub mod man;
 pub mod query;
 pub mod shard;
 pub mod start;
+pub mod tls;
 pub mod truncate;
 
 use std::future::Future;
@@ -33,7 +35,8 @@ use crate::config::Config;
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 unavailable or unreachable, 4 degraded, 5 no quorum, \
     6 damaged data, 70 log disk failed, 71 data disk failed, 72 damage beyond repair, \
     78 configuration.\n\n\
-    Environment: LARDER_URL and LARDER_ADMIN_URL stand for --url and --admin.\n\n\
+    Environment: LARDER_URL and LARDER_ADMIN_URL stand for --url and --admin, LARDER_CA, LARDER_CERT and LARDER_KEY \
+    for --ca, --cert and --key.\n\n\
     To begin, with a cluster in one terminal and documents in another:\n  \
     larder dev\n  larder doc put Demo hello '{\"text\":\"hi\"}'\n  larder doc get Demo hello"
 )]
@@ -54,6 +57,7 @@ enum Command {
     Export(export::Export),
     Truncate(truncate::Truncate),
     Data(data::Data),
+    Cert(cert::Cert),
     Bench(Box<bench::Bench>),
     /// Prints a completion script for a shell
     #[command(after_help = "Examples:\n  \
@@ -115,6 +119,7 @@ where
         }
         Command::Bench(bench) => bench::run(&bench),
         Command::Data(data) => data::run(&data),
+        Command::Cert(cert) => cert::run(&cert),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "larder", &mut std::io::stdout());
             Ok(())
@@ -233,6 +238,12 @@ mod tests {
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",
             "larder data verify /var/lib/larder -o json",
+            "larder cert create-ca",
+            "larder cert create-node n1 --host 10.0.0.1 --host n1.example.com",
+            "larder cert create-client alice --days 30",
+            "larder cert show certs/n1.crt -o json",
+            "larder doc get --url https://n1:7400 --ca certs/ca.crt Demo hello",
+            "larder cluster status --admin https://n1:7402 --ca ca.crt --cert alice.crt --key alice.key",
             "larder completions bash",
             "larder man --dir /tmp/man1",
         ] {
@@ -255,6 +266,9 @@ mod tests {
             "larder index drop Movie",
             "larder index drop Movie year --all",
             "larder doc query Movie --explain --fields a",
+            "larder doc get --cert alice.crt Demo k",
+            "larder cert create-node n1",
+            "larder cert create-node ../n1 --host a",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -75,7 +75,7 @@ pub(crate) async fn run(shard: Shard) -> anyhow::Result<()> {
 
 async fn status(args: &StatusArgs) -> anyhow::Result<()> {
     let output = args.output.output;
-    let admin = AdminClient::new(&args.admin.admin)?;
+    let admin = AdminClient::of(&args.admin)?;
     let (status, _) = admin
         .status()
         .await
@@ -93,7 +93,7 @@ async fn status(args: &StatusArgs) -> anyhow::Result<()> {
 
 async fn replace(args: &Replace) -> anyhow::Result<()> {
     let output = args.output.output;
-    let admin = AdminClient::new(&args.admin.admin)?;
+    let admin = AdminClient::of(&args.admin)?;
     let (status, _) = admin
         .status()
         .await

@@ -35,13 +35,20 @@ pub(crate) fn prepare(start: &Start) -> anyhow::Result<Config> {
         die_with(parent)?;
     }
     let config = Config::load(&start.config).map_err(|error| Exit::new(Status::Config, error))?;
-    if !config.security.insecure {
-        let file = start.config.display();
+    let missing = config.tls.missing();
+    if !config.security.insecure && !missing.is_empty() {
+        let (file, name) = (start.config.display(), &config.node.name);
+        let missing: Vec<String> = missing.iter().map(|key| format!("tls.{key}")).collect();
         return Err(Exit::new(
             Status::Config,
             format_args!(
-                "{file}: security.insecure is false, but TLS is not yet there: set `insecure = true` under [security] \
-                 to run without it, and only in a network that you trust"
+                "{file}: no certificates: {} must be set. Make them, once for the cluster, for each node and for you:\n  \
+                 larder cert create-ca\n  \
+                 larder cert create-node {name} --host HOST\n  \
+                 larder cert create-client NAME\n\
+                 Each says what goes where. Without TLS, and only in a network that you trust: `insecure = true` under \
+                 [security] (security.insecure).",
+                missing.join(", "),
             ),
         )
         .into());

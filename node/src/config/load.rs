@@ -290,6 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_in_the_file_is_refused_and_not_repeated() {
+        let error = parse("[security]\nroot_password = \"hunter2\"\n").unwrap_err();
+        assert!(
+            matches!(&error, Error::Value { key, .. } if key == "security.root_password"),
+            "{error}"
+        );
+        let text = format!("{error} {error:?}");
+        assert!(
+            text.contains("env:NAME") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn broken_toml_names_the_line() {
         let error = parse("[raft]\nheartbeat_ms = \n").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");

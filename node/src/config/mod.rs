@@ -6,6 +6,7 @@
 
 pub mod load;
 mod memory;
+pub mod secret;
 pub mod validate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use load::Error;
+pub use secret::{Secret, SecretError};
 pub use validate::Rule;
 
 /// Everything that `larder start` can be told.
@@ -31,6 +33,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[security]`.
     pub security: Security,
+    /// `[tls]`: certificates and keys.
+    pub tls: Tls,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
     /// `[storage]`: memory and disk of the two databases.
@@ -91,6 +95,42 @@ pub struct Security {
     pub insecure: bool,
     /// `cluster init` accepts the password `root` for root. `larder dev` writes it; no other cluster should.
     pub allow_default_password: bool,
+    /// What `cluster init` makes root's password if the request brings none.
+    pub root_password: Secret,
+}
+
+/// `[tls]`. All files are PEM; the first three are needed unless `security.insecure`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates of the cluster's CA, which alone vouches for nodes; more than one while it is being changed.
+    pub ca: PathBuf,
+    /// This node's certificate, with what lies between it and the CA.
+    pub certificate: PathBuf,
+    /// The key of `certificate`.
+    pub key: Secret,
+    /// Another certificate for the client port, say one that browsers trust. Empty: `certificate`.
+    pub client_certificate: PathBuf,
+    /// The key of `client_certificate`.
+    pub client_key: Secret,
+    /// The client port serves only those with a certificate of the CA.
+    pub clients_need_certificate: bool,
+    /// The admin port serves only those with a certificate of the CA.
+    pub admins_need_certificate: bool,
+}
+
+impl Tls {
+    /// The keys that must be set and are not.
+    pub fn missing(&self) -> Vec<&'static str> {
+        [
+            ("ca", !self.ca.as_os_str().is_empty()),
+            ("certificate", !self.certificate.as_os_str().is_empty()),
+            ("key", self.key.is_set()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_set)| (!is_set).then_some(key))
+        .collect()
+    }
 }
 
 /// `[limits]`.

@@ -104,6 +104,22 @@ pub enum Rule {
         /// `raft.election_max_ms`.
         election: u64,
     },
+    /// A certificate without its key, or the reverse.
+    #[error("{first} and {second} go together: set both or neither")]
+    Pair {
+        /// One key.
+        first: &'static str,
+        /// The other one.
+        second: &'static str,
+    },
+    /// The admin port has no log-in.
+    #[error(
+        "listen.admin = {address} can be reached by others and has no log-in: set tls.admins_need_certificate = true, or keep it on loopback"
+    )]
+    AdminIsOpen {
+        /// `listen.admin`.
+        address: SocketAddr,
+    },
     /// The log filter cannot be parsed.
     #[error("telemetry.log = `{value}` is no log filter: {reason}")]
     LogFilter {
@@ -129,6 +145,7 @@ impl Config {
                 key: "node.data_dir",
             });
         }
+        self.validate_tls()?;
         self.limits.validate()?;
         self.storage.validate()?;
         self.raft.validate()?;
@@ -142,6 +159,21 @@ impl Config {
                 value: self.telemetry.log.clone(),
                 reason: error.to_string(),
             })
+    }
+
+    fn validate_tls(&self) -> Result<(), Rule> {
+        let tls = &self.tls;
+        if tls.client_certificate.as_os_str().is_empty() == tls.client_key.is_set() {
+            return Err(Rule::Pair {
+                first: "tls.client_certificate",
+                second: "tls.client_key",
+            });
+        }
+        let address = self.listen.admin;
+        if !self.security.insecure && !tls.admins_need_certificate && !address.ip().is_loopback() {
+            return Err(Rule::AdminIsOpen { address });
+        }
+        Ok(())
     }
 
     fn validate_addresses(&self) -> Result<(), Rule> {
@@ -459,6 +491,24 @@ mod tests {
                 "{bad}: {rule}"
             );
         }
+    }
+
+    #[test]
+    fn an_admin_port_for_others_needs_certificates() {
+        let open = |config: &mut Config| {
+            config.listen.admin = SocketAddr::from(([10, 0, 0, 1], 7402));
+        };
+        assert!(matches!(broken(open), Rule::AdminIsOpen { .. }));
+        let mut config = Config::default();
+        open(&mut config);
+        config.tls.admins_need_certificate = true;
+        assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        let rule = broken(|config| config.tls.client_certificate = "site.crt".into());
+        assert!(matches!(rule, Rule::Pair { .. }), "{rule}");
     }
 
     #[test]

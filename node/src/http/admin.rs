@@ -23,6 +23,7 @@ use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
 use super::{Limits, body, respond};
+use crate::config::Secret;
 
 /// How long founding a cluster may take.
 const INIT_TIME: Duration = Duration::from_secs(25);
@@ -68,21 +69,24 @@ struct Admin {
     metrics: PrometheusHandle,
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
+    root_password: Secret,
     limits: Limits,
 }
 
-/// The admin port's routes.
+/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one.
 pub fn admin_app(
     service: Service,
     metrics: PrometheusHandle,
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
+    root_password: Secret,
 ) -> Router {
     let admin = Admin {
         service,
         metrics,
         node,
         shards,
+        root_password,
         limits: Limits::default(),
     };
     Router::new().fallback(serve).with_state(Arc::new(admin))
@@ -219,6 +223,10 @@ async fn init(admin: &Admin, body: bytes::Bytes) -> Result<Response, Error> {
         root_password,
         demo,
     } = init;
+    let root_password = match root_password {
+        None if admin.root_password.is_set() => Some(configured_password(&admin.root_password)?),
+        given => given,
+    };
     let request = InitRequest {
         shards,
         replicas,
@@ -236,6 +244,16 @@ async fn init(admin: &Admin, body: bytes::Bytes) -> Result<Response, Error> {
         .headers_mut()
         .insert(CACHE_CONTROL, respond::NO_STORE);
     Ok(response)
+}
+
+/// The configured password; where it cannot be read nothing was founded.
+fn configured_password(secret: &Secret) -> Result<String, Error> {
+    secret.read_line().map_err(|error| {
+        refuse(
+            ErrorCode::BadRequest,
+            format!("security.root_password: {error}"),
+        )
+    })
 }
 
 async fn snapshot(admin: &Admin, shard: &str, query: &str) -> Result<Response, Error> {

@@ -33,6 +33,11 @@ pub(crate) fn refuse(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)
 }
 
+/// The answer to a request that came in plain text to a TLS port: nobody has looked at it.
+pub(crate) fn plain_refusal(message: &str, request_id: &str) -> Response {
+    response(&refuse(ErrorCode::BadRequest, message), request_id)
+}
+
 /// A part of the contract that this version does not offer. Never a made-up answer, and never a 404, which clients read as evidence.
 pub(crate) fn not_offered(what: &str) -> Error {
     refuse(

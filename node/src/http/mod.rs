@@ -21,7 +21,7 @@
 //! - What the contract names and this version lacks is refused by name, never answered with 404 or something made up.
 //! - Nothing waits without a limit: bodies, headers, requests in flight and connections have one each.
 //!
-//! Lacks: TLS, files, caching beyond `no-cache`.
+//! Lacks: files, caching beyond `no-cache`.
 
 pub mod admin;
 mod batch;
@@ -61,7 +61,7 @@ pub use server::serve;
 pub(crate) use context::build as build_context;
 pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;
-pub(crate) use error::{refuse, retry_after_seconds};
+pub(crate) use error::{plain_refusal, refuse, retry_after_seconds};
 pub(crate) use route::database_name;
 pub(crate) use scan::{Pages, Show};
 

@@ -1,4 +1,4 @@
-//! Connections: accepting, limits and time-outs of HTTP/1.1 and HTTP/2 on one listener, and draining on stop.
+//! Connections: accepting, limits and time-outs of HTTP/1.1 and HTTP/2 on one listener, with TLS or without, and draining on stop.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::tls::Guard;
+use crate::tls::accept::{Entry, Io, REFUSAL_TIME, peek};
 
 /// Buffer for a request head, and with it its limit. Far above the 16 KiB request lines of long queries; past it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 128 * 1024;
@@ -44,12 +47,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// At most `connections_max` connections are open; further ones wait in the kernel's queue.
 pub async fn serve(
     listener: TcpListener,
+    guard: Guard,
     app: Router,
     connections_max: usize,
     stop: CancellationToken,
     drain: Duration,
 ) {
-    let builder = Arc::new(builder());
+    let door = Door {
+        builder: Arc::new(builder()),
+        guard,
+        app,
+        stop: stop.clone(),
+    };
     let permits = Arc::new(Semaphore::new(connections_max));
     let open = TaskTracker::new();
     loop {
@@ -65,10 +74,10 @@ pub async fn serve(
                 continue;
             }
         };
-        talk(&builder, &app, &open, &stop, stream, permit);
+        open.spawn(door.clone().talk(stream, permit));
     }
     for (stream, permit) in connected(listener, &permits) {
-        talk(&builder, &app, &open, &stop, stream, permit);
+        open.spawn(door.clone().talk(stream, permit));
     }
     open.close();
     if timeout(drain, open.wait()).await.is_err() {
@@ -100,29 +109,51 @@ fn connected(
     connected
 }
 
-/// Serves one connection on a task of its own.
-fn talk(
-    builder: &Arc<Builder<TokioExecutor>>,
-    app: &Router,
-    open: &TaskTracker,
-    stop: &CancellationToken,
-    stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-) {
-    let (builder, app, stop) = (Arc::clone(builder), app.clone(), stop.clone());
-    open.spawn(async move {
-        if !has_begun(&stream, &stop).await {
+/// What each connection needs.
+#[derive(Clone)]
+struct Door {
+    builder: Arc<Builder<TokioExecutor>>,
+    guard: Guard,
+    app: Router,
+    stop: CancellationToken,
+}
+
+impl Door {
+    /// Serves one connection to its end.
+    async fn talk(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let patience = self.guard.patience(HEAD_READ_TIME);
+        let Some(first) = self.begun(peek(&stream), patience).await else {
+            return;
+        };
+        match self.guard.enter(stream, first).await {
+            Some(Entry::Open(io)) => self.serve(io).await,
+            Some(Entry::Plaintext(io)) => {
+                let refusal = Self {
+                    app: self.guard.refusal(),
+                    ..self
+                };
+                let _ = timeout(REFUSAL_TIME, refusal.serve(io)).await;
+            }
+            None => {}
+        }
+        drop(permit);
+    }
+
+    async fn serve(self, mut io: Io) {
+        // A handshake is no request yet.
+        if self.begun(io.first(), HEAD_READ_TIME).await.is_none() {
             return;
         }
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        let connection = self
+            .builder
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(self.app))
             .into_owned();
         tokio::pin!(connection);
         let ended = tokio::select! {
             // First of all what has arrived is read: a connection that is told to end before would hang up on it.
             biased;
             ended = &mut connection => ended,
-            () = stop.cancelled() => {
+            () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -130,21 +161,23 @@ fn talk(
         if let Err(cause) = ended {
             tracing::debug!(%cause, "connection ended");
         }
-        drop(permit);
-    });
-}
+    }
 
-/// Waits for the first bytes; false if none come in time, which is short once the node stops.
-async fn has_begun(stream: &TcpStream, stop: &CancellationToken) -> bool {
-    let stopped = async {
-        stop.cancelled().await;
-        sleep(FIRST_BYTES_TIME).await;
-    };
-    let mut first = [0];
-    tokio::select! {
-        count = stream.peek(&mut first) => count.is_ok_and(|count| count > 0),
-        () = stopped => false,
-        () = sleep(HEAD_READ_TIME) => false,
+    /// Waits for the first byte; `None` if none comes in time, which is short once the node stops.
+    async fn begun(
+        &self,
+        first: impl Future<Output = Option<u8>>,
+        patience: Duration,
+    ) -> Option<u8> {
+        let stopped = async {
+            self.stop.cancelled().await;
+            sleep(FIRST_BYTES_TIME).await;
+        };
+        tokio::select! {
+            first = first => first,
+            () = stopped => None,
+            () = sleep(patience) => None,
+        }
     }
 }
 
@@ -191,6 +224,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::tls::Port;
 
     /// Serves `app` on a free port.
     async fn server(app: Router) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
@@ -199,6 +233,7 @@ mod tests {
         let stop = CancellationToken::new();
         let served = tokio::spawn(serve(
             listener,
+            Guard::new(Port::Client, None),
             app,
             10,
             stop.clone(),

@@ -10,6 +10,7 @@
 mod disk;
 mod integrity;
 mod join;
+mod peer_port;
 mod ports;
 mod relief;
 mod repair;
@@ -29,6 +30,7 @@ use futures::future::BoxFuture;
 use proto::peer::peer_server::PeerServer;
 use raft::transport::ForwardHandler;
 use raft::transport::client::Peers;
+use raft::transport::dial::{Dialer, Plain};
 use raft::transport::server::PeerService;
 use raft::{Applier, Host, HostParts, Pool};
 use service::clock::SystemClock;
@@ -37,10 +39,10 @@ use service::{Ports, Service};
 use storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat};
+use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
 use self::disk::Disk;
@@ -67,9 +69,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long a starting node waits for the others to say which cluster they belong to.
 const DESCRIBE_TIME: Duration = Duration::from_secs(1);
 
-/// HTTP/2 windows of the peer port, as large as the asking side's.
-const PEER_WINDOW_BYTES: u32 = 8 << 20;
-
 /// Runs a node until SIGTERM or Ctrl-C.
 ///
 /// # Errors
@@ -84,24 +83,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init_logging(format, &config.telemetry.log)
         .map_err(|error| Exit::new(Status::Config, error))?;
     let metrics = telemetry::install_metrics().context("metrics")?;
-    if config.security.insecure {
-        tracing::warn!(
-            "running without TLS and peer authentication (security.insecure): use it in trusted networks only"
-        );
-    }
+    let keyring = keyring(&config)?;
+    let dialer = dialer(keyring.as_ref());
 
     let client = bind(config.listen.client, "listen.client").await?;
     let peer = bind(config.listen.peer, "listen.peer").await?;
     let admin = bind(config.listen.admin, "listen.admin").await?;
 
     let storage = open_storage(&config)?;
-    check_cluster(&config, &storage).await?;
+    check_cluster(&config, &storage, &dialer).await?;
     let stop = CancellationToken::new();
-    let node = Node::build(&config, storage, stop.clone()).await?;
+    let node = Node::build(&config, storage, dialer, stop.clone()).await?;
     tracing::info!(node = %node.host.node(), name = config.node.name, "node is up");
 
-    let peer_server = tokio::spawn(serve_peers(
+    let guard = |port| Guard::new(port, keyring.clone());
+    let peer_server = tokio::spawn(peer_port::serve(
         peer,
+        guard(Port::Peer),
         node.peer_service(&config),
         node.stop_peers.clone(),
     ));
@@ -110,14 +108,35 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let client_app = http::client_app(node.service.clone(), limits);
         let info = node_info(&config, &node.host);
         let control = Arc::new(ports::Control(node.host.clone()));
-        let admin_app =
-            http::admin::admin_app(node.service.clone(), metrics.clone(), info, control);
+        let root_password = config.security.root_password.clone();
+        let admin_app = http::admin::admin_app(
+            node.service.clone(),
+            metrics.clone(),
+            info,
+            control,
+            root_password,
+        );
+        let (client_guard, admin_guard) = (guard(Port::Client), guard(Port::Admin));
         let stop = stop.clone();
         let connections_max = config.limits.connections_max;
         async move {
             tokio::join!(
-                http::server::serve(client, client_app, connections_max, stop.clone(), DRAIN),
-                http::server::serve(admin, admin_app, ADMIN_CONNECTIONS_MAX, stop, DRAIN),
+                http::server::serve(
+                    client,
+                    client_guard,
+                    client_app,
+                    connections_max,
+                    stop.clone(),
+                    DRAIN
+                ),
+                http::server::serve(
+                    admin,
+                    admin_guard,
+                    admin_app,
+                    ADMIN_CONNECTIONS_MAX,
+                    stop,
+                    DRAIN
+                ),
             );
         }
     });
@@ -130,6 +149,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.storage.scrub_bytes_per_s(),
         stop.clone(),
     ));
+    let certificates = tokio::spawn(follow(keyring, stop.clone()));
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -163,7 +183,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     stop::withdraw(&node.host, &node.peers, &node.service).await;
     stop.cancel();
     let _ = tokio::join!(
-        servers, jobs, replicas, purging, disk, integrity, upkeep, gauges, watchdog, relief
+        servers,
+        jobs,
+        replicas,
+        purging,
+        disk,
+        integrity,
+        certificates,
+        upkeep,
+        gauges,
+        watchdog,
+        relief
     );
     // What came back meanwhile.
     stop::hand_over(&node.host, &node.peers, &node.service).await;
@@ -193,11 +223,12 @@ impl Node {
     async fn build(
         config: &Config,
         storage: Storage,
+        dialer: Dialer,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         let id = storage.logs.directory().node_id();
         let stop_peers = CancellationToken::new();
-        let peers = Peers::new(id, stop_peers.clone());
+        let peers = Peers::new(id, Arc::clone(&dialer), stop_peers.clone());
         if let Some(cluster) = storage.logs.directory().cluster_id() {
             peers.set_cluster(&cluster);
         }
@@ -251,7 +282,7 @@ impl Node {
         let ports = Ports {
             groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
             forward: Arc::new(ports::PeerForward(peers.clone())),
-            members: Arc::new(ports::PeerMembers),
+            members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
             clock: Arc::new(SystemClock::new()),
         };
@@ -323,35 +354,42 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-async fn serve_peers(
-    listener: TcpListener,
-    service: PeerServer<PeerService>,
-    stop: CancellationToken,
-) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = tonic::transport::Server::builder()
-        .initial_stream_window_size(PEER_WINDOW_BYTES)
-        .initial_connection_window_size(PEER_WINDOW_BYTES * 2)
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .add_service(service)
-        .serve_with_incoming(incoming);
-    // Links never end by themselves, so there is nothing to wait for.
-    tokio::select! {
-        () = stop.cancelled() => {}
-        served = served => if let Err(error) = served {
-            tracing::error!(%error, "peer port failed");
-        },
+/// This node's certificates; `None` without TLS.
+fn keyring(config: &Config) -> anyhow::Result<Option<Arc<Keyring>>> {
+    if config.security.insecure {
+        tracing::warn!(
+            "running without TLS and peer authentication (security.insecure): use it in trusted networks only"
+        );
+        return Ok(None);
+    }
+    let keyring = Keyring::load(config.tls.clone())
+        .map_err(|error| Exit::new(Status::Config, format_args!("[tls]: {error}")))?;
+    Ok(Some(Arc::new(keyring)))
+}
+
+fn dialer(keyring: Option<&Arc<Keyring>>) -> Dialer {
+    match keyring {
+        Some(keyring) => Arc::new(Secure(Arc::clone(keyring))),
+        None => Arc::new(Plain),
+    }
+}
+
+async fn follow(keyring: Option<Arc<Keyring>>, stop: CancellationToken) {
+    if let Some(keyring) = keyring
+        && let Err(error) = keyring.follow(stop).await
+    {
+        tracing::error!(%error, "certificates are not reloaded");
     }
 }
 
 /// Refuses to run on the data of one cluster among the nodes of another. Nodes that do not answer say nothing.
-async fn check_cluster(config: &Config, storage: &Storage) -> anyhow::Result<()> {
+async fn check_cluster(config: &Config, storage: &Storage, dialer: &Dialer) -> anyhow::Result<()> {
     let Some(own) = storage.logs.directory().cluster_id() else {
         return Ok(());
     };
     let deadline = Instant::now() + DESCRIBE_TIME;
     let (members, others) = (
-        ports::PeerMembers,
+        ports::PeerMembers(Arc::clone(dialer)),
         config
             .cluster
             .seeds

@@ -12,6 +12,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use raft::Host;
 use raft::transport::CallError;
 use raft::transport::client::{Peers, connect};
+use raft::transport::dial::{Dialer, cause};
 use service::ports::{
     Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
     ProposeError, ReadError,
@@ -223,7 +224,7 @@ fn forward_error(error: CallError) -> ForwardError {
 }
 
 /// Founding: calls outside the links, since the nodes do not know each other yet.
-pub(super) struct PeerMembers;
+pub(super) struct PeerMembers(pub(super) Dialer);
 
 impl Members for PeerMembers {
     fn describe<'a>(
@@ -233,7 +234,9 @@ impl Members for PeerMembers {
     ) -> BoxFuture<'a, Result<Description, PortError>> {
         Box::pin(async move {
             let asked = timeout_at(deadline.into(), async {
-                let mut client = connect(address).await.map_err(port_error)?;
+                let mut client = connect(&self.0, address)
+                    .await
+                    .map_err(|error| PortError(cause(&error)))?;
                 client
                     .describe(DescribeRequest {})
                     .await
@@ -268,7 +271,9 @@ impl Members for PeerMembers {
         };
         Box::pin(async move {
             let asked = timeout_at(deadline.into(), async {
-                let mut client = connect(address).await.map_err(port_error)?;
+                let mut client = connect(&self.0, address)
+                    .await
+                    .map_err(|error| PortError(cause(&error)))?;
                 client
                     .join(request)
                     .await

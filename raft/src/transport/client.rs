@@ -3,6 +3,7 @@
 //! While a connection is down, calls fail at once as not sent. When it breaks, every call on it fails as lost.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use proto::peer::envelope::Body;
 use proto::peer::peer_client::PeerClient;
@@ -24,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use super::dial::{Dialer, cause};
 use super::frames::{Frames, MESSAGE_BYTES_MAX, QUEUE_ENVELOPES};
 use super::snapshots::{self, CHUNK_BYTES};
 use super::{CallError, Class, Transport};
@@ -54,6 +57,7 @@ pub struct Peers {
 
 struct Inner {
     node: NodeId,
+    dialer: Dialer,
     /// Empty until the node belongs to a cluster; peers refuse links of another one.
     cluster: Mutex<String>,
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
@@ -89,9 +93,10 @@ struct Calls {
 
 impl Peers {
     /// No connection is made before a peer's address is known.
-    pub fn new(node: NodeId, stop: CancellationToken) -> Self {
+    pub fn new(node: NodeId, dialer: Dialer, stop: CancellationToken) -> Self {
         let inner = Inner {
             node,
+            dialer,
             cluster: Mutex::new(String::new()),
             peers: Mutex::new(HashMap::new()),
             stop,
@@ -208,9 +213,9 @@ impl Peers {
             .peer(node)
             .ok_or_else(|| CallError::NotSent(format!("node {node} has no address")))?;
         let address = peer.address.borrow().clone();
-        connect(&address)
+        connect(&self.inner.dialer, &address)
             .await
-            .map_err(|error| CallError::NotSent(error.to_string()))
+            .map_err(|error| CallError::NotSent(cause(&error)))
     }
 }
 
@@ -408,15 +413,18 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let stop = self.inner.stop.clone();
+        let mut told = String::new();
         loop {
             let address = self.address.borrow_and_update().clone();
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
                 ended = self.serve(&address) => ended,
             };
-            self.take_down();
+            if self.take_down() {
+                told.clear();
+            }
             if let Err(error) = ended {
-                tracing::debug!(%address, link = self.class.as_str(), %error, "link down");
+                self.tell(&address, &error, &mut told);
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -428,9 +436,9 @@ impl Keeper {
 
     /// One connection, from its making to its end.
     async fn serve(&mut self, address: &str) -> Result<(), tonic::Status> {
-        let mut client = connect(address)
+        let mut client = connect(&self.inner.dialer, address)
             .await
-            .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+            .map_err(|error| tonic::Status::unavailable(cause(&error)))?;
         let (queue, receive) = mpsc::channel(QUEUE_ENVELOPES);
         let mut request = tonic::Request::new(Frames::new(receive));
         let cluster = self.inner.cluster.lock().clone();
@@ -464,10 +472,28 @@ impl Keeper {
         }
     }
 
-    fn take_down(&self) {
+    /// True if it was up.
+    fn take_down(&self) -> bool {
         self.up.store(false, Ordering::Relaxed);
-        if let Some(live) = self.live.lock().take() {
+        let live = self.live.lock().take();
+        if let Some(live) = &live {
             live.calls.fail_all();
+        }
+        live.is_some()
+    }
+
+    /// Says once why there is no link, and again when the reason changes: a peer that refuses this node's certificate does so ten
+    /// times a second. One link of the two is enough.
+    fn tell(&self, address: &str, status: &tonic::Status, told: &mut String) {
+        let error = match status.source() {
+            Some(source) => cause(source),
+            None => status.message().to_owned(),
+        };
+        if self.class == Class::Consensus && *told != error {
+            tracing::warn!(%address, %error, "no link to a peer");
+            *told = error;
+        } else {
+            tracing::debug!(%address, link = self.class.as_str(), %error, "link down");
         }
     }
 }
@@ -481,17 +507,24 @@ impl Drop for Keeper {
 /// A client of the peer at `host:port`, for calls outside the links too (`cluster init`).
 ///
 /// # Errors
-/// The address is malformed or nobody accepts in time.
-pub async fn connect(address: &str) -> Result<PeerClient<Channel>, tonic::transport::Error> {
+/// The address is malformed, nobody accepts in time, or the dialer refuses the peer.
+pub async fn connect(
+    dialer: &Dialer,
+    address: &str,
+) -> Result<PeerClient<Channel>, tonic::transport::Error> {
+    let (dialer, target) = (Arc::clone(dialer), address.to_owned());
+    let dial = tower::service_fn(move |_: http::Uri| {
+        let wire = dialer.dial(target.clone());
+        async move { wire.await.map(TokioIo::new) }
+    });
     let channel = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 2)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .connect()
+        .connect_with_connector(dial)
         .await?;
     Ok(PeerClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

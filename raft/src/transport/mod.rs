@@ -2,12 +2,14 @@
 //!
 //! All groups of a node share two connections to each peer, one for consensus and one for bulk, so that a snapshot
 //! or a burst of forwards never delays a heartbeat. Requests of all groups that are ready together travel in one
-//! frame. [`client::Peers`] is the real thing over gRPC, [`memory::Network`] joins hosts of one process.
+//! frame. [`client::Peers`] is the real thing over gRPC, on connections that a [`dial::Dial`] makes; [`memory::Network`]
+//! joins hosts of one process.
 //!
 //! Lacks: order between requests (except appends, which a link handles in the order sent), and retries: the caller
 //! knows what a lost request means.
 
 pub mod client;
+pub mod dial;
 pub mod memory;
 pub mod server;
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 
 use super::{etcd, grpc, http};
+use crate::cli::tls::Secure;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,6 +40,8 @@ pub(super) struct Access {
     pub(super) protocol: Protocol,
     pub(super) bucket: String,
     pub(super) level: Level,
+    /// TLS to the nodes.
+    pub(super) secure: Option<Secure>,
 }
 
 impl Access {
@@ -47,9 +50,13 @@ impl Access {
         let (bucket, level) = (self.bucket.as_str(), self.level);
         match (self.system, self.protocol) {
             (System::Etcd, _) => Client::Etcd(etcd::Client::new(pool, bucket, level)),
-            (System::Larder, Protocol::Http) => {
-                Client::Http(http::Client::new(hosts, bucket, level, pool))
-            }
+            (System::Larder, Protocol::Http) => Client::Http(http::Client::new(
+                hosts,
+                bucket,
+                level,
+                self.secure.clone(),
+                pool,
+            )),
             (System::Larder, Protocol::Grpc) => {
                 Client::Grpc(grpc::Client::new(pool, bucket, level))
             }

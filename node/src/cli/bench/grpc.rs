@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, ConnectError, Status};
 
 use super::client::{Condition, Effect, Failure, Level, Stored};
+use crate::cli::tls::{Secure, channel};
 
 /// Clients per HTTP/2 connection.
 pub(super) const CLIENTS_PER_CONNECTION: usize = 32;
@@ -27,15 +28,24 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Nothing is connected yet. Must be made within a runtime.
-    pub(super) fn new(hosts: &[String], clients: usize) -> anyhow::Result<Rc<Self>> {
+    pub(super) fn new(
+        hosts: &[String],
+        clients: usize,
+        secure: Option<&Secure>,
+    ) -> anyhow::Result<Rc<Self>> {
         let connections = clients.div_ceil(CLIENTS_PER_CONNECTION).max(1);
         let mut nodes = Vec::new();
         for host in hosts {
-            let endpoint = Endpoint::from_shared(format!("http://{host}"))?
+            let scheme = if secure.is_some() { "https" } else { "http" };
+            let endpoint = Endpoint::from_shared(format!("{scheme}://{host}"))?
                 .connect_timeout(CONNECT_TIMEOUT)
                 .timeout(ANSWER_TIMEOUT)
                 .tcp_nodelay(true);
-            nodes.push((0..connections).map(|_| endpoint.connect_lazy()).collect());
+            nodes.push(
+                (0..connections)
+                    .map(|_| channel(&endpoint, secure))
+                    .collect(),
+            );
         }
         Ok(Rc::new(Self {
             nodes,
@@ -223,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_has_no_effect() {
         // Port 1 of loopback is not listened on.
-        let pool = Pool::new(&["127.0.0.1:1".to_owned()], 1).unwrap();
+        let pool = Pool::new(&["127.0.0.1:1".to_owned()], 1, None).unwrap();
         let failure = Client::new(&pool, "B", Level::Linearizable)
             .write(0, "k", b"{}", Condition::None)
             .await

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a plain socket, for a load generator that shares its cores with the nodes it measures.
+//! HTTP/1.1 over a socket, for a load generator that shares its cores with the nodes it measures.
 //!
 //! A general client spends several microseconds per request on header maps, URIs and a connection task. Here a
 //! request is one buffer with the key copied in, and of an answer only the status, the length and a few headers are
@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::client::{Condition, Effect, Failure, Level, Stored};
 use super::grpc;
+use crate::cli::tls::Secure;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A little above the server's deadline of 5 s, so that its own answer arrives.
@@ -29,13 +30,20 @@ pub(super) struct Client {
     /// Header line of each read.
     level: &'static str,
     request: Vec<u8>,
+    secure: Option<Secure>,
     /// For scans.
     grpc: grpc::Client,
 }
 
 impl Client {
     /// `hosts` are `host:port`.
-    pub(super) fn new(hosts: &[String], bucket: &str, level: Level, pool: &grpc::Pool) -> Self {
+    pub(super) fn new(
+        hosts: &[String],
+        bucket: &str,
+        level: Level,
+        secure: Option<Secure>,
+        pool: &grpc::Pool,
+    ) -> Self {
         Self {
             hosts: hosts.to_vec(),
             connections: hosts.iter().map(|_| None).collect(),
@@ -45,6 +53,7 @@ impl Client {
                 Level::Local => "larder-consistency: local\r\n",
             },
             request: Vec::new(),
+            secure,
             grpc: grpc::Client::new(pool, bucket, level),
         }
     }
@@ -159,7 +168,7 @@ impl Client {
     async fn exchange(&mut self, node: usize) -> Result<Answer, Failure> {
         let mut connection = match self.connections[node].take() {
             Some(connection) => connection,
-            None => Connection::open(&self.hosts[node]).await?,
+            None => Connection::open(&self.hosts[node], self.secure.as_ref()).await?,
         };
         let answer = timeout(ANSWER_TIMEOUT, connection.exchange(&self.request))
             .await
@@ -201,21 +210,34 @@ struct Answer {
     body: Bytes,
 }
 
+/// A socket, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: BytesMut,
 }
 
 impl Connection {
-    async fn open(host: &str) -> Result<Self, Failure> {
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(host)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(_)) => return Err(Failure::here("connect_refused", Effect::None)),
+    async fn open(host: &str, secure: Option<&Secure>) -> Result<Self, Failure> {
+        let refused = || Failure::here("connect_refused", Effect::None);
+        let connect = async {
+            let stream = TcpStream::connect(host).await.map_err(|_| refused())?;
+            stream.set_nodelay(true).map_err(|_| refused())?;
+            Ok::<_, Failure>(match secure {
+                None => Box::new(stream) as Box<dyn Stream>,
+                Some(secure) => {
+                    let stream = secure.connect(host, stream, "http/1.1").await;
+                    Box::new(stream.map_err(|_| Failure::here("tls_refused", Effect::None))?)
+                }
+            })
+        };
+        let stream = match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(stream) => stream?,
             Err(_) => return Err(Failure::here("connect_timeout", Effect::None)),
         };
-        stream
-            .set_nodelay(true)
-            .map_err(|_| Failure::here("connect_refused", Effect::None))?;
         Ok(Self {
             stream,
             buffer: BytesMut::with_capacity(16 * 1024),

@@ -37,6 +37,7 @@ use super::client::{Client, Connect, Output, OutputArgs, Request, segment, usage
 use super::cluster::AdminClient;
 use super::exit::{Exit, Status};
 use super::import::create_bucket;
+use super::tls::{TlsArgs, is_secure};
 
 /// A new bucket becomes known to the admin API's node within this time.
 const BUCKET_KNOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -137,6 +138,8 @@ pub struct Bench {
     /// A file that holds the user's password
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -249,6 +252,9 @@ impl Bench {
             if self.protocol == Some(Protocol::Http) {
                 return Err(usage("--target etcd speaks gRPC only"));
             }
+            if self.scheme() == "https" {
+                return Err(usage("--target etcd is measured over http:// only"));
+            }
             // Both need a condition on the write.
             if self.verify || mix.share(Operation::Insert) > 0 {
                 return Err(usage("--target etcd has neither --verify nor inserts"));
@@ -265,15 +271,36 @@ impl Bench {
         }
     }
 
-    fn access(&self) -> Access {
-        Access {
+    fn protocol(&self) -> Protocol {
+        match self.target {
+            System::Larder => self.protocol.unwrap_or(Protocol::Http),
+            System::Etcd => Protocol::Grpc,
+        }
+    }
+
+    fn access(&self) -> anyhow::Result<Access> {
+        Ok(Access {
             system: self.target,
-            protocol: match self.target {
-                System::Larder => self.protocol.unwrap_or(Protocol::Http),
-                System::Etcd => Protocol::Grpc,
-            },
+            protocol: self.protocol(),
             bucket: self.bucket.clone(),
             level: self.consistency,
+            secure: self.tls.secure(self.speaks().iter().map(String::as_str))?,
+        })
+    }
+
+    /// The addresses whose scheme is that of the nodes' client ports: their own, or those of the admin ports beside them.
+    fn speaks(&self) -> &[String] {
+        match self.urls() {
+            [] => &self.admin,
+            urls => urls,
+        }
+    }
+
+    /// `http` or `https`, of the nodes' client ports.
+    fn scheme(&self) -> &'static str {
+        match self.speaks().iter().any(|url| is_secure(url)) {
+            true => "https",
+            false => "http",
         }
     }
 
@@ -282,7 +309,7 @@ impl Bench {
             System::Larder => Guide::Larder(
                 self.admin
                     .iter()
-                    .map(|url| AdminClient::new(url))
+                    .map(|url| AdminClient::new(url, &self.tls))
                     .collect::<anyhow::Result<Vec<_>>>()?,
             ),
             System::Etcd => Guide::Etcd,
@@ -291,7 +318,9 @@ impl Bench {
 
     /// True if the last key is there; the first member that answers decides.
     async fn is_loaded(&self, hosts: &[String]) -> anyhow::Result<bool> {
-        let mut client = self.access().client(hosts, &*grpc::Pool::new(hosts, 1)?);
+        let access = self.access()?;
+        let pool = grpc::Pool::new(hosts, 1, access.secure.as_ref())?;
+        let mut client = access.client(hosts, &pool);
         let key = key_name(self.keys - 1);
         let mut last = anyhow::anyhow!("there are no members");
         for (node, host) in hosts.iter().enumerate() {
@@ -308,8 +337,8 @@ impl Bench {
         let path = format!("/db/{}/{}", segment(&self.bucket), key_name(self.keys - 1));
         let mut last = anyhow::anyhow!("there are no nodes");
         for host in hosts {
-            let url = format!("http://{host}");
-            let failure = match Client::anonymous(&url)?
+            let url = format!("{}://{host}", self.scheme());
+            let failure = match Client::anonymous(&url, &self.tls)?
                 .send(Method::GET, &path, Request::default())
                 .await
             {
@@ -337,6 +366,7 @@ impl Bench {
             token_file: self.token_file.clone(),
             user: self.user.clone(),
             password_file: self.password_file.clone(),
+            tls: self.tls.clone(),
         }
     }
 
@@ -367,7 +397,7 @@ impl Bench {
         );
         let now = Instant::now();
         let clients = self.clients.iter().copied().max().unwrap_or(1) as usize;
-        let run = self.prepare(targets, clients, Task::Load(self.keys), now, now);
+        let run = self.prepare(targets, clients, Task::Load(self.keys), now, now)?;
         self.finish(&run, run.start(), targets, guide).await?;
         eprintln!("loaded in {:.1} s", now.elapsed().as_secs_f64());
         Ok(())
@@ -380,10 +410,10 @@ impl Bench {
         task: Task,
         from: Instant,
         to: Instant,
-    ) -> Arc<Run> {
-        Arc::new(Run {
+    ) -> anyhow::Result<Arc<Run>> {
+        Ok(Arc::new(Run {
             targets: Arc::clone(targets),
-            access: self.access(),
+            access: self.access()?,
             clients,
             threads: usize::from(self.threads).min(clients),
             value_bytes: self.value_bytes as usize,
@@ -400,7 +430,7 @@ impl Bench {
             read_gaps: Gaps::new(from, targets.shards),
             returns: self.outages.map(|_| Returns::new(targets.shards)),
             loading: AtomicU64::new(0),
-        })
+        }))
     }
 
     async fn measure(
@@ -426,7 +456,7 @@ impl Bench {
             Some(count) => (outage::GIVE_UP * 2).saturating_mul(count),
             None => self.duration,
         };
-        let run = self.prepare(targets, clients, task, from, from + duration);
+        let run = self.prepare(targets, clients, task, from, from + duration)?;
         let threads = run.start();
         let watch = async {
             tokio::time::sleep_until(from.into()).await;
@@ -519,7 +549,7 @@ impl Bench {
         let setting = json!({
             "workload": if self.mix.is_some() { None } else { name(self.workload.to_possible_value()) },
             "mix": shares, "distribution": self.distribution().name(),
-            "target": name(self.target.to_possible_value()), "protocol": name(self.access().protocol.to_possible_value()),
+            "target": name(self.target.to_possible_value()), "protocol": name(self.protocol().to_possible_value()),
             "consistency": name(self.consistency.to_possible_value()),
             "route": name(self.route.to_possible_value()), "clients": clients, "threads": self.threads, "keys": self.keys,
             "valueBytes": self.value_bytes, "nodes": targets.hosts.len(), "shards": targets.shards,
@@ -537,11 +567,17 @@ impl Bench {
                 .map(|host| format!("http://{host}"))
                 .collect(),
         };
+        // As those that are asked: made before, so it can be made.
+        let http = self.tls.http(origins.iter().map(String::as_str));
+        let counters = match http.map(reqwest::ClientBuilder::build) {
+            Ok(Ok(http)) => counters::read(&http, self.target, &origins).await,
+            Ok(Err(_)) | Err(_) => None,
+        };
         Usage {
             own_cpu: process::cpu(std::process::id()),
             cpu: self.pid.iter().copied().map(process::cpu).collect(),
             written: self.pid.iter().copied().map(process::written).collect(),
-            counters: counters::read(&reqwest::Client::new(), self.target, &origins).await,
+            counters,
         }
     }
 

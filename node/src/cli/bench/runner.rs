@@ -97,7 +97,8 @@ fn run_thread(run: &Arc<Run>, thread: usize) -> anyhow::Result<Outcome> {
         let own: Vec<usize> = (0..run.clients)
             .filter(|client| client % run.threads == thread)
             .collect();
-        let pool = grpc::Pool::new(&run.targets.hosts, own.len())?;
+        let secure = run.access.secure.as_ref();
+        let pool = grpc::Pool::new(&run.targets.hosts, own.len(), secure)?;
         let recorder = Rc::new(RefCell::new(Recorder::new()?));
         let mut tasks = Vec::new();
         for number in own {

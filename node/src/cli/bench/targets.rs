@@ -245,13 +245,12 @@ async fn first_status(admins: &[AdminClient]) -> anyhow::Result<ClusterStatus> {
 
 fn host_of(url: &str) -> anyhow::Result<String> {
     let origin = origin_url(url)?;
-    let host = origin
-        .strip_prefix("http://")
-        .context("not an http:// address")?;
-    Ok(if host.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
+    let (scheme, host) = origin.split_once("://").context("not an http:// address")?;
+    let port = if scheme == "https" { 443 } else { 80 };
+    // An IPv6 address is full of colons, in brackets.
+    Ok(match host.rsplit_once(']').map_or(host, |(_, rest)| rest) {
+        rest if rest.contains(':') => host.to_owned(),
+        _ => format!("{host}:{port}"),
     })
 }
 
@@ -283,6 +282,7 @@ mod tests {
     fn urls_become_addresses() {
         assert_eq!(host_of("http://10.0.0.1:7400/v1").unwrap(), "10.0.0.1:7400");
         assert_eq!(host_of("node").unwrap(), "node:80");
+        assert_eq!(host_of("https://[::1]").unwrap(), "[::1]:443");
         assert!((1..=4).contains(&targets(Route::Any).shard("user000000000001")));
     }
 }

@@ -136,6 +136,7 @@ impl Layout {
                 security: Security {
                     insecure: true,
                     allow_default_password: true,
+                    ..Security::default()
                 },
                 ..Config::default()
             };

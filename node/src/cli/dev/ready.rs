@@ -9,6 +9,7 @@ use super::Dev;
 use super::nodes::Layout;
 use crate::cli::client::{Client, DEV_ROOT, Failure, Request, text_member};
 use crate::cli::cluster::AdminClient;
+use crate::cli::tls::TlsArgs;
 
 /// The bucket that `dev` opens for everyone.
 const DEMO: &str = "Demo";
@@ -42,14 +43,16 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(layout: &Layout, dev: &Dev) -> anyhow::Result<Self> {
+        // `dev` is insecure.
+        let tls = TlsArgs::default();
         let each = |url: fn(&super::nodes::NodeLayout) -> String| layout.nodes().iter().map(url);
         Ok(Self {
-            http: reqwest::Client::builder().timeout(READYZ_TIMEOUT).build()?,
+            http: tls.http([])?.timeout(READYZ_TIMEOUT).build()?,
             admins: each(|node| node.admin_url())
-                .map(|url| AdminClient::new(&url))
+                .map(|url| AdminClient::new(&url, &tls))
                 .collect::<Result<_, _>>()?,
             clients: each(|node| node.client_url())
-                .map(|url| Client::anonymous(&url))
+                .map(|url| Client::anonymous(&url, &tls))
                 .collect::<Result<_, _>>()?,
             origins: each(|node| node.client_url()).collect(),
             init: json!({

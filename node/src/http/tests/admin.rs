@@ -45,7 +45,13 @@ fn admin() -> Cluster {
         zone: String::new(),
     };
     let recorder = PrometheusBuilder::new().build_recorder();
-    cluster.app = admin_app(service, recorder.handle(), node, Arc::new(Echo));
+    cluster.app = admin_app(
+        service,
+        recorder.handle(),
+        node,
+        Arc::new(Echo),
+        crate::config::Secret::Absent,
+    );
     cluster
 }
 

@@ -344,6 +344,7 @@ async fn the_sender_of_a_large_body_sees_why_it_is_refused() {
     let stop = CancellationToken::new();
     let served = tokio::spawn(super::serve(
         listener,
+        crate::tls::Guard::new(crate::tls::Port::Client, None),
         node.app.clone(),
         10,
         stop.clone(),
