@@ -29,6 +29,7 @@ async fn start(disk: &Disk) -> (Cluster, Api) {
             ("LARDER_STORAGE__MEMORY_MIB".to_owned(), "24".to_owned()),
         ],
         root_password: Some("full".to_owned()),
+        ..Options::default()
     })
     .await;
     let api = cluster.api(0);

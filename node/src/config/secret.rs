@@ -140,12 +140,12 @@ mod tests {
             format!("{secret:?}"),
             format!("Secret(file:{})", path.display())
         );
-        let variable = parse("env:CARGO_PKG_NAME").unwrap();
-        assert_eq!(variable.read_line().unwrap(), "larder");
+        let variable = parse("env:PATH").unwrap();
         assert_eq!(
-            serde_json::to_value(&variable).unwrap(),
-            "env:CARGO_PKG_NAME"
+            variable.read_line().unwrap(),
+            std::env::var("PATH").unwrap()
         );
+        assert_eq!(serde_json::to_value(&variable).unwrap(), "env:PATH");
         assert!(!parse("").unwrap().is_set());
     }
 

@@ -91,7 +91,7 @@ pub enum Error {
         /// Where the key is.
         secret: Secret,
         /// Why.
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     /// The other nodes would refuse this node's certificate.
     #[error("{} is no node certificate of the CA {}: {reason}", certificate.display(), ca.display())]
@@ -366,7 +366,7 @@ fn pair(
             certificate: path.to_owned(),
             key,
             secret: from.clone(),
-            source,
+            source: Box::new(source),
         })?;
     warn_if_readable(key, from);
     Ok((Arc::new(certified), own.not_after))
