@@ -19,7 +19,7 @@ pub(super) fn default_mib(floor_mib: usize) -> usize {
 
 fn share_mib(limit_bytes: Option<u64>) -> usize {
     limit_bytes.map_or(DEFAULT_MIB, |bytes| {
-        usize::try_from(bytes / SHARE >> 20).unwrap_or(usize::MAX)
+        usize::try_from((bytes / SHARE) >> 20).unwrap_or(usize::MAX)
     })
 }
 
