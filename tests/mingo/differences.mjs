@@ -58,6 +58,11 @@ export const differences = [
     applies: ({ text }) => /"\$n?in":\[.*\[/.test(text),
   },
   {
+    name: "null in arrays within arrays",
+    reason: "mingo looks into them; MongoDB compares elements, not their elements",
+    applies: ({ text, document }) => /:null\}/.test(text) && /\[[^\]]*\[[^\]]*null/.test(JSON.stringify(document)),
+  },
+  {
     name: "$regex on arrays within arrays",
     reason: "mingo looks into them; MongoDB searches elements, not their elements",
     applies: ({ text }) => text.includes('"$regex"'),

@@ -65,7 +65,11 @@ async fn no_crash_gives_a_value_to_two_documents() {
 #[tokio::test]
 async fn an_index_that_gets_ready_under_load_and_crashes_is_unique() {
     let (tally, ready) = (Tally::default(), Cell::new(0));
-    for seed in 0..seeds(6) {
+    for seed in 0..seeds(60) {
+        // Not every history leaves the names apart; enough of them do.
+        if seed >= seeds(6) && ready.get() > 0 {
+            break;
+        }
         let cluster = without_indexes().await;
         for (key, name) in KEYS.iter().zip(NAMES) {
             put(&cluster.service, key, named(name))
