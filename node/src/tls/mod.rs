@@ -10,7 +10,7 @@
 //! | `refusal` | the answer in plain text to those who speak plain text on a TLS port |
 //!
 //! Invariants:
-//! - A configuration is made with the provider named in it ([`provider`]); nothing depends on a process-wide one.
+//! - A configuration is made with the provider named in it (`provider`); nothing depends on a process-wide one.
 //! - Certificates that cannot be used never replace those in force.
 //! - TLS 1.2 at least, TLS 1.3 alone between nodes; neither renegotiation nor early data, which rustls does not have or not by default.
 //!
