@@ -15,6 +15,8 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
+//! | `users` | users: registration, passwords, names |
+//! | [`audit`] | events for the node's audit log |
 //! | [`auth`] | tokens, password hashes, predefined users and roles |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
@@ -26,6 +28,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod auth;
 mod batches;
 mod bulk;
@@ -61,6 +64,7 @@ mod testing;
 mod tests;
 mod unique;
 mod updates;
+mod users;
 
 use std::sync::{Arc, Weak};
 
@@ -138,6 +142,7 @@ pub(crate) struct Core {
     pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
+    pub(crate) audit: audit::Audit,
     pub(crate) metrics: Metrics,
     pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
     /// One permit for each query at work.
@@ -173,6 +178,7 @@ impl Core {
                 limits.password_waiting_max,
             ),
             sessions: sessions::Rechecks::default(),
+            audit: audit::Audit::new(Arc::clone(&ports.clock)),
             metrics: Metrics::default(),
             slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
@@ -569,10 +575,30 @@ impl Service {
     /// # Errors
     /// `BadCredentials`, never saying which of the two is wrong; `TooManyRequests` when too many log-ins wait.
     pub async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
-        self.core
+        let session = self
+            .core
             .metrics
             .observe(Operation::Login, self.core.login(ctx, username, password))
-            .await
+            .await;
+        if let Some(action) = audit::of_login(&session) {
+            self.note(audit::Event::of(ctx, action).by(username));
+        }
+        session
+    }
+
+    /// Puts an event into this node's audit log, soon. Does not wait; what comes faster than it can be kept is counted.
+    pub fn note(&self, event: audit::Event) {
+        self.core.audit.note(event);
+    }
+
+    /// Waits until events for the audit log are there.
+    pub async fn audit_arrived(&self) {
+        self.core.audit.arrived().await;
+    }
+
+    /// The events for the audit log that wait; they wait no more.
+    pub fn audit_taken(&self) -> Vec<audit::Noted> {
+        self.core.audit.taken()
     }
 
     /// The caller's user, and a renewed token. Reads user and roles again.
