@@ -285,7 +285,7 @@ impl Core {
     }
 
     /// The user as a principal with all of its roles.
-    async fn principal_of(
+    pub(crate) async fn principal_of(
         &self,
         ctx: &Context,
         state: &ClusterState,
@@ -320,7 +320,7 @@ impl Core {
 }
 
 /// A read of the service's own.
-fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
+pub(crate) fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
     Request {
         shard,
         principal: Principal::root(),
