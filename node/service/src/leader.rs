@@ -16,6 +16,7 @@ mod near;
 mod prepare;
 mod query;
 mod read;
+pub(crate) mod readers;
 mod refusal;
 mod ticks;
 mod unique;
@@ -61,6 +62,7 @@ pub(crate) struct Shards {
     layouts: Layouts,
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
+    pub(crate) readers: Arc<readers::Readers>,
     ticks: Ticks,
     /// This node, for what answers say of themselves.
     node: NodeId,
@@ -90,6 +92,7 @@ impl Shards {
             layouts: Layouts::default(),
             indexes: Indexes::default(),
             unique,
+            readers: Arc::default(),
             node,
         }
     }

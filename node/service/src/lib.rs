@@ -17,7 +17,8 @@
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
 //! | `users` | users: registration, passwords, names |
 //! | [`audit`] | events for the node's audit log |
-//! | [`auth`] | tokens, password hashes, predefined users and roles |
+//! | `access` | what somebody may do and why, for admins |
+//! | [`auth`] | rights, tokens, password hashes, predefined users and roles |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
@@ -28,6 +29,7 @@
 
 #![deny(unsafe_code)]
 
+mod access;
 pub mod audit;
 pub mod auth;
 mod batches;
@@ -73,6 +75,7 @@ pub use cluster::Assignment;
 use proto::NodeId;
 use serde_json::Value;
 
+pub use crate::access::{AccessAnswer, AccessCheck, AccessOperation, AccessQuestion};
 pub use crate::context::{
     BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
     Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
@@ -441,7 +444,35 @@ impl Service {
         bucket: &str,
         request: QueryRequest,
     ) -> Result<Vec<ShardExplanation>> {
-        let explain = query::explain(&self.core, ctx, bucket, request);
+        let explain = query::explain(&self.core, ctx, bucket, request, None);
+        self.core.metrics.observe(Operation::Query, explain).await
+    }
+
+    /// What somebody may do and why, rule by rule; for admins. Nothing is done.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `BucketNotFound`; `ObjectNotFound` if there is no such user.
+    pub async fn check_access(
+        &self,
+        ctx: &Context,
+        question: AccessQuestion,
+    ) -> Result<AccessAnswer> {
+        let check = self.core.check_access(ctx, question);
+        self.core.metrics.observe(Operation::Get, check).await
+    }
+
+    /// The same as [`Service::explain`] for the eyes of a user: how its query would be carried out. For admins.
+    ///
+    /// # Errors
+    /// Those of [`Service::explain`]; `ObjectNotFound` if there is no such user.
+    pub async fn explain_as(
+        &self,
+        ctx: &Context,
+        user: &str,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<Vec<ShardExplanation>> {
+        let explain = query::explain(&self.core, ctx, bucket, request, Some(user));
         self.core.metrics.observe(Operation::Query, explain).await
     }
 

@@ -269,7 +269,7 @@ impl Core {
     }
 
     /// The user as a principal with all of its roles.
-    async fn principal_of(
+    pub(crate) async fn principal_of(
         &self,
         ctx: &Context,
         state: &ClusterState,

@@ -84,9 +84,17 @@ pub(crate) fn anonymous(
 
 /// The caller as the request names it; not verified.
 fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
-    let Some(value) = headers.get(AUTHORIZATION) else {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
         return Ok(Caller::Anonymous);
     };
+    // Which of two counts would depend on who reads them: a proxy may have looked at the other one.
+    if values.next().is_some() {
+        return Err(refuse(
+            ErrorCode::BadCredentials,
+            "more than one authorization was sent",
+        ));
+    }
     let parts = value
         .to_str()
         .ok()

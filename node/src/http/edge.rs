@@ -27,7 +27,7 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, address, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
+    Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
     schema, sessions, spec, updates,
 };
 use crate::grpc;
@@ -369,6 +369,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET | &Method::POST, Route::Explain(bucket)) => {
             query::explain(call, bucket).await
         }
+        (&Method::GET, Route::AclCheck) => access::check(call).await,
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,

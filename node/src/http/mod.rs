@@ -11,6 +11,7 @@
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
+//! | `access` | what somebody may do, and why |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
@@ -24,6 +25,7 @@
 //!
 //! Lacks: files, caching beyond `no-cache`.
 
+mod access;
 mod address;
 pub mod admin;
 mod batch;

@@ -243,7 +243,7 @@ pub fn estimate_documents(
 
 /// Counts up to `exact_max`; if there is more, compares the files of what was counted with the files of all. Where what was counted is in
 /// no file yet, or less than a block, it counts up to [`COUNTED_MAX`] first.
-fn estimate_pairs(
+pub(crate) fn estimate_pairs(
     view: &ReplicaView<'_>,
     from: &[u8],
     to: &Bound<Vec<u8>>,

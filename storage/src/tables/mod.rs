@@ -8,6 +8,7 @@
 //! | [`change_log`] | change events |
 //! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
+//! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
@@ -22,4 +23,5 @@ pub mod documents;
 pub mod expiry;
 pub mod idempotency;
 pub mod indexes;
+pub mod readers;
 pub mod reservations;

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `planned` | which plan, with which indexes |
 //! | `by_index` | documents that keys and indexes name |
+//! | `by_reader` | those that the caller may read |
 //! | `explain` | what a shard says about its plan, and counting plans |
 //! | `readable` `top` | the object ACL as a predicate; the first few of an order |
 //!
@@ -20,6 +21,7 @@
 //! - The result does not depend on the plan.
 
 mod by_index;
+mod by_reader;
 mod explain;
 mod planned;
 mod readable;
@@ -39,14 +41,16 @@ use proto::{ErrorCode, ShardId};
 use storage::machine::{Replica, ReplicaView};
 use storage::tables::documents::{self, Row};
 
+pub(super) use self::by_reader::cheaper_references;
 pub(super) use self::explain::PlanMeter;
 pub(super) use self::planned::Counts;
 use self::planned::{Place, Planned};
 use self::readable::Readable;
 use self::top::Top;
 use super::near::{index, see};
+use super::readers::Readers;
 use super::{Shards, find_bucket, find_database};
-use crate::auth::policy::check_class;
+use crate::auth::grant::Grant;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Found, Hit, Query, Request};
 
@@ -80,9 +84,8 @@ impl Shards {
         let (filter, order) = self.parse_query(query)?;
         let state = self.metadata.current();
         let database = find_database(&state, &query.database)?;
-        let (database_id, bucket_id) = (database.id, find_bucket(database, &query.bucket)?.id);
         let caller = &request.principal;
-        check_class(database, &query.bucket, Operation::Query, caller)?;
+        let grant = Grant::of_caller(database, &query.bucket, Operation::Query, caller)?;
         let replica = self.replica(request.shard)?;
         if barrier {
             self.barrier(request.shard, deadline).await?;
@@ -92,11 +95,13 @@ impl Shards {
         let walk = Walk {
             shard: request.shard,
             counts: Arc::clone(&self.counts),
-            database: database_id,
-            bucket: bucket_id,
+            database: grant.database(),
+            bucket: grant.bucket(),
             filter,
             order,
             after: query.after.clone(),
+            applied: index(&replica),
+            wanted_readers: Arc::clone(&self.readers),
             count_only: query.count_only,
             documents_max: usize::try_from(query.documents_max).unwrap_or(usize::MAX),
             bytes_max: usize::try_from(query.bytes_max).unwrap_or(usize::MAX),
@@ -105,7 +110,7 @@ impl Shards {
             } else {
                 (self.limits.query_rows_max as u64).saturating_sub(query.examined)
             },
-            readable: Readable::new(request.principal.clone()),
+            readable: Readable::new(grant),
             cap: self.limits.query_rows_max,
             deadline,
             abandoned: Arc::clone(&abandoned),
@@ -163,6 +168,10 @@ struct Walk {
     filter: Filter,
     order: Sort,
     after: Option<Bytes>,
+    /// How far the replica is.
+    applied: u64,
+    /// Told where entries of readers would have helped.
+    wanted_readers: Arc<Readers>,
     count_only: bool,
     documents_max: usize,
     bytes_max: usize,
@@ -201,17 +210,25 @@ impl Walk {
                 shard: self.shard,
                 database: self.database,
                 bucket: self.bucket,
-                applied: index(replica),
+                applied: self.applied,
             },
             (&self.filter, &self.order),
             wanted,
             Some(self.rows_max).filter(|_| !self.is_unlimited),
         )?;
-        self.kind = explain::kind(&planned.plan.access);
+        let by_reader = self.readers_instead(&view, &planned)?;
+        self.kind = match by_reader {
+            Some(_) => by_reader::KIND,
+            None => explain::kind(&planned.plan.access),
+        };
         if self.count_only || self.order.is_empty() {
-            self.run_in_key_order(&view, &planned)?;
+            self.run_in_key_order(&view, &planned, by_reader.is_some())?;
         } else {
-            self.run_in_order(&view, &planned)?;
+            self.run_in_order(&view, &planned, by_reader.is_some())?;
+        }
+        if by_reader.is_none() && self.readable.has_refused() {
+            self.wanted_readers
+                .want((self.shard, self.database, self.bucket));
         }
         if self.explain {
             let mut explanation = explain::describe(&planned)?;
@@ -226,7 +243,12 @@ impl Walk {
         Ok((self.kind, self.found))
     }
 
-    fn run_in_key_order(&mut self, view: &ReplicaView<'_>, planned: &Planned) -> Result<()> {
+    fn run_in_key_order(
+        &mut self,
+        view: &ReplicaView<'_>,
+        planned: &Planned,
+        by_reader: bool,
+    ) -> Result<()> {
         let (database, bucket) = (self.database, self.bucket);
         let after = self.after.take();
         let after = match after.as_deref().map(std::str::from_utf8) {
@@ -235,6 +257,7 @@ impl Walk {
             Some(Err(_)) => return Err(Error::bad_request("malformed continuation")),
         };
         match &planned.plan.access {
+            _ if by_reader => self.take_by_reader(view, after),
             Access::Scan => {
                 let from = after.map_or(Bound::Unbounded, Bound::Excluded);
                 let slice_end = Instant::now() + SLICE;
@@ -254,13 +277,19 @@ impl Walk {
         }
     }
 
-    fn run_in_order(&mut self, view: &ReplicaView<'_>, planned: &Planned) -> Result<()> {
+    fn run_in_order(
+        &mut self,
+        view: &ReplicaView<'_>,
+        planned: &Planned,
+        by_reader: bool,
+    ) -> Result<()> {
         let (database, bucket) = (self.database, self.bucket);
         let mut top = Top::new(self.documents_max, self.bytes_max);
         let after = self.after.take();
         let after = after.as_deref().map(SortKey::from_bytes);
         let after = after.as_ref();
         match &planned.plan.access {
+            _ if by_reader => self.offer_by_reader(view, after, &mut top)?,
             Access::Scan => self.visit(view, database, bucket, Bound::Unbounded, |walk, row| {
                 walk.offer(row, after, &mut top)
             })?,

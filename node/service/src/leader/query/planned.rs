@@ -15,7 +15,7 @@ use storage::tables::indexes::{self, BucketIndex};
 use crate::error::{Error, Result};
 
 /// Entries and documents that are counted one by one before sizes are believed.
-const EXACT_MAX: u64 = 200;
+pub(super) const EXACT_MAX: u64 = 200;
 
 /// About how many documents buckets have, by shard, database and bucket id, so that not every query counts them.
 ///
@@ -34,7 +34,7 @@ struct Count {
 
 impl Counts {
     /// What was counted when the shard had at most an eighth fewer or more documents than now.
-    fn get(&self, place: (ShardId, u32, u32), applied: u64) -> Option<u64> {
+    pub(super) fn get(&self, place: (ShardId, u32, u32), applied: u64) -> Option<u64> {
         let count = *self.known.read().get(&place)?;
         // No entry of the log writes many documents, as a rule.
         let is_recent = applied.abs_diff(count.applied) <= count.documents / 8;
