@@ -13,6 +13,7 @@ mod claims;
 pub(crate) mod indexes;
 mod layouts;
 mod near;
+mod per_schema;
 mod prepare;
 mod query;
 mod read;

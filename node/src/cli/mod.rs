@@ -14,6 +14,7 @@ pub mod doc;
 pub mod exit;
 pub mod export;
 pub mod import;
+mod in_bucket;
 pub mod index;
 pub mod man;
 pub mod query;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::memory::Memory;
 use super::rocks::{DataOptions, Rocks};
-use super::{Batch, Cached, Column, Engine, Scrubbed, View};
+use super::{Batch, Cached, Column, Direction, Engine, Scrubbed, View};
 use crate::error::Error;
 use crate::ids::StoreId;
 
@@ -186,19 +186,16 @@ fn scans_keep_to_their_bounds_in_both_directions() {
                 view.scan_rev(Column::Documents, from, to).count(),
             );
             assert_eq!(ahead, back);
-            let mut visited = 0;
-            let each = &mut |_: &[u8], _: &[u8]| {
-                visited += 1;
-                Ok(ControlFlow::Continue(()))
-            };
-            view.visit(Column::Documents, from, to, each).unwrap();
-            assert_eq!(visited, ahead);
-            let each = &mut |_: &[u8], _: &[u8]| {
-                visited += 1;
-                Ok(ControlFlow::Continue(()))
-            };
-            view.visit_rev(Column::Documents, from, to, each).unwrap();
-            assert_eq!(visited, 2 * ahead);
+            for direction in [Direction::Forward, Direction::Backward] {
+                let mut visited = 0;
+                let each = &mut |_: &[u8], _: &[u8]| {
+                    visited += 1;
+                    Ok(ControlFlow::Continue(()))
+                };
+                view.visit(Column::Documents, from, to, direction, each)
+                    .unwrap();
+                assert_eq!(visited, ahead);
+            }
             ahead
         };
         assert_eq!(count(Bound::Excluded(&a[..]), Bound::Included(&b[..])), 3);
@@ -215,37 +212,28 @@ fn a_visit_shows_pairs_in_order_until_it_is_told_to_stop() {
     on_both(|engine, _| {
         put(engine, Column::Documents, ONE, &["b", "a", "c"]);
         let view = engine.view();
-        let mut seen = Vec::new();
-        let each = &mut |key: &[u8], value: &[u8]| {
-            assert_eq!(&key[StoreId::LEN..], value);
-            seen.push(value.to_vec());
-            Ok(if value == b"b" {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
-        };
-        view.visit(Column::Documents, Bound::Unbounded, Bound::Unbounded, each)
-            .unwrap();
-        assert_eq!(seen, [b"a", b"b"]);
-        let mut seen = Vec::new();
-        let each = &mut |key: &[u8], value: &[u8]| {
-            assert_eq!(&key[StoreId::LEN..], value);
-            seen.push(value.to_vec());
-            Ok(if value == b"b" {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
-        };
-        view.visit_rev(Column::Documents, Bound::Unbounded, Bound::Unbounded, each)
-            .unwrap();
-        assert_eq!(seen, [b"c", b"b"]);
-        let fails = &mut |_: &[u8], _: &[u8]| Err(Error::corrupt("as told"));
-        let failed = view.visit(Column::Documents, Bound::Unbounded, Bound::Unbounded, fails);
-        assert!(matches!(failed, Err(Error::Corrupt { .. })));
-        let failed = view.visit_rev(Column::Documents, Bound::Unbounded, Bound::Unbounded, fails);
-        assert!(matches!(failed, Err(Error::Corrupt { .. })));
+        let all = Bound::Unbounded;
+        for (direction, expected) in [
+            (Direction::Forward, [b"a", b"b"]),
+            (Direction::Backward, [b"c", b"b"]),
+        ] {
+            let mut seen = Vec::new();
+            let each = &mut |key: &[u8], value: &[u8]| {
+                assert_eq!(&key[StoreId::LEN..], value);
+                seen.push(value.to_vec());
+                Ok(if value == b"b" {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                })
+            };
+            view.visit(Column::Documents, all, all, direction, each)
+                .unwrap();
+            assert_eq!(seen, expected);
+            let fails = &mut |_: &[u8], _: &[u8]| Err(Error::corrupt("as told"));
+            let failed = view.visit(Column::Documents, all, all, direction, fails);
+            assert!(matches!(failed, Err(Error::Corrupt { .. })));
+        }
     });
 }
 

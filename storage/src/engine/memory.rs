@@ -17,7 +17,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{
-    Batch, Cached, Column, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View, Visitor,
+    Batch, Cached, Column, Direction, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View,
+    Visitor,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -226,30 +227,18 @@ impl View for Columns {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()> {
         if !is_range(from, to) {
             return Ok(());
         }
-        for (key, value) in self.map(column).range::<[u8], _>((from, to)) {
-            if each(key, value)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()> {
-        if !is_range(from, to) {
-            return Ok(());
-        }
-        for (key, value) in self.map(column).range::<[u8], _>((from, to)).rev() {
+        let mut pairs = self.map(column).range::<[u8], _>((from, to));
+        let mut next = || match direction {
+            Direction::Forward => pairs.next(),
+            Direction::Backward => pairs.next_back(),
+        };
+        while let Some((key, value)) = next() {
             if each(key, value)?.is_break() {
                 break;
             }

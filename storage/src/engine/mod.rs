@@ -120,6 +120,15 @@ pub type Pair = Result<(Bytes, Bytes)>;
 /// A walk over a range. After an error it ends.
 pub type Pairs<'a> = Box<dyn Iterator<Item = Pair> + Send + 'a>;
 
+/// Which way a walk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Keys ascend.
+    Forward,
+    /// Keys descend.
+    Backward,
+}
+
 /// What a walk without copies hands each key and value to. `Break` ends the walk.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>> + 'a;
 
@@ -187,7 +196,7 @@ pub trait View: Send {
     /// Pairs of the same range, descending.
     fn scan_rev(&self, column: Column, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pairs<'_>;
 
-    /// Shows each pair of a range to `each`, ascending, without copying it, until `each` breaks.
+    /// Shows each pair of a range to `each` without copying it, until `each` breaks.
     ///
     /// # Errors
     /// Those of the engine, and the first of `each`.
@@ -196,18 +205,7 @@ pub trait View: Send {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()>;
-
-    /// As [`Self::visit`], descending.
-    ///
-    /// # Errors
-    /// Those of the engine, and the first of `each`.
-    fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()>;
 

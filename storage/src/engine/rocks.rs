@@ -22,8 +22,8 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use super::{
-    Batch, Cached, Column, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo, View, Visitor,
-    health,
+    Batch, Cached, Column, Direction, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo,
+    View, Visitor, health,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -414,33 +414,22 @@ impl View for RocksView {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()> {
         let mut iterator = self.iterator(column, from, to)?;
-        iterator.seek_to_first();
-        while let Some((key, value)) = iterator.item() {
-            if each(key, value)?.is_break() {
-                return Ok(());
-            }
-            iterator.next();
+        match direction {
+            Direction::Forward => iterator.seek_to_first(),
+            Direction::Backward => iterator.seek_to_last(),
         }
-        Ok(iterator.status()?)
-    }
-
-    fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()> {
-        let mut iterator = self.iterator(column, from, to)?;
-        iterator.seek_to_last();
         while let Some((key, value)) = iterator.item() {
             if each(key, value)?.is_break() {
                 return Ok(());
             }
-            iterator.prev();
+            match direction {
+                Direction::Forward => iterator.next(),
+                Direction::Backward => iterator.prev(),
+            }
         }
         Ok(iterator.status()?)
     }
