@@ -2,4 +2,5 @@
 
 pub mod password;
 pub mod policy;
+mod rotation;
 pub mod token;
