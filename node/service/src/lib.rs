@@ -15,6 +15,7 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
+//! | `rights` | what every node knows of roles and of ended sessions, and how old that is |
 //! | `users` | users: registration, passwords, names |
 //! | [`audit`] | events for the node's audit log |
 //! | `access` | what somebody may do and why, for admins |
@@ -55,6 +56,7 @@ mod position;
 mod query;
 mod reads;
 pub mod replicas;
+mod rights;
 mod router;
 mod scans;
 mod schema;
@@ -88,13 +90,14 @@ pub use crate::position::Position;
 pub use crate::query::{Counted, Query, QueryPage, QueryRequest, ShardExplanation};
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
+pub use crate::users::{Accounts, Registered, Registration};
 
 use crate::clock::Clock;
 use crate::evidence::Evidence;
 use crate::leader::Shards;
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Operation};
-use crate::ports::{Forward, Groups, Members};
+use crate::ports::{Forward, Groups, Mailer, Members};
 use crate::router::Router;
 
 /// What an operator decides about a node's service. Data only; the parts that do things are in [`Ports`].
@@ -108,6 +111,8 @@ pub struct Options {
     pub dev: bool,
     /// Limits.
     pub limits: Limits,
+    /// How accounts are made and confirmed.
+    pub accounts: Accounts,
 }
 
 /// The layers beside the service.
@@ -123,6 +128,8 @@ pub struct Ports {
     pub metadata: cluster::machine::StateHandle,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Sending mails.
+    pub mailer: Arc<dyn Mailer>,
 }
 
 /// The facade. Cheap to clone.
@@ -145,6 +152,11 @@ pub(crate) struct Core {
     pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
+    pub(crate) attempts: users::Attempts,
+    pub(crate) resets: users::Resets,
+    pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) rights: rights::Rights,
+    pub(crate) ends: Arc<rights::Ends>,
     pub(crate) audit: audit::Audit,
     pub(crate) metrics: Metrics,
     pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
@@ -159,6 +171,7 @@ impl Core {
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
         let unique = unique::Unique::new(core.clone());
+        let ends = rights::Ends::new(core.clone());
         Core {
             shards: Shards::new(
                 options.node,
@@ -168,6 +181,7 @@ impl Core {
                 metadata.clone(),
                 Arc::clone(&evidence),
                 Arc::clone(&unique),
+                Arc::clone(&ends),
             ),
             unique,
             evidence,
@@ -181,6 +195,11 @@ impl Core {
                 limits.password_waiting_max,
             ),
             sessions: sessions::Rechecks::default(),
+            attempts: users::Attempts::new(Arc::clone(&ports.clock)),
+            resets: users::Resets::default(),
+            mailer: ports.mailer,
+            rights: rights::Rights::default(),
+            ends,
             audit: audit::Audit::new(Arc::clone(&ports.clock)),
             metrics: Metrics::default(),
             slowest_shard: std::sync::OnceLock::new(),
@@ -643,9 +662,8 @@ impl Service {
             .await
     }
 
-    /// Ends a session as far as the server is concerned, which is not at all: sessions are stateless and the client forgets its token.
-    ///
-    /// A token that was copied before stays good until it expires; revoking tokens is not built yet.
+    /// Ends a session as far as the server is concerned, which is not at all: the client forgets its token. A token that was copied before
+    /// is good until it expires; [`Service::logout_everywhere`] ends it.
     pub async fn logout(&self, ctx: &Context) -> Result<()> {
         self.core
             .metrics

@@ -1,54 +1,54 @@
 //! Who asks, and sessions: log-in, renewal, connect (contract sections 2.1, 8.2 and 8.5).
 //!
-//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. User and roles are
-//! looked up (an answer is kept for [`RECHECK`]), and `me` and `connect` hand out a renewed token.
+//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. Whether the session
+//! has ended since, and which roles the user has, is looked up in this node's copy of the rights ([`crate::rights`]) for each request.
+//! `me` and `connect` read the user again and hand out a renewed token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::state::{ClusterState, Database};
-use document::acl::{LOGGED_IN_ROLE, Principal};
-use document::id::object_id;
+use document::acl::Principal;
 use parking_lot::Mutex;
 use proto::{ErrorCode, ShardId};
 
 use crate::Core;
-use crate::auth::policy::{ROLES, USERS};
 use crate::auth::token::{self, Claims, Kind};
 use crate::context::{Caller, Connect, Consistency, Context, Session};
-use crate::documents::unexpected;
 use crate::error::{Error, Result};
-use crate::forward::{Answer, FindRoles, Operation, Request};
+use crate::forward::{Operation, Request};
+use crate::rights::Verdict;
 use crate::users::User;
 
-/// How long the user and roles of a token are believed: the age that evidence about rights may have.
-pub(crate) const RECHECK: Duration = Duration::from_secs(3);
-/// Tokens whose check is remembered; more are checked again.
+/// How long the user of an API token is believed to be as it was read.
+pub(crate) const RECHECK: Duration = Duration::from_secs(1);
+/// API tokens whose user is remembered; more are read again.
 const RECHECKS_MAX: usize = 10_000;
+/// How long a request waits for younger rights: a node that stood still needs one question.
+const RIGHTS_WAIT: Duration = Duration::from_secs(1);
 
-/// Principals of tokens, with the monotonic time until which they are believed.
+/// API tokens whose user was found in order, with the monotonic time until which that is believed.
 #[derive(Default)]
 pub(crate) struct Rechecks {
-    known: Mutex<HashMap<String, (Principal, Duration)>>,
+    known: Mutex<HashMap<String, Duration>>,
 }
 
 impl Rechecks {
-    fn get(&self, token: &str, now: Duration) -> Option<Principal> {
-        let known = self.known.lock();
-        known
+    fn is_known(&self, token: &str, now: Duration) -> bool {
+        self.known
+            .lock()
             .get(token)
-            .filter(|(_, until)| now < *until)
-            .map(|(principal, _)| principal.clone())
+            .is_some_and(|until| now < *until)
     }
 
-    fn put(&self, token: &str, principal: Principal, now: Duration) {
+    fn put(&self, token: &str, now: Duration) {
         let mut known = self.known.lock();
         if known.len() >= RECHECKS_MAX {
-            known.retain(|_, (_, until)| now < *until);
+            known.retain(|_, until| now < *until);
         }
         if known.len() < RECHECKS_MAX {
-            known.insert(token.to_owned(), (principal, now + RECHECK));
+            known.insert(token.to_owned(), now + RECHECK);
         }
     }
 }
@@ -70,18 +70,73 @@ impl Core {
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let claims = self.claims(state, database, token)?;
-        let now = self.clock.elapsed();
-        if let Some(principal) = self.sessions.get(token, now) {
-            return Ok(principal);
+        let principal = self.judge_token(ctx, state, database, &claims).await?;
+        if claims.kind == Kind::Api {
+            Box::pin(self.check_api_user(ctx, state, database, token, &claims)).await?;
         }
-        Box::pin(self.active_user(state, database, &claims.user, ctx.deadline)).await?;
-        let principal = Box::pin(self.principal_of(ctx, state, database, &claims.user)).await?;
-        self.sessions.put(token, principal.clone(), now);
         Ok(principal)
     }
 
+    /// The caller of a token by this node's copy of the rights, brought up to date if it is too old.
+    async fn judge_token(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        claims: &Claims,
+    ) -> Result<Principal> {
+        let age_max = self.options.limits.metadata_age_max;
+        let followed = self.rights.of(database.id, self.clock.elapsed());
+        let judge = || {
+            let verdict = followed.copy.judge(claims, self.clock.elapsed(), age_max);
+            match verdict {
+                Verdict::Good(principal) => Ok(Some(principal)),
+                Verdict::Over => Err(bad_credentials("the session is over")),
+                Verdict::Stale => Ok(None),
+            }
+        };
+        if let Some(principal) = judge()? {
+            return Ok(principal);
+        }
+        let until = ctx.deadline.min(Instant::now() + RIGHTS_WAIT);
+        let refreshed = Box::pin(self.refresh_rights(state, database, &followed, until)).await;
+        match (judge()?, refreshed) {
+            (Some(principal), _) => Ok(principal),
+            (None, Ok(())) => Err(stale(age_max, "they change all the time")),
+            (None, Err(error)) => Err(stale(age_max, &error.message)),
+        }
+    }
+
+    /// API tokens live longer than ends of sessions are remembered, so the user itself is asked too.
+    async fn check_api_user(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        token: &str,
+        claims: &Claims,
+    ) -> Result<()> {
+        if self.sessions.is_known(token, self.clock.elapsed()) {
+            return Ok(());
+        }
+        let asked = self.clock.elapsed();
+        let user = self
+            .active_user(state, database, &claims.user, ctx.deadline)
+            .await?;
+        if claims.version < user.sessions_from() {
+            return Err(bad_credentials("the token was revoked"));
+        }
+        self.sessions.put(token, asked);
+        Ok(())
+    }
+
     /// Checks signature and long life.
-    fn claims(&self, state: &ClusterState, database: &Database, token: &str) -> Result<Claims> {
+    pub(crate) fn claims(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        token: &str,
+    ) -> Result<Claims> {
         let claims = token::verify(&state.signing_keys, database.id, token);
         claims
             .filter(|claims| self.is_alive_token(claims))
@@ -139,7 +194,12 @@ impl Core {
 
     /// The next token of a session. It keeps the beginning and the version of the one before, so that what ends the session still does,
     /// and never expires earlier: clients ignore such tokens.
-    fn renew(&self, state: &ClusterState, database: &Database, before: &Claims) -> Result<String> {
+    pub(crate) fn renew(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        before: &Claims,
+    ) -> Result<String> {
         let short = self
             .now_seconds()
             .saturating_add(seconds(self.options.limits.token_short_life))
@@ -166,7 +226,7 @@ impl Core {
     }
 
     /// The metadata once the predefined users are written: before, "wrong user name" would be a lie about root.
-    async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
+    pub(crate) async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
         let state = self.metadata.founded()?;
         if state.bootstrapped {
             return Ok(state);
@@ -182,19 +242,9 @@ impl Core {
         username: &str,
         password: &str,
     ) -> Result<Session> {
-        let state = self.with_predefined(ctx).await?;
-        self.check_rights(Consistency::Linearizable, ctx.deadline)
-            .await?;
-        let database = state
-            .database(&ctx.database)
-            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        let user = Box::pin(self.user_named(&state, database, username, ctx.deadline)).await?;
-        let hash = user.as_ref().and_then(User::password_hash).map(str::to_owned);
-        let fits = self.passwords.verify(password, hash).await?;
-        let wrong = || bad_credentials("wrong user name or password");
-        let user = user
-            .filter(|user| fits && !user.is_inactive())
-            .ok_or_else(wrong)?;
+        let state = self.begin_account(ctx).await?;
+        let database = self.database_of(ctx, &state)?;
+        let user = Box::pin(self.prove(ctx, &state, database, username, password)).await?;
         self.open_session(&state, database, &user)
     }
 
@@ -209,8 +259,12 @@ impl Core {
             return Err(bad_credentials("nobody is logged in"));
         };
         let claims = self.claims(&state, database, token)?;
+        Box::pin(self.judge_token(ctx, &state, database, &claims)).await?;
         let user = self.active_user(&state, database, &claims.user, ctx.deadline);
         let user = Box::pin(user).await?;
+        if claims.kind != Kind::Session {
+            return Err(bad_credentials("a token that is no session is not renewed"));
+        }
         Ok(Session {
             token: self.renew(&state, database, &claims)?,
             user: user.body,
@@ -267,44 +321,14 @@ impl Core {
         }
         Ok(user)
     }
-
-    /// The user as a principal with all of its roles.
-    pub(crate) async fn principal_of(
-        &self,
-        ctx: &Context,
-        state: &ClusterState,
-        database: &Database,
-        key: &str,
-    ) -> Result<Principal> {
-        let roles = database
-            .buckets
-            .get(ROLES)
-            .ok_or_else(|| Error::bucket_not_found(ROLES))?;
-        let user = object_id(USERS, key);
-        let find = FindRoles {
-            database: database.name.clone(),
-            user: user.clone(),
-        };
-        // All roles of a database lie in one shard, whatever the key.
-        let request = internal_request(
-            state,
-            state.shard_of(database, roles, ""),
-            Operation::FindRoles(find),
-        );
-        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else {
-            return Err(unexpected());
-        };
-        found.ids.retain(|id| id != LOGGED_IN_ROLE);
-        found.ids.push(LOGGED_IN_ROLE.to_owned());
-        Ok(Principal {
-            user: Some(user),
-            roles: found.ids,
-        })
-    }
 }
 
 /// A read of the service's own.
-pub(crate) fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
+pub(crate) fn internal_request(
+    state: &ClusterState,
+    shard: ShardId,
+    operation: Operation,
+) -> Request {
     Request {
         shard,
         principal: Principal::root(),
@@ -313,6 +337,14 @@ pub(crate) fn internal_request(state: &ClusterState, shard: ShardId, operation: 
         near: None,
         operation,
     }
+}
+
+/// The refusal of a node whose copy of the rights nobody confirms.
+fn stale(age_max: Duration, why: &str) -> Error {
+    Error::unavailable(format!(
+        "this node has not heard of the rights of users for more than {} ms, so it cannot judge a token ({why})",
+        age_max.as_millis()
+    ))
 }
 
 pub(crate) fn bad_credentials(message: &str) -> Error {

@@ -19,6 +19,7 @@
 mod expiry;
 mod indexes;
 mod readers;
+mod rights;
 mod update;
 
 use std::borrow::Cow;
@@ -164,6 +165,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             // The ACL stays.
             Operation::Update(_) => {}
         }
+        let is_delete = matches!(operation, Operation::Delete(_));
+        self.note_rights(&site, &written, is_delete)?;
         Ok(written)
     }
 

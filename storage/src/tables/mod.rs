@@ -10,6 +10,7 @@
 //! | [`indexes`] | entries of indexes, and how far their building is |
 //! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
+//! | [`rights`] | which roles changed and whose sessions ended |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -25,3 +26,4 @@ pub mod idempotency;
 pub mod indexes;
 pub mod readers;
 pub mod reservations;
+pub mod rights;

@@ -74,6 +74,7 @@ impl Shards {
             {
                 Round::Over(answer) => {
                     held.written();
+                    self.end_sessions(request.shard, writes, deadline).await?;
                     return Ok(answer);
                 }
                 Round::Again => {}
@@ -431,7 +432,9 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
 fn has_unique(database: &Database, writes: &Writes) -> bool {
     writes.writes.iter().any(|write| {
         let bucket = database.buckets.get(&write.bucket);
-        let mut indexes = bucket.into_iter().flat_map(|bucket| database.indexes_of(bucket.id));
+        let mut indexes = bucket
+            .into_iter()
+            .flat_map(|bucket| database.indexes_of(bucket.id));
         indexes.any(|index| index.unique && index.state.is_kept_up())
     })
 }
@@ -509,6 +512,9 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
         | command::Operation::FenceClaims(_)
+        | command::Operation::EndSessions(_)
+        | command::Operation::SettleSessions(_)
+        | command::Operation::ForgetRights(_)
         | command::Operation::ExpireDocuments(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {

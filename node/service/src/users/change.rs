@@ -9,6 +9,7 @@ use proto::ErrorCode;
 use serde_json::{Map, Value};
 
 use super::User;
+use super::record::SESSIONS_FROM;
 use crate::Core;
 use crate::auth::policy::USERS;
 use crate::context::Condition;
@@ -124,11 +125,15 @@ impl Core {
         &self,
         state: &ClusterState,
         database: &Database,
-        user: User,
+        mut user: User,
         condition: Condition,
         ends: Ends,
         deadline: Instant,
     ) -> Result<User> {
+        if ends == Ends::Sessions {
+            let next = user.version.saturating_add(1);
+            user.hidden.insert(SESSIONS_FROM.to_owned(), next.into());
+        }
         let bucket = database
             .buckets
             .get(USERS)
@@ -160,6 +165,9 @@ impl Core {
             return Err(unexpected());
         };
         self.acknowledge(&request, &all);
+        if ends == Ends::Sessions {
+            self.rights.outdate(database.id);
+        }
         let written = all.written.pop().ok_or_else(unexpected)?;
         let members = serde_json::from_slice(&written.body).map_err(|e| Error::internal(&e))?;
         Ok(User {

@@ -12,7 +12,11 @@
 //! | `register` | registration, and confirming a mail address |
 //! | `password` | changing, removing and resetting passwords |
 //! | `rename` | another user name |
-//! | `mails` | what is written to users, and the tokens in it |
+//! | `mails` `resets` | what is written to users, and the tokens in it; wishes for mails that wait |
+//! | `session` | assuming a role, logging out everywhere |
+//! | `attempts` | how often somebody may try |
+//! | `accounts` | what an operator decides |
+//! | `facade` | all of it for the edges |
 //!
 //! Invariants:
 //! - Whatever ends a user's sessions is marked in the very write that is the reason ([`change::Ends`]); see [`crate::rights`].
@@ -21,9 +25,22 @@
 //!
 //! Lacks: sessions and tokens themselves (`sessions`, [`crate::auth::token`]), and sending mails (a port).
 
+mod accounts;
+mod attempts;
 mod change;
+mod facade;
 mod find;
+mod mails;
+mod password;
 mod record;
+mod register;
+mod rename;
+mod resets;
+mod session;
 
-pub(crate) use self::change::{Ends, NewUser};
+pub use self::accounts::Accounts;
+pub use self::register::{Registered, Registration};
+
+pub(crate) use self::attempts::Attempts;
 pub(crate) use self::record::User;
+pub(crate) use self::resets::Resets;
