@@ -22,6 +22,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
 use crate::nodes::Node;
+use crate::quotas::Quota;
 use crate::replacement::Replacement;
 use crate::shard_map;
 
@@ -63,6 +64,8 @@ pub struct ClusterState {
     pub replacements: BTreeMap<ShardId, Option<Replacement>>,
     /// By name.
     pub databases: BTreeMap<String, Database>,
+    /// What databases may take, by their ids; of those that nobody limited there is none.
+    pub quotas: BTreeMap<u32, Quota>,
     /// Key that session tokens are signed with, 32 bytes.
     pub signing_key: Vec<u8>,
     /// Hash of root's password, PHC string.
@@ -187,6 +190,7 @@ impl fmt::Debug for ClusterState {
             .field("placement", &self.placement)
             .field("replacements", &self.replacements)
             .field("databases", &self.databases)
+            .field("quotas", &self.quotas)
             .field("bootstrapped", &self.bootstrapped)
             .field("demo", &self.demo)
             .finish_non_exhaustive()

@@ -9,6 +9,7 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod audit;
 mod index;
 mod query;
 mod unique;
@@ -19,6 +20,7 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::audit::{AuditPage, AuditRow, ReadAudit};
 pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
@@ -122,6 +124,12 @@ pub enum Operation {
     /// Which indexes are complete in this shard.
     #[prost(message, tag = "41")]
     IndexProgress(IndexProgress),
+    /// A command of the metadata group's own keeping (quotas, usage, audit): an encoded `larder.log.v1.MetaCommand`; for its leader.
+    #[prost(bytes = "bytes", tag = "85")]
+    Govern(Bytes),
+    /// A part of the shard's audit log.
+    #[prost(message, tag = "86")]
+    ReadAudit(ReadAudit),
 }
 
 impl Operation {
@@ -147,6 +155,7 @@ impl Operation {
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
             | Operation::IndexProgress(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -156,6 +165,7 @@ impl Operation {
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::Govern(_)
             | Operation::Command(_) => false,
         }
     }
@@ -182,6 +192,8 @@ impl Operation {
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
+            | Operation::Govern(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -436,6 +448,9 @@ pub enum Answer {
     /// To [`Operation::IndexProgress`].
     #[prost(message, tag = "41")]
     IndexesComplete(IndexesComplete),
+    /// To [`Operation::ReadAudit`].
+    #[prost(message, tag = "86")]
+    AuditPage(AuditPage),
 }
 
 /// What a leader can prove.

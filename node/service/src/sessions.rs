@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::state::{ClusterState, Database};
-use document::acl::{LOGGED_IN_ROLE, Principal};
+use document::acl::{LOGGED_IN_ROLE, NODE_ROLE, Principal};
 use document::id::object_id;
 use futures::future::try_join_all;
 use parking_lot::Mutex;
@@ -100,6 +100,23 @@ impl Core {
         claims
             .filter(|claims| !over(claims))
             .ok_or_else(|| bad_credentials("the token is invalid or its session is over"))
+    }
+
+    /// See [`crate::Service::is_exempt`].
+    pub(crate) fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
+        self.claimed(database, caller).is_some_and(|principal| {
+            principal.is_admin() || principal.roles.iter().any(|role| role == NODE_ROLE)
+        })
+    }
+
+    /// Who the caller is by its token alone, whose signature is checked.
+    pub(crate) fn claimed(&self, database: &str, caller: &Caller) -> Option<Principal> {
+        let Caller::Token(token) = caller else {
+            return None;
+        };
+        let state = self.metadata.current();
+        let claims = self.claims(&state, state.database(database)?, token).ok()?;
+        Some(claims.principal())
     }
 
     fn session_end(&self, created: u32) -> u32 {

@@ -83,7 +83,7 @@ pub(crate) fn anonymous(
 }
 
 /// The caller as the request names it; not verified.
-fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
+pub(crate) fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
     let Some(value) = headers.get(AUTHORIZATION) else {
         return Ok(Caller::Anonymous);
     };

@@ -14,6 +14,7 @@
 //! This is the data database. The rows of the log database, which no state machine ever sees, are listed in `raft_log/layout.rs`.
 
 pub mod applied;
+pub mod audit;
 pub mod bucket;
 pub mod change;
 pub mod document;
@@ -23,6 +24,7 @@ pub mod index_entry;
 pub mod index_progress;
 pub mod metadata;
 pub mod reservation;
+pub mod usage;
 
 use std::fmt;
 use std::ops::Bound;
@@ -32,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::ids::StoreId;
 
 pub use applied::AppliedKey;
+pub use audit::{AuditHeadKey, AuditKey};
 pub use bucket::BucketKey;
 pub use change::ChangeKey;
 pub use document::DocumentKey;
@@ -41,6 +44,7 @@ pub use index_entry::IndexEntryKey;
 pub use index_progress::IndexProgressKey;
 pub use metadata::MetadataKey;
 pub use reservation::{FenceKey, ReservationKey};
+pub use usage::UsageKey;
 
 /// Every kind of key of the data database: its byte, its column and what follows the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +77,19 @@ pub enum KeyKind {
     /// Documents, `store | 0x11 | database u32 | bucket u32 | index u32 | value | encoded key`: an entry of an index
     /// ([`crate::tables::indexes`]).
     IndexEntry = 0x11,
+    /// State, `store | 0x14 | sequence u64`: a record of the audit log ([`crate::tables::audit`]).
+    Audit = 0x14,
+    /// State, `store | 0x15`: how far the audit log is.
+    AuditHead = 0x15,
+    /// State, `store | 0x16 | database u32`: what the database's documents take ([`crate::tables::usage`]).
+    Usage = 0x16,
     /// Changes, `store | 0x20 | index u64 | ordinal u32`: a change event ([`crate::tables::change_log`]).
     Change = 0x20,
 }
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -92,6 +102,9 @@ impl KeyKind {
         Self::IndexProgress,
         Self::Document,
         Self::IndexEntry,
+        Self::Audit,
+        Self::AuditHead,
+        Self::Usage,
         Self::Change,
     ];
 
@@ -107,7 +120,10 @@ impl KeyKind {
             | Self::Fence
             | Self::Metadata
             | Self::Expiry
-            | Self::IndexProgress => Column::State,
+            | Self::IndexProgress
+            | Self::Audit
+            | Self::AuditHead
+            | Self::Usage => Column::State,
             Self::Document | Self::IndexEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
@@ -147,6 +163,12 @@ pub enum Key<'a> {
     Document(DocumentKey<'a>),
     /// See [`KeyKind::IndexEntry`].
     IndexEntry(IndexEntryKey<'a>),
+    /// See [`KeyKind::Audit`].
+    Audit(AuditKey),
+    /// See [`KeyKind::AuditHead`].
+    AuditHead(AuditHeadKey),
+    /// See [`KeyKind::Usage`].
+    Usage(UsageKey),
     /// See [`KeyKind::Change`].
     Change(ChangeKey),
 }
@@ -172,6 +194,9 @@ impl<'a> Key<'a> {
             KeyKind::IndexProgress => Key::IndexProgress(IndexProgressKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
             KeyKind::IndexEntry => Key::IndexEntry(IndexEntryKey::decode(key)?),
+            KeyKind::Audit => Key::Audit(AuditKey::decode(key)?),
+            KeyKind::AuditHead => Key::AuditHead(AuditHeadKey::decode(key)?),
+            KeyKind::Usage => Key::Usage(UsageKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
         })
     }
@@ -221,6 +246,9 @@ impl fmt::Display for Key<'_> {
                     key.place.escape_ascii()
                 )
             }
+            Self::Audit(key) => write!(f, "audit {}", key.sequence),
+            Self::AuditHead(AuditHeadKey) => f.write_str("audit_head"),
+            Self::Usage(key) => write!(f, "usage {}", key.database),
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
         }
     }
@@ -385,6 +413,9 @@ mod tests {
                 KeyKind::IndexEntry,
                 "entry 1/7/3/\\x10\\x00a%20b",
             ),
+            (AuditKey { sequence: 4 }.encode(), KeyKind::Audit, "audit 4"),
+            (AuditHeadKey.encode(), KeyKind::AuditHead, "audit_head"),
+            (UsageKey { database: 1 }.encode(), KeyKind::Usage, "usage 1"),
             (
                 ChangeKey {
                     index: 12,

@@ -9,6 +9,8 @@
 //! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
 //! | [`reservations`] | whose the values of unique indexes are |
+//! | [`usage`] | what the documents of a database take |
+//! | [`audit`] | the shard's audit log |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -16,6 +18,7 @@
 
 mod acl;
 pub mod applied;
+pub mod audit;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
@@ -23,3 +26,4 @@ pub mod expiry;
 pub mod idempotency;
 pub mod indexes;
 pub mod reservations;
+pub mod usage;

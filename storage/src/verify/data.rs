@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::keys::{self, Key};
 use crate::memory::Memory;
 use crate::raft_log::verify::Found;
-use crate::tables::{applied, documents, indexes};
+use crate::tables::{applied, audit, documents, indexes};
 
 /// Checks the database in `dir`, and adds what its replicas have applied to the report.
 pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Report) {
@@ -123,7 +123,10 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
         Key::Applied(_) => applied::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::IndexEntry(_) => indexes::is_public(value).map(|_| ()),
-        Key::Bucket(_)
+        Key::Audit(_) => audit::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
+        Key::AuditHead(_) => audit::read_head(Some(Bytes::copy_from_slice(value))).map(|_| ()),
+        Key::Usage(_)
+        | Key::Bucket(_)
         | Key::Idempotency(_)
         | Key::IdempotencyAge(_)
         | Key::IdempotencyUsage(_)

@@ -9,9 +9,11 @@ mod expiry;
 mod fence;
 pub mod index_build;
 mod leader_balance;
+mod quota;
 mod replace;
 mod settle;
 mod ticker;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +29,11 @@ pub use self::expiry::Expiry;
 pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
+pub use self::quota::QuotaUsage;
 pub use self::replace::Replace;
 pub use self::settle::Settle;
 pub use self::ticker::Ticker;
+pub use self::trail::Trail;
 use crate::Core;
 
 /// A job of the metadata leader looks again at least so often: becoming the leader is no change of the metadata.
@@ -53,6 +57,10 @@ pub struct Jobs {
     pub settle: Settle,
     /// Learns how old this node's replicas are.
     pub evidence: Evidence,
+    /// Counts what databases with a quota take.
+    pub quota: QuotaUsage,
+    /// Keeps the audit logs of shards.
+    pub trail: Trail,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
 }
@@ -68,6 +76,8 @@ impl Jobs {
             replace: Replace::new(Arc::clone(&core)),
             settle: Settle::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
+            quota: QuotaUsage::new(Arc::clone(&core)),
+            trail: Trail::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
     }
@@ -83,6 +93,8 @@ impl Jobs {
             self.replace.run(stop.clone()),
             self.settle.run(stop.clone()),
             self.evidence.run(stop.clone()),
+            self.quota.run(stop.clone()),
+            self.trail.run(stop.clone()),
             self.leader_balance.run(stop),
         );
     }

@@ -152,6 +152,7 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
+        self.check_quota(&state, database, writes)?;
         if has_unique(database) {
             Box::pin(self.claim(
                 &state,
@@ -524,6 +525,8 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
         | command::Operation::FenceClaims(_)
+        | command::Operation::CountUsage(_)
+        | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {

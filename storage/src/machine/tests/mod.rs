@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test -p storage scripts` writes the scripts' output anew; its diff is a change of behaviour.
 
+mod audit;
 mod corrupt;
 mod cost;
 mod harness;
@@ -11,3 +12,4 @@ mod model;
 mod replica;
 mod script;
 mod show;
+mod usage;
