@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
 //! | [`tls`] | certificates, handshakes, who is a node |
+//! | [`audit`] | this node's own audit log |
 //! | [`telemetry`] | metrics and logs |
 
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod grpc;

@@ -12,6 +12,7 @@
 //! | [`keys`] | the catalogue of keys in the data database |
 //! | [`tables`] | typed reads and writes over those keys |
 //! | [`machine`] | entry → one batch and a reply |
+//! | [`audit`] | records of audit logs and the chain that they form |
 //! | [`memory`] | one budget, shared out |
 //! | [`snapshot`] | one replica as files: written, verified, installed |
 //! | [`mod@verify`] | an offline check of all of it |
@@ -23,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod codec;
 pub mod engine;
 pub mod error;

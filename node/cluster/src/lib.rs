@@ -11,6 +11,8 @@
 //! | `rows` | the metadata on disk, row by row |
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
 //! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
+//! | [`quotas`] | what databases may take and take |
+//! | `audited` | the metadata group's own audit log |
 //! | [`publish`] | the newest state, for everybody on this node |
 //! | [`signing_keys`] | the keys that tokens are signed with |
 //! | [`outcome`] | replies |
@@ -22,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+mod audited;
 pub mod error;
 pub mod hash_ring;
 mod index_change;
@@ -31,6 +34,7 @@ pub mod nodes;
 pub mod outcome;
 pub mod placement;
 pub mod publish;
+pub mod quotas;
 pub mod replacement;
 mod rows;
 mod schema_change;
@@ -38,6 +42,7 @@ pub mod shard_map;
 pub mod signing_keys;
 pub mod state;
 
+pub use audited::{ANCHORS_MAX, anchored};
 pub use error::{Error, Result};
 pub use machine::{ClusterMachine, StateHandle};
 pub use outcome::{MetaOutcome, MetaRejection};

@@ -9,6 +9,7 @@
 //! | `database/<id>` | a database and its buckets; the id with 10 digits |
 //! | `schema/<id>` | the schema of that database |
 //! | `indexes/<id>` | its indexes; absent: it never had any |
+//! | `quota/<id>` | what it may take and takes; absent: nobody counts |
 //!
 //! A value is one byte of format version, then JSON: rows are few and small, the schema needs a self-describing form, and
 //! members can be added. The format version rises when old rows need more than a default for what is new.
@@ -26,6 +27,7 @@ use storage::machine::{ReplicaView, Transaction};
 
 use crate::error::{Error, Result};
 use crate::nodes::Node;
+use crate::quotas::Quota;
 use crate::replacement::Replacement;
 use crate::signing_keys::{self, SigningKeyRow};
 use crate::state::{Assignment, BucketInfo, ClusterState, Database, IndexInfo};
@@ -42,6 +44,7 @@ const REPLACEMENT: &str = "replacement/";
 const DATABASE: &str = "database/";
 const SCHEMA: &str = "schema/";
 const INDEXES: &str = "indexes/";
+const QUOTA: &str = "quota/";
 
 /// See [`CLUSTER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,6 +137,10 @@ pub(crate) fn indexes_name(database: u32) -> String {
     format!("{INDEXES}{database:010}")
 }
 
+pub(crate) fn quota_name(database: u32) -> String {
+    format!("{QUOTA}{database:010}")
+}
+
 fn key(name: &str) -> Vec<u8> {
     MetadataKey { name }.encode()
 }
@@ -180,6 +187,7 @@ struct Loaded {
     databases: Vec<DatabaseRow>,
     schemas: BTreeMap<u32, Schema>,
     indexes: BTreeMap<u32, Vec<IndexInfo>>,
+    quotas: BTreeMap<u32, Quota>,
 }
 
 impl Loaded {
@@ -212,6 +220,9 @@ impl Loaded {
             self.databases.push(decode(name, value)?);
         } else if let Some(id) = name.strip_prefix(SCHEMA) {
             self.schemas
+                .insert(number(name, id, 10)? as u32, decode(name, value)?);
+        } else if let Some(id) = name.strip_prefix(QUOTA) {
+            self.quotas
                 .insert(number(name, id, 10)? as u32, decode(name, value)?);
         } else if let Some(id) = name.strip_prefix(INDEXES) {
             let row: IndexesRow = decode(name, value)?;
@@ -262,6 +273,7 @@ impl Loaded {
                 .collect(),
             databases,
             signing_keys,
+            quotas: self.quotas,
             root_password_hash: cluster.root_password_hash,
             bootstrapped: cluster.bootstrapped,
             demo: cluster.demo,

@@ -22,6 +22,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
 use crate::nodes::Node;
+use crate::quotas::Quota;
 use crate::replacement::Replacement;
 use crate::shard_map;
 use crate::signing_keys::SigningKeys;
@@ -66,6 +67,8 @@ pub struct ClusterState {
     pub databases: BTreeMap<String, Database>,
     /// Keys that tokens are signed with.
     pub signing_keys: SigningKeys,
+    /// What databases may take, by their ids; of those that nobody limited there is none.
+    pub quotas: BTreeMap<u32, Quota>,
     /// Hash of root's password, PHC string.
     pub root_password_hash: String,
     /// Whether predefined users and roles are written.
@@ -188,6 +191,7 @@ impl fmt::Debug for ClusterState {
             .field("placement", &self.placement)
             .field("replacements", &self.replacements)
             .field("databases", &self.databases)
+            .field("quotas", &self.quotas)
             .field("bootstrapped", &self.bootstrapped)
             .field("demo", &self.demo)
             .finish_non_exhaustive()

@@ -9,6 +9,7 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod audit;
 mod index;
 mod query;
 mod rights;
@@ -20,6 +21,7 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::audit::{AuditPage, AuditRow, ReadAudit};
 pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
@@ -130,6 +132,12 @@ pub enum Operation {
     /// Have another key sign tokens: an encoded `larder.log.v1.RotateSigningKey`; for the metadata leader.
     #[prost(bytes = "bytes", tag = "61")]
     RotateSigningKey(Bytes),
+    /// A command of the metadata group's own keeping (quotas, usage, audit): an encoded `larder.log.v1.MetaCommand`; for its leader.
+    #[prost(bytes = "bytes", tag = "85")]
+    Govern(Bytes),
+    /// A part of the shard's audit log.
+    #[prost(message, tag = "86")]
+    ReadAudit(ReadAudit),
 }
 
 impl Operation {
@@ -156,6 +164,7 @@ impl Operation {
             | Operation::UniquePage(_)
             | Operation::IndexProgress(_)
             | Operation::FollowRights(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -166,6 +175,7 @@ impl Operation {
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
             | Operation::RotateSigningKey(_)
+            | Operation::Govern(_)
             | Operation::Command(_) => false,
         }
     }
@@ -194,6 +204,8 @@ impl Operation {
             | Operation::UniquePage(_)
             | Operation::FollowRights(_)
             | Operation::RotateSigningKey(_)
+            | Operation::Govern(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -455,6 +467,9 @@ pub enum Answer {
     /// To [`Operation::FollowRights`].
     #[prost(message, tag = "60")]
     Rights(Rights),
+    /// To [`Operation::ReadAudit`].
+    #[prost(message, tag = "86")]
+    AuditPage(AuditPage),
 }
 
 /// What a leader can prove.

@@ -163,6 +163,10 @@ impl Shards {
             Operation::RotateSigningKey(command) => {
                 Box::pin(self.rotate_signing_key(command, deadline)).await
             }
+            Operation::Govern(command) => Box::pin(self.govern(command, deadline)).await,
+            Operation::ReadAudit(asked) => {
+                Box::pin(self.read_audit(request.shard, *asked, deadline)).await
+            }
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }
@@ -196,6 +200,11 @@ impl Shards {
         self.groups
             .replica(shard)
             .ok_or(Failure::NotLeader { hint: None })
+    }
+
+    /// The applied state here, if there is any.
+    pub(crate) fn replica_of(&self, shard: ShardId) -> Option<Arc<Replica>> {
+        self.groups.replica(shard)
     }
 
     /// Makes the applied state here current, if this node still leads.

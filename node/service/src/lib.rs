@@ -17,9 +17,10 @@
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
 //! | `rights` | what every node knows of roles and of ended sessions, and how old that is |
 //! | `users` | users: registration, passwords, names |
-//! | [`audit`] | events for the node's audit log |
 //! | `access` | what somebody may do and why, for admins |
 //! | [`auth`] | rights, tokens, password hashes, predefined users and roles |
+//! | [`audit`] `trail` | events for the node's audit log; the audit logs of shards |
+//! | `quotas` | what databases may take |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
@@ -54,6 +55,7 @@ mod near;
 pub mod ports;
 mod position;
 mod query;
+mod quotas;
 mod reads;
 pub mod replicas;
 mod rights;
@@ -66,6 +68,7 @@ pub mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod unique;
 mod updates;
 mod users;
@@ -88,8 +91,10 @@ pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
 pub use crate::position::Position;
 pub use crate::query::{Counted, Query, QueryPage, QueryRequest, ShardExplanation};
+pub use crate::quotas::QuotaStatus;
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
+pub use crate::trail::{TrailPage, shard_chain};
 pub use crate::users::{Accounts, Registered, Registration};
 
 use crate::clock::Clock;
@@ -634,6 +639,68 @@ impl Service {
             self.note(audit::Event::of(ctx, action).by(username));
         }
         session
+    }
+
+    /// The quotas of all databases that have one, as this node knows them.
+    pub fn quotas(&self) -> Vec<QuotaStatus> {
+        self.core.quotas()
+    }
+
+    /// Sets what a database may take, 0 for no limit, and has it counted from now on; gives what it takes.
+    ///
+    /// # Errors
+    /// `BucketNotFound`: no such database. `OutcomeUnknown`: it may be set.
+    pub async fn set_quota(
+        &self,
+        database: &str,
+        documents_max: u64,
+        bytes_max: u64,
+        deadline: std::time::Instant,
+    ) -> Result<QuotaStatus> {
+        self.core
+            .set_quota(database, documents_max, bytes_max, deadline)
+            .await
+    }
+
+    /// The records of a shard's audit log behind a place, at most a page, linearizably.
+    ///
+    /// # Errors
+    /// `BadRequest`: no such shard.
+    pub async fn trail(
+        &self,
+        shard: proto::ShardId,
+        after: u64,
+        deadline: std::time::Instant,
+    ) -> Result<TrailPage> {
+        self.core.trail(shard, after, deadline).await
+    }
+
+    /// The numbers of all shards, the metadata group (0) first.
+    pub fn shard_numbers(&self) -> Vec<u32> {
+        self.core.shard_numbers()
+    }
+
+    /// Has the heads of audit logs written down in the metadata group's.
+    ///
+    /// # Errors
+    /// `Unavailable` without a metadata leader; they may be written down nevertheless.
+    pub async fn anchor_audit(
+        &self,
+        heads: Vec<proto::log::AuditHead>,
+        deadline: std::time::Instant,
+    ) -> Result<()> {
+        self.core.anchor(heads, deadline).await
+    }
+
+    /// Whether limits on how often somebody may ask do not concern the caller: an admin or a node, by what the token says. Its signature is
+    /// checked, and nothing is looked up, so this is cheap; it grants nothing else.
+    pub fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
+        self.core.is_exempt(database, caller)
+    }
+
+    /// The id of the user that a token names, for audit logs; `None` for nobody, and for a token whose signature is not good.
+    pub fn claimed_user(&self, database: &str, caller: &Caller) -> Option<String> {
+        self.core.claimed_user(database, caller)
     }
 
     /// Puts an event into this node's audit log, soon. Does not wait; what comes faster than it can be kept is counted.

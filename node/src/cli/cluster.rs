@@ -260,7 +260,32 @@ impl AdminClient {
             .await
     }
 
+    /// `GET /admin/v1/quotas`.
+    pub(crate) async fn quotas(&self) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/quotas", self.origin);
+        self.call(self.http.get(url).timeout(STATUS_TIMEOUT)).await
+    }
+
+    /// `PUT /admin/v1/quotas/DATABASE`.
+    pub(crate) async fn set_quota(&self, database: &str, body: &Value) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/quotas/{database}", self.origin);
+        let request = self.http.put(url).timeout(REPLACE_TIMEOUT);
+        self.call(request.json(body)).await
+    }
+
+    /// The body of an answer to GET, as it came.
+    pub(crate) async fn get(&self, path: &str) -> Result<bytes::Bytes, Failure> {
+        let url = format!("{}{path}", self.origin);
+        self.answer(self.http.get(url).timeout(REPLACE_TIMEOUT))
+            .await
+    }
+
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+        let body = self.answer(request).await?;
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Failure> {
         let response = request
             .send()
             .await
@@ -272,7 +297,7 @@ impl AdminClient {
             .map_err(|error| self.failure(0, deepest(&error)))?;
         let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() || value.get("health").is_some() {
-            return Ok(value);
+            return Ok(body);
         }
         let message = value
             .get("message")

@@ -1,14 +1,16 @@
 //! The command line: one binary, one tree of verbs.
 //!
 //! `start` and `dev` run nodes; `acl`, `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
-//! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
+//! `cluster`, `shard`, `database` and `audit` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod acl;
+pub mod audit;
 pub mod bench;
 pub mod cert;
 pub mod client;
 pub mod cluster;
 pub mod data;
+pub mod database;
 pub mod dev;
 pub mod doc;
 pub mod exit;
@@ -53,6 +55,8 @@ enum Command {
     Start(start::Start),
     Cluster(cluster::Cluster),
     Shard(shard::Shard),
+    Database(database::Database),
+    Audit(audit::Audit),
     Doc(doc::Doc),
     Index(index::Index),
     Import(import::Import),
@@ -131,6 +135,8 @@ where
         Command::Dev(dev) => on_this_thread(dev::run(dev)),
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
+        Command::Database(database) => on_this_thread(database::run(database)),
+        Command::Audit(audit) => on_this_thread(audit::run(audit)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Index(index) => on_this_thread(index::run(index)),
         Command::Acl(acl) => on_this_thread(acl::run(acl)),
@@ -223,6 +229,10 @@ mod tests {
             "larder cluster init --shards 16 --replicas 3 --root-password-file root.txt",
             "larder cluster status -o json",
             "larder shard status 3",
+            "larder database quota",
+            "larder database quota v1 --documents 1000000 --bytes 20GiB",
+            "larder audit export --from 2026-01-01T00:00:00Z",
+            "larder audit verify --data /var/lib/larder",
             "larder shard replace 3 n4 --from n1 --wait 60",
             "larder doc put Demo hello @hello.json --if-match 3",
             "larder doc delete Demo hello --if-match *",
@@ -269,6 +279,9 @@ mod tests {
             "larder bench --workload a --mix read=100",
             "larder start",
             "larder index create Movie",
+            "larder database quota v1",
+            "larder database quota --documents 3",
+            "larder audit export --from yesterday",
             "larder index drop Movie",
             "larder index drop Movie year --all",
             "larder doc query Movie --explain --fields a",

@@ -62,6 +62,10 @@ impl Documents {
             })?,
         };
         let headers = request.metadata().as_ref();
+        self.shared
+            .gate
+            .admit_database(&self.shared.service, headers, database)
+            .map_err(|too_often| too_often.error)?;
         let address = client_address(request.extensions());
         let longest = self.shared.limits.request_time;
         let wait = timeout(headers).map_or(longest, |asked| asked.min(longest));

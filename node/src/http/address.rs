@@ -18,6 +18,12 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(IpAddr);
 
+impl Peer {
+    pub(super) fn address(self) -> IpAddr {
+        self.0
+    }
+}
+
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
         Self(address.ip().to_canonical())
@@ -72,7 +78,16 @@ fn parse(text: &str) -> Option<IpAddr> {
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+/// What an address is counted under; a client has all of an IPv6 /64, and all that come from nowhere are one.
+pub(super) fn key_of(address: Option<IpAddr>) -> (u8, u64) {
+    match address {
+        None => (0, 0),
+        Some(IpAddr::V4(address)) => (4, u64::from(address.to_bits())),
+        Some(IpAddr::V6(address)) => (6, (address.to_bits() >> 64) as u64),
+    }
+}
+
+pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
@@ -94,6 +109,16 @@ mod tests {
             .collect();
         resolve(&mut request, &trusted);
         of(request.extensions()).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn addresses_are_counted_by_what_one_client_has() {
+        let key = |text: &str| key_of(Some(text.parse().expect("an address")));
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_ne!(key("10.0.0.1"), key("10.0.0.2"));
+        assert_ne!(key("0.0.0.0"), key("::"));
+        assert_ne!(key("::"), key_of(None));
     }
 
     #[test]

@@ -22,7 +22,8 @@ use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
-use super::{Limits, body, respond};
+use super::{Limits, body, governance, respond};
+use crate::audit::Log;
 use crate::config::Secret;
 
 /// How long founding a cluster may take.
@@ -71,6 +72,7 @@ struct Admin {
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
     limits: Limits,
+    audit: Arc<Log>,
 }
 
 /// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one.
@@ -80,6 +82,7 @@ pub fn admin_app(
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
+    audit: Arc<Log>,
 ) -> Router {
     let admin = Admin {
         service,
@@ -88,6 +91,7 @@ pub fn admin_app(
         shards,
         root_password,
         limits: Limits::default(),
+        audit,
     };
     Router::new().fallback(serve).with_state(Arc::new(admin))
 }
@@ -132,9 +136,25 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         (&Method::POST, ["admin", "v1", "shards", shard, "replace"]) => {
             replace(admin, shard, query).await
         }
+        (&Method::GET, ["admin", "v1", "quotas"]) => Ok(respond::value(&admin.service.quotas())),
+        (&Method::PUT, ["admin", "v1", "quotas", database]) => {
+            let body = body::read(&head.headers, body, &admin.limits).await?;
+            governance::set_quota(&admin.service, database, &body).await
+        }
+        (&Method::GET, ["admin", "v1", "audit"]) => {
+            Ok(governance::chains(&admin.service, &admin.node.id))
+        }
+        (&Method::GET, ["admin", "v1", "audit", chain]) => {
+            let after = governance::after(parameter(query, "after"))?;
+            governance::part(&admin.service, &admin.node.id, &admin.audit, chain, after).await
+        }
         (
             _,
-            ["metrics"] | ["admin", "v1", "node"] | ["admin", "v1", "cluster", "status" | "init"],
+            ["metrics"]
+            | ["admin", "v1", "node"]
+            | ["admin", "v1", "cluster", "status" | "init"]
+            | ["admin", "v1", "quotas" | "audit"]
+            | ["admin", "v1", "quotas" | "audit", _],
         )
         | (
             _,

@@ -83,7 +83,7 @@ pub(crate) fn anonymous(
 }
 
 /// The caller as the request names it; not verified.
-fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
+pub(crate) fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(Caller::Anonymous);

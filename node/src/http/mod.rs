@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `edge` | the way of every request: HTTP or gRPC, permit, the table of methods and routes, error form, metrics, log |
 //! | `route` | raw path → database and resource |
+//! | `rates` | how often somebody may ask |
 //! | `address` | where a request comes from |
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
@@ -15,8 +16,8 @@
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
-//! | [`admin`] | the admin port |
-//! | [`server`] | connections: limits, time-outs, draining |
+//! | [`admin`] `governance` | the admin port; its part about quotas and audit logs |
+//! | [`server`] `crowd` | connections: limits, time-outs, draining |
 //!
 //! Invariants:
 //! - Every failure is JSON in the contract's form and says whether anything happened, whichever part refused.
@@ -36,13 +37,16 @@ mod conditions;
 mod connect_page;
 mod context;
 mod cors;
+mod crowd;
 mod documents;
 mod edge;
 mod error;
 mod fields;
+mod governance;
 mod health;
 mod indexes;
 mod query;
+mod rates;
 mod respond;
 mod route;
 mod scan;
@@ -62,7 +66,8 @@ use ipnet::IpNet;
 use service::Service;
 
 pub use admin::{NodeInfo, admin_app};
-pub use server::serve;
+pub use rates::{Rate, Rates};
+pub use server::{Connections, serve};
 
 pub(crate) use address::of as client_address;
 pub(crate) use context::build as build_context;
@@ -91,6 +96,8 @@ pub struct Limits {
     pub request_time: Duration,
     /// Proxies that are believed when they say where a request comes from.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// How often somebody may ask.
+    pub rates: Rates,
 }
 
 impl Default for Limits {
@@ -104,6 +111,7 @@ impl Default for Limits {
             scans_open_max: 128,
             request_time: Duration::from_secs(5),
             trusted_proxies: Arc::default(),
+            rates: Rates::default(),
         }
     }
 }

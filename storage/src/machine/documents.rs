@@ -27,7 +27,7 @@ use crate::ids::LogId;
 use crate::keys::{BucketKey, IndexProgressKey};
 use crate::tables::buckets::{self, BucketRow, IndexRow};
 use crate::tables::idempotency::Target;
-use crate::tables::indexes;
+use crate::tables::{audit, indexes, usage};
 
 /// The state machine of a document shard. Has no state of its own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +81,14 @@ impl Machine for DocumentMachine {
             Operation::ReleaseValue(release) => unique::release(tx, &release)?,
             Operation::FenceClaims(fence) => unique::fence(tx, id.index, &fence)?,
             Operation::Idle(log::Idle {}) => Outcome::Done,
+            Operation::CountUsage(asked) => {
+                usage::count(tx, asked.database, asked.page as usize)?;
+                Outcome::Done
+            }
+            Operation::ExpireAudit(expire) => {
+                audit::expire(tx, command.stamp_us, expire.kept_us, expire.bytes_max)?;
+                Outcome::Done
+            }
             Operation::ExpireDocuments(due) => {
                 expiry::expire(tx, id, command.stamp_us, &due)?;
                 Outcome::Done

@@ -11,6 +11,8 @@
 //! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`rights`] | which roles changed and whose sessions ended |
+//! | [`usage`] | what the documents of a database take |
+//! | [`audit`] | the shard's audit log |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -18,6 +20,7 @@
 
 mod acl;
 pub mod applied;
+pub mod audit;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
@@ -27,3 +30,4 @@ pub mod indexes;
 pub mod readers;
 pub mod reservations;
 pub mod rights;
+pub mod usage;

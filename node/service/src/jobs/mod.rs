@@ -10,6 +10,7 @@ mod fence;
 pub mod index_build;
 mod leader_balance;
 mod mails;
+mod quota;
 mod readers;
 mod replace;
 mod rights;
@@ -17,6 +18,7 @@ mod session_ends;
 mod settle;
 mod signing_keys;
 mod ticker;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,7 @@ pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
 pub use self::mails::Mails;
+pub use self::quota::QuotaUsage;
 pub use self::readers::Readers;
 pub use self::replace::Replace;
 pub use self::rights::Rights;
@@ -40,6 +43,7 @@ pub use self::session_ends::SessionEnds;
 pub use self::settle::Settle;
 pub use self::signing_keys::SigningKeys;
 pub use self::ticker::Ticker;
+pub use self::trail::Trail;
 use crate::Core;
 
 /// A job of the metadata leader looks again at least so often: becoming the leader is no change of the metadata.
@@ -73,6 +77,10 @@ pub struct Jobs {
     pub signing_keys: SigningKeys,
     /// Learns how old this node's replicas are.
     pub evidence: Evidence,
+    /// Counts what databases with a quota take.
+    pub quota: QuotaUsage,
+    /// Keeps the audit logs of shards.
+    pub trail: Trail,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
 }
@@ -93,6 +101,8 @@ impl Jobs {
             session_ends: SessionEnds::new(Arc::clone(&core)),
             signing_keys: SigningKeys::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
+            quota: QuotaUsage::new(Arc::clone(&core)),
+            trail: Trail::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
     }
@@ -113,6 +123,8 @@ impl Jobs {
             self.session_ends.run(stop.clone()),
             self.signing_keys.run(stop.clone()),
             self.evidence.run(stop.clone()),
+            self.quota.run(stop.clone()),
+            self.trail.run(stop.clone()),
             self.leader_balance.run(stop),
         );
     }

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::forward::{
     Answer, ChangeIndexes, Failure, IndexProgress, IndexVerb, IndexesComplete, Request,
 };
+use crate::quotas::attributed;
 use crate::schema::meta_rejected;
 
 /// Indexes of buckets that writes keep up.
@@ -54,6 +55,7 @@ impl Shards {
         policy::require_admin(&request.principal)?;
         self.barrier(ShardId::META, deadline).await?;
         let operation = self.index_command(change)?;
+        let operation = attributed(&request.principal, operation);
         match self.propose_meta(operation, deadline).await? {
             MetaOutcome::Done => {}
             MetaOutcome::Rejected(rejection) => return Err(meta_rejected(&rejection).into()),

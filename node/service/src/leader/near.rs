@@ -67,6 +67,8 @@ impl Shards {
             | Operation::UniquePage(_)
             | Operation::FollowRights(_)
             | Operation::RotateSigningKey(_)
+            | Operation::Govern(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => {
                 return Err(Error::bad_request("only reads have a level").into());
             }
@@ -96,6 +98,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Values(_)
         | Answer::IndexesComplete(_)
         | Answer::Rights(_)
+        | Answer::AuditPage(_)
         | Answer::Proofs(_) => {}
     }
 }

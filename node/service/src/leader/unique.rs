@@ -279,6 +279,8 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::Idle(_)
         | command::Operation::BackfillReaders(_)
         | command::Operation::ExpireIdempotency(_)
+        | command::Operation::CountUsage(_)
+        | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_) => false,
     }
 }

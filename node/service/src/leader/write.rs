@@ -151,6 +151,7 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
+        self.check_quota(&state, database, writes)?;
         if has_unique(database, writes) {
             Box::pin(self.claim(
                 &state,
@@ -515,6 +516,8 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::EndSessions(_)
         | command::Operation::SettleSessions(_)
         | command::Operation::ForgetRights(_)
+        | command::Operation::CountUsage(_)
+        | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {

@@ -4,6 +4,7 @@ mod class_rights;
 mod contract;
 mod expiry;
 mod freshness;
+mod governance;
 mod idempotency;
 mod indexes;
 mod queries;

@@ -9,6 +9,7 @@ use crate::codec;
 use crate::engine::Column;
 use crate::keys::{Key, KeyKind};
 use crate::machine::outcome::{Outcome, Progress, Rejection, Reservation};
+use crate::tables::audit;
 use crate::tables::buckets;
 use crate::tables::change_log::{self, Operation};
 use crate::tables::documents::{self, Entry};
@@ -16,6 +17,7 @@ use crate::tables::idempotency::{AgeRow, IdempotencyRecord, UsageRow};
 use crate::tables::indexes::{self, ProgressRow};
 use crate::tables::reservations::FenceRow;
 use crate::tables::rights;
+use crate::tables::usage::Usage;
 
 /// One effect, in a line. The column is that of the key's kind, or the line says so.
 pub(super) fn effect(column: Column, key: &[u8], value: Option<&Bytes>) -> String {
@@ -73,6 +75,21 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             false => "restricted".to_owned(),
         },
         Key::ReaderEntry(_) => format!("{} bytes", value.len()),
+        Key::Audit(_) => text(&audit::decode(value).expect("decodes").text).to_owned(),
+        Key::AuditHead(_) => {
+            let head = audit::read_head(Some(value.clone())).expect("decodes");
+            format!(
+                "last={} removed={} {} bytes",
+                head.last, head.removed, head.bytes
+            )
+        }
+        Key::Usage(_) => {
+            let row: Usage = codec::decode(value).expect("decodes");
+            format!(
+                "{} documents {} bytes {:?}",
+                row.documents, row.bytes, row.counted
+            )
+        }
         Key::Applied(_) | Key::Metadata(_) => "…".to_owned(),
     }
 }

@@ -35,6 +35,7 @@ impl Writer<'_, '_> {
             self.unindex(&site)?;
             self.leave(&site);
             self.note_rights(&site, &deleted, true)?;
+            self.count(&site, None)?;
         } else {
             // The row goes all the same, or it would be looked at for ever.
             let (at_us, due_us) = (0, due.due_us);
