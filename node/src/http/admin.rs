@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 
+use super::admin_encryption::{self, EncryptionControl};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
 use super::{Limits, body, respond};
@@ -70,16 +71,19 @@ struct Admin {
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
+    encryption: Option<Arc<dyn EncryptionControl>>,
     limits: Limits,
 }
 
-/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one.
+/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one; `encryption` is `None` where
+/// nothing is sealed.
 pub fn admin_app(
     service: Service,
     metrics: PrometheusHandle,
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
+    encryption: Option<Arc<dyn EncryptionControl>>,
 ) -> Router {
     let admin = Admin {
         service,
@@ -87,6 +91,7 @@ pub fn admin_app(
         node,
         shards,
         root_password,
+        encryption,
         limits: Limits::default(),
     };
     Router::new().fallback(serve).with_state(Arc::new(admin))
@@ -131,6 +136,10 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         }
         (&Method::POST, ["admin", "v1", "shards", shard, "replace"]) => {
             replace(admin, shard, query).await
+        }
+        (method, ["admin", "v1", "encryption", rest @ ..]) => {
+            let database = parameter(query, "database");
+            admin_encryption::serve(admin.encryption.as_deref(), method, rest, database).await
         }
         (
             _,

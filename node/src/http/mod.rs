@@ -24,6 +24,7 @@
 //! Lacks: files, caching beyond `no-cache`.
 
 pub mod admin;
+pub mod admin_encryption;
 mod batch;
 mod body;
 mod buckets;

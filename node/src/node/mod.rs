@@ -16,6 +16,7 @@ mod relief;
 mod repair;
 mod replicas;
 mod scrub;
+mod seals;
 mod stop;
 mod watchdog;
 
@@ -50,6 +51,7 @@ use self::integrity::Integrity;
 use self::join::Joining;
 use self::repair::Repair;
 use self::replicas::Replicas;
+use self::seals::Seals;
 
 /// Threads that build and install snapshots.
 const DISK_THREADS: usize = 1;
@@ -115,6 +117,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             info,
             control,
             root_password,
+            node.seals.clone().map(|seals| seals as _),
         );
         let (client_guard, admin_guard) = (guard(Port::Client), guard(Port::Admin));
         let stop = stop.clone();
@@ -149,6 +152,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.storage.scrub_bytes_per_s(),
         stop.clone(),
     ));
+    let seals = node.seals.clone();
+    let resealing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Some(seals) = seals {
+                seals.run(stop).await;
+            }
+        }
+    });
     let certificates = tokio::spawn(follow(keyring, stop.clone()));
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
@@ -189,6 +201,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         purging,
         disk,
         integrity,
+        resealing,
         certificates,
         upkeep,
         gauges,
@@ -215,6 +228,8 @@ struct Node {
     joining: Arc<Joining>,
     disk: Arc<Disk>,
     integrity: Arc<Integrity>,
+    /// `None`: this node does not seal its disk.
+    seals: Option<Arc<Seals>>,
     /// Ends the outgoing connections; after the groups, which still talk while they stop.
     stop_peers: CancellationToken,
 }
@@ -251,6 +266,10 @@ impl Node {
             own_node(config, id.0),
             config.node.data_dir.clone(),
         ));
+        let seals = storage.sealing.clone().map(|sealing| {
+            let config = config.encryption.clone();
+            Arc::new(Seals::new(sealing, config, metadata.clone()))
+        });
         let started = Instant::now();
         replicas.open_stored().await?;
         let repair = Repair::new(id, metadata.clone(), storage.lost.clone());
@@ -297,6 +316,7 @@ impl Node {
             joining,
             disk,
             integrity,
+            seals,
             stop_peers,
         })
     }
@@ -328,8 +348,11 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     std::fs::create_dir_all(dir).with_context(|| format!("data directory {}", dir.display()))?;
     // Files that were being sent when the node last stopped are of a view that is gone.
     let _ = std::fs::remove_dir_all(dir.join("sending"));
-    let options = storage::Options::within(config.storage.memory_bytes());
-    let storage = repair::open(dir, &options)?;
+    let options = storage::Options {
+        masters: seals::masters(&config.encryption)?,
+        ..storage::Options::within(config.storage.memory_bytes())
+    };
+    let storage = repair::open(dir, &options).map_err(seals::refusal)?;
     storage.logs.on_failure(|error| {
         // Nothing that waits may be answered: after a failed sync it is unknown what is on disk.
         tracing::error!(%error, "the log disk failed; the process ends");

@@ -51,6 +51,7 @@ fn admin() -> Cluster {
         node,
         Arc::new(Echo),
         crate::config::Secret::Absent,
+        None,
     );
     cluster
 }
