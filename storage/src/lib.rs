@@ -16,6 +16,7 @@
 //! | [`memory`] | one budget, shared out |
 //! | [`snapshot`] | one replica as files: written, verified, installed |
 //! | [`mod@verify`] | an offline check of all of it |
+//! | [`seal`] | encryption at rest: keys, sealed values, bringing old ones to new keys |
 //! | [`salvage`] | what still reads of a damaged data database, put into a new one |
 //! | [`format`](mod@format) | the version of all of this |
 //!
@@ -36,6 +37,7 @@ pub mod memory;
 mod open;
 pub mod raft_log;
 pub mod salvage;
+pub mod seal;
 pub mod snapshot;
 pub mod tables;
 pub mod verify;

@@ -13,7 +13,9 @@ async fn quotas_hold_and_audit_logs_tell() {
     let mut cluster = Cluster::dev().await;
     let mut checks = Checks::new();
     checks.check("a quota of documents", quota(&cluster)).await;
-    checks.check("what was written down", export(&cluster)).await;
+    checks
+        .check("what was written down", export(&cluster))
+        .await;
     checks.check("sound chains", sound(&cluster)).await;
     checks.check("a changed log", changed(&mut cluster)).await;
     checks.finish();
@@ -42,7 +44,19 @@ async fn quota(cluster: &Cluster) {
     .await;
     let there = counted["documents"].as_u64().expect("a number");
     let most = (there + 20).to_string();
-    let set = verb(cluster, 0, &["database", "quota", "v1", "--documents", &most, "-o", "json"]);
+    let set = verb(
+        cluster,
+        0,
+        &[
+            "database",
+            "quota",
+            "v1",
+            "--documents",
+            &most,
+            "-o",
+            "json",
+        ],
+    );
     assert_eq!(set.await.expect(0).json()[0]["bytesMax"], 1_u64 << 40);
     let mut written = 0;
     let refused = eventually("it is full", DEADLINE, || {
@@ -79,9 +93,13 @@ async fn quota(cluster: &Cluster) {
         async move { (put.send().await.status == 200).then_some(()) }
     })
     .await;
-    verb(cluster, 0, &["database", "quota", "nowhere", "--documents", "1"])
-        .await
-        .expect(1);
+    verb(
+        cluster,
+        0,
+        &["database", "quota", "nowhere", "--documents", "1"],
+    )
+    .await
+    .expect(1);
 }
 
 async fn export(cluster: &Cluster) {

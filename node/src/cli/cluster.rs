@@ -23,6 +23,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The node answers within its own deadline.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A change of keys waits for the disk, and for a command that prints the master key.
+const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Makes a cluster out of nodes, and shows its health.
 ///
@@ -278,6 +280,16 @@ impl AdminClient {
         let url = format!("{}{path}", self.origin);
         self.answer(self.http.get(url).timeout(REPLACE_TIMEOUT))
             .await
+    }
+
+    /// `GET /admin/v1/encryption`, or `POST` to a verb below it. A lost answer to one may be repeated: at worst keys change twice.
+    pub(crate) async fn encryption(&self, verb: Option<&str>) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/encryption", self.origin);
+        let request = match verb {
+            None => self.http.get(url),
+            Some(verb) => self.http.post(format!("{url}/{verb}")),
+        };
+        self.call(request.timeout(ENCRYPTION_TIMEOUT)).await
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {

@@ -10,6 +10,7 @@ pub mod cert;
 pub mod client;
 pub mod cluster;
 pub mod data;
+mod data_keys;
 pub mod database;
 pub mod dev;
 pub mod doc;
@@ -254,6 +255,10 @@ mod tests {
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",
             "larder data verify /var/lib/larder -o json",
+            "larder data verify /var/lib/larder --master-key file:master.key",
+            "larder data keys -o json",
+            "larder data rotate-key --database shop --admin http://n2:7402",
+            "larder data rewrap",
             "larder cert create-ca",
             "larder cert create-node n1 --host 10.0.0.1 --host n1.example.com",
             "larder cert create-client alice --days 30",
@@ -288,6 +293,7 @@ mod tests {
             "larder doc get --cert alice.crt Demo k",
             "larder cert create-node n1",
             "larder cert create-node ../n1 --host a",
+            "larder data verify /var/lib/larder --master-key 0123",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

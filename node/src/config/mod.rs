@@ -5,6 +5,7 @@
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
 pub mod load;
+mod master_key;
 mod memory;
 pub mod secret;
 pub mod validate;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use load::Error;
+pub use master_key::{MasterKeySource, MasterKeySourceError};
 pub use secret::{Secret, SecretError};
 pub use validate::Rule;
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub security: Security,
     /// `[tls]`: certificates and keys.
     pub tls: Tls,
+    /// `[encryption]`: of what lies on this node's disk.
+    pub encryption: Encryption,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
     /// `[rates]`: how often somebody may ask.
@@ -138,6 +142,18 @@ impl Tls {
         .filter_map(|(key, is_set)| (!is_set).then_some(key))
         .collect()
     }
+}
+
+/// `[encryption]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Encryption {
+    /// The key that wraps this node's data keys. Not set: nothing is sealed.
+    pub master_key: MasterKeySource,
+    /// The one before it: tried at a start where `master_key` does not fit, and replaced by it.
+    pub previous_master_key: MasterKeySource,
+    /// How fast stored values are rewritten with new data keys, in MiB a second.
+    pub rewrite_mib_per_s: usize,
 }
 
 /// `[limits]`.
@@ -305,6 +321,16 @@ impl Default for Listen {
     }
 }
 
+impl Default for Encryption {
+    fn default() -> Self {
+        Self {
+            master_key: MasterKeySource::default(),
+            previous_master_key: MasterKeySource::default(),
+            rewrite_mib_per_s: 8,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -394,6 +420,13 @@ impl Default for Telemetry {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
+    }
+}
+
+impl Encryption {
+    /// The rate of rewriting in bytes a second.
+    pub fn rewrite_bytes_per_s(&self) -> usize {
+        self.rewrite_mib_per_s.saturating_mul(MIB)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Limits, Raft, Rates, Storage};
+use super::{Config, Encryption, Limits, Raft, Rates, Storage};
 
 /// Above it a single document would fill Raft messages and apply batches (4 MiB) several times over.
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
@@ -119,6 +119,14 @@ pub enum Rule {
         /// The other one.
         second: &'static str,
     },
+    /// A key to change from, and none to change to.
+    #[error("{key} is set, but {wanted} is not: data that is sealed stays sealed")]
+    Without {
+        /// The key that is set.
+        key: &'static str,
+        /// The key that it needs.
+        wanted: &'static str,
+    },
     /// The admin port has no log-in.
     #[error(
         "listen.admin = {address} can be reached by others and has no log-in: set tls.admins_need_certificate = true, or keep it on loopback"
@@ -161,6 +169,7 @@ impl Config {
             });
         }
         self.validate_tls()?;
+        self.encryption.validate()?;
         self.limits.validate()?;
         self.rates.validate()?;
         for (key, value, floor) in [
@@ -261,6 +270,23 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Encryption {
+    fn validate(&self) -> Result<(), Rule> {
+        if self.previous_master_key.is_set() && !self.master_key.is_set() {
+            return Err(Rule::Without {
+                key: "encryption.previous_master_key",
+                wanted: "encryption.master_key",
+            });
+        }
+        within(
+            "encryption.rewrite_mib_per_s",
+            self.rewrite_mib_per_s,
+            1,
+            usize::MAX,
+        )
     }
 }
 

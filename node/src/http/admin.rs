@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 
+use super::admin_encryption::{self, EncryptionControl};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
 use super::{Limits, body, governance, respond};
@@ -71,11 +72,13 @@ struct Admin {
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
+    encryption: Option<Arc<dyn EncryptionControl>>,
     limits: Limits,
     audit: Arc<Log>,
 }
 
-/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one.
+/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one; `encryption` is `None` where
+/// nothing is sealed.
 pub fn admin_app(
     service: Service,
     metrics: PrometheusHandle,
@@ -83,6 +86,7 @@ pub fn admin_app(
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
     audit: Arc<Log>,
+    encryption: Option<Arc<dyn EncryptionControl>>,
 ) -> Router {
     let admin = Admin {
         service,
@@ -90,6 +94,7 @@ pub fn admin_app(
         node,
         shards,
         root_password,
+        encryption,
         limits: Limits::default(),
         audit,
     };
@@ -147,6 +152,10 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         (&Method::GET, ["admin", "v1", "audit", chain]) => {
             let after = governance::after(parameter(query, "after"))?;
             governance::part(&admin.service, &admin.node.id, &admin.audit, chain, after).await
+        }
+        (method, ["admin", "v1", "encryption", rest @ ..]) => {
+            let database = parameter(query, "database");
+            admin_encryption::serve(admin.encryption.as_deref(), method, rest, database).await
         }
         (
             _,

@@ -29,8 +29,8 @@ use super::error::{self, not_offered, refuse};
 use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
-    schema, sessions, spec, updates,
+    Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query,
+    respond, schema, sessions, spec, updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};

@@ -29,6 +29,7 @@
 mod access;
 mod address;
 pub mod admin;
+pub mod admin_encryption;
 mod batch;
 mod body;
 mod buckets;

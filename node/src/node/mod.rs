@@ -17,6 +17,7 @@ mod relief;
 mod repair;
 mod replicas;
 mod scrub;
+mod seals;
 mod stop;
 mod watchdog;
 
@@ -54,6 +55,7 @@ use self::integrity::Integrity;
 use self::join::Joining;
 use self::repair::Repair;
 use self::replicas::Replicas;
+use self::seals::Seals;
 
 /// Threads that build and install snapshots.
 const DISK_THREADS: usize = 1;
@@ -123,6 +125,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             control,
             root_password,
             Arc::clone(&log),
+            node.seals.clone().map(|seals| seals as _),
         );
         let (client_guard, admin_guard) = (guard(Port::Client), guard(Port::Admin));
         let stop = stop.clone();
@@ -170,6 +173,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         },
     };
     let writer = tokio::spawn(writer.run(stop_audit.clone()));
+    let seals = node.seals.clone();
+    let resealing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Some(seals) = seals {
+                seals.run(stop).await;
+            }
+        }
+    });
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -209,6 +221,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         purging,
         disk,
         integrity,
+        resealing,
         certificates,
         upkeep,
         gauges,
@@ -237,6 +250,8 @@ struct Node {
     joining: Arc<Joining>,
     disk: Arc<Disk>,
     integrity: Arc<Integrity>,
+    /// `None`: this node does not seal its disk.
+    seals: Option<Arc<Seals>>,
     /// Ends the outgoing connections; after the groups, which still talk while they stop.
     stop_peers: CancellationToken,
 }
@@ -273,6 +288,10 @@ impl Node {
             own_node(config, id.0),
             config.node.data_dir.clone(),
         ));
+        let seals = storage.sealing.clone().map(|sealing| {
+            let config = config.encryption.clone();
+            Arc::new(Seals::new(sealing, config, metadata.clone()))
+        });
         let started = Instant::now();
         replicas.open_stored().await?;
         let repair = Repair::new(id, metadata.clone(), storage.lost.clone());
@@ -321,6 +340,7 @@ impl Node {
             joining,
             disk,
             integrity,
+            seals,
             stop_peers,
         })
     }
@@ -352,8 +372,11 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     std::fs::create_dir_all(dir).with_context(|| format!("data directory {}", dir.display()))?;
     // Files that were being sent when the node last stopped are of a view that is gone.
     let _ = std::fs::remove_dir_all(dir.join("sending"));
-    let options = storage::Options::within(config.storage.memory_bytes());
-    let storage = repair::open(dir, &options)?;
+    let options = storage::Options {
+        masters: seals::masters(&config.encryption)?,
+        ..storage::Options::within(config.storage.memory_bytes())
+    };
+    let storage = repair::open(dir, &options).map_err(seals::refusal)?;
     storage.logs.on_failure(|error| {
         // Nothing that waits may be answered: after a failed sync it is unknown what is on disk.
         tracing::error!(%error, "the log disk failed; the process ends");

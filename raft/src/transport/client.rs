@@ -29,7 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::dial::{Dialer, cause};
 use super::frames::{Frames, MESSAGE_BYTES_MAX, QUEUE_ENVELOPES};
 use super::snapshots::{self, CHUNK_BYTES};
-use super::{CallError, Class, Transport};
+use super::{CallError, Class, Receiving, Transport};
 
 /// A peer that takes longer to accept a connection is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -246,7 +246,7 @@ impl Transport for Peers {
         to: NodeId,
         shard: ShardId,
         target: ReplicaId,
-    ) -> BoxFuture<'_, Result<StoreId, CallError>> {
+    ) -> BoxFuture<'_, Result<Receiving, CallError>> {
         Box::pin(async move {
             let request = PrepareSnapshotRequest {
                 shard: shard.0,
@@ -256,7 +256,11 @@ impl Transport for Peers {
             let answer = self.client(to).await?.prepare_snapshot(request).await;
             let answer =
                 answer.map_err(|status| CallError::NotSent(status.message().to_owned()))?;
-            Ok(StoreId(answer.into_inner().store))
+            let answer = answer.into_inner();
+            Ok(Receiving {
+                store: StoreId(answer.store),
+                is_sealed: answer.sealed,
+            })
         })
     }
 

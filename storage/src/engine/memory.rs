@@ -17,8 +17,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{
-    Batch, Cached, Column, Direction, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View,
-    Visitor,
+    Batch, Cached, Column, Direction, Each, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo,
+    View, Visitor,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -135,15 +135,13 @@ impl Engine for Memory {
 
     fn write_sst(
         &self,
-        view: &dyn View,
-        column: Column,
-        from: &StoreId,
-        to: &StoreId,
+        pairs: Pairs<'_>,
+        _: Column,
+        to: StoreId,
         path: &Path,
     ) -> Result<Option<SstInfo>> {
-        let (first, end) = (from.prefix(), from.end());
         let mut bytes = Vec::new();
-        for pair in view.scan(column, Bound::Included(&first), Bound::Excluded(&end)) {
+        for pair in pairs {
             let (key, value) = pair?;
             let moved = [&to.prefix(), &key[StoreId::LEN..]].concat();
             for part in [&moved[..], &value[..]] {
@@ -163,7 +161,14 @@ impl Engine for Memory {
         }))
     }
 
-    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+    fn scrub_each(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        bytes_max: usize,
+        each: &mut Each<'_>,
+    ) -> Result<Scrubbed> {
         let view = self.view();
         let mut scrubbed = Scrubbed::default();
         for pair in view.scan(column, Bound::Included(from), Bound::Excluded(to)) {
@@ -173,6 +178,7 @@ impl Engine for Memory {
                 break;
             }
             scrubbed.bytes += key.len() + value.len();
+            each(&key, &value)?;
         }
         Ok(scrubbed)
     }

@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompactionStyle, DBCompressionType,
     DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions,
     ReadOptions, ReadTier, SliceTransform, Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
 use super::{
-    Batch, Cached, Column, Direction, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo,
-    View, Visitor, health,
+    Batch, Cached, Column, Direction, Each, Engine, EngineStats, Op, Pair, Pairs, Scrubbed,
+    SstInfo, View, Visitor, health,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -75,6 +75,8 @@ pub struct DataOptions {
     pub background_jobs: i32,
     /// Open files at most; each costs a descriptor and its reader's memory.
     pub open_files_max: i32,
+    /// Whether blocks are compressed. Sealed values do not get shorter, and are compressed before they are sealed.
+    pub compress: bool,
 }
 
 impl Default for DataOptions {
@@ -85,6 +87,7 @@ impl Default for DataOptions {
             kept_rows_bytes: memory::kept_rows_bytes(BUDGET_BYTES),
             background_jobs: background_jobs(),
             open_files_max: 4_096,
+            compress: true,
         }
     }
 }
@@ -272,16 +275,12 @@ impl Engine for Rocks {
 
     fn write_sst(
         &self,
-        view: &dyn View,
+        pairs: Pairs<'_>,
         column: Column,
-        from: &StoreId,
-        to: &StoreId,
+        to: StoreId,
         path: &Path,
     ) -> Result<Option<SstInfo>> {
-        let (first, end) = (from.prefix(), from.end());
-        let mut pairs = view
-            .scan(column, Bound::Included(&first), Bound::Excluded(&end))
-            .peekable();
+        let mut pairs = pairs.peekable();
         if pairs.peek().is_none() {
             return Ok(None);
         }
@@ -310,7 +309,25 @@ impl Engine for Rocks {
         }
     }
 
-    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+    fn compact(&self) -> Result<()> {
+        let mut options = CompactOptions::default();
+        // What compacts by itself goes on meanwhile.
+        options.set_exclusive_manual_compaction(false);
+        for cf in handles(&self.db)? {
+            self.db
+                .compact_range_cf_opt(cf, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
+    }
+
+    fn scrub_each(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        bytes_max: usize,
+        each: &mut Each<'_>,
+    ) -> Result<Scrubbed> {
         let mut options = unbuffered();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
@@ -325,6 +342,7 @@ impl Engine for Rocks {
                 return Ok(scrubbed);
             }
             scrubbed.bytes += key.len() + value.len();
+            each(key, value)?;
             iterator.next();
         }
         iterator.status()?;
@@ -522,6 +540,10 @@ pub(crate) fn column_options(
             family.set_level_zero_file_num_compaction_trigger(RUNS_MERGED);
             family.set_compression_type(DBCompressionType::Lz4);
         }
+    }
+    if !options.compress {
+        family.set_compression_per_level(&[DBCompressionType::None; LEVELS.len()]);
+        family.set_compression_type(DBCompressionType::None);
     }
     family
 }

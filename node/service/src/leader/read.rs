@@ -53,9 +53,7 @@ impl Shards {
         let database = find_database(&state, &get.database)?;
         let grant = match get.internal {
             true => Grant::of_service(database, &get.bucket)?,
-            false => {
-                Grant::of_caller(database, &get.bucket, Operation::Load, &request.principal)?
-            }
+            false => Grant::of_caller(database, &get.bucket, Operation::Load, &request.principal)?,
         };
         let record = self.record(replica, &grant, &get.key, deadline).await?;
         match record {
@@ -153,20 +151,14 @@ impl Shards {
             }
             // A page never ends at a document that the caller may not read: the place to go on would tell its key.
             let full = is_readable
-                && (page.records.len() >= documents_max || bytes >= bytes_max || visits >= visits_max);
+                && (page.records.len() >= documents_max
+                    || bytes >= bytes_max
+                    || visits >= visits_max);
             page.last = full.then_some(key);
             Ok(full)
         };
         page = self
-            .walk(
-                request.shard,
-                &grant,
-                from,
-                barrier,
-                deadline,
-                page,
-                take,
-            )
+            .walk(request.shard, &grant, from, barrier, deadline, page, take)
             .await?;
         Ok(Answer::Page(page))
     }

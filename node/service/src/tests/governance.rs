@@ -58,7 +58,13 @@ async fn a_full_database_takes_no_more_documents_until_some_are_gone() {
         .await
         .expect("replaced");
     service
-        .update(&ctx, "Demo", "a", body(r#"{"$inc":{"n":1}}"#), Condition::None)
+        .update(
+            &ctx,
+            "Demo",
+            "a",
+            body(r#"{"$inc":{"n":1}}"#),
+            Condition::None,
+        )
         .await
         .expect("updated");
     // One may come for each that goes.
@@ -88,10 +94,7 @@ async fn a_full_database_takes_no_more_documents_until_some_are_gone() {
 async fn a_quota_is_for_a_database_that_is_there() {
     let cluster = TestCluster::start().await;
     let set = cluster.service.set_quota("nowhere", 1, 1, soon()).await;
-    assert_eq!(
-        set.expect_err("unknown").code,
-        ErrorCode::BucketNotFound
-    );
+    assert_eq!(set.expect_err("unknown").code, ErrorCode::BucketNotFound);
 }
 
 /// The records of a shard, whose chain is checked.
@@ -124,7 +127,9 @@ async fn what_admins_do_is_written_down_with_their_names() {
     let all = trail(&cluster, 0).await;
     let of = |action: &str| {
         let found = all.iter().find(|record| record.action == action);
-        found.unwrap_or_else(|| panic!("{action}: {all:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("{action}: {all:#?}"))
+            .clone()
     };
     assert_eq!(of("schema_changed").user, "/db/User/1");
     assert_eq!(of("bucket_truncated").target, "Demo");

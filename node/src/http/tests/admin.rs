@@ -55,6 +55,7 @@ fn admin() -> Cluster {
         Arc::new(Echo),
         crate::config::Secret::Absent,
         audit,
+        None,
     );
     cluster
 }

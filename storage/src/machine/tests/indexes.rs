@@ -479,7 +479,7 @@ proptest! {
         prop_assert_eq!(again.rows(), world.node.rows());
         prop_assert_eq!(again.replica.applied(), world.node.replica.applied());
         let (dir, receiver) = (tempfile::tempdir().expect("a folder"), Node::new(3));
-        let manifest = snapshot::write_files(&again.replica, StoreId(9), dir.path()).expect("written");
+        let manifest = snapshot::write_files(&again.replica, StoreId(9), false, dir.path()).expect("written");
         let files: Vec<_> = manifest.files.iter().map(|file| (file.column, file.path.clone())).collect();
         receiver.engine.ingest(&files).expect("taken in");
         receiver.replica.switch_store(StoreId(9)).expect("switched");

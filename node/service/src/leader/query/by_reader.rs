@@ -42,10 +42,7 @@ pub(in crate::leader) fn cheaper_references<'g>(
 }
 
 /// The references of a caller who may not see everything, and about how many entries there are under them; `None`: they cannot be used.
-fn entries_of<'g>(
-    view: &ReplicaView<'_>,
-    grant: &'g Grant,
-) -> Result<Option<(Vec<&'g str>, u64)>> {
+fn entries_of<'g>(view: &ReplicaView<'_>, grant: &'g Grant) -> Result<Option<(Vec<&'g str>, u64)>> {
     let Some(caller) = grant.restricted() else {
         return Ok(None);
     };
