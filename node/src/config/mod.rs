@@ -4,6 +4,7 @@
 //! refused, and [`Config::validate`] names the rule that a combination breaks. Settings are data: clocks, engines and
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
+pub mod accounts;
 pub mod load;
 mod memory;
 pub mod secret;
@@ -35,6 +36,10 @@ pub struct Config {
     pub security: Security,
     /// `[tls]`: certificates and keys.
     pub tls: Tls,
+    /// `[accounts]`: how users register.
+    pub accounts: accounts::Accounts,
+    /// `[mail]`: where their mails go.
+    pub mail: accounts::Mail,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
     /// `[storage]`: memory and disk of the two databases.
@@ -88,7 +93,7 @@ pub struct Cluster {
 }
 
 /// `[security]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
     /// No TLS and no peer authentication.
@@ -97,6 +102,8 @@ pub struct Security {
     pub allow_default_password: bool,
     /// What `cluster init` makes root's password if the request brings none.
     pub root_password: Secret,
+    /// After so many days another key signs tokens; those of before are good for as long as they would have been.
+    pub signing_key_days: u32,
 }
 
 /// `[tls]`. All files are PEM; the first three are needed unless `security.insecure`.
@@ -246,6 +253,17 @@ impl Default for Listen {
             client: loopback(7400),
             peer: loopback(7401),
             admin: loopback(7402),
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            insecure: false,
+            allow_default_password: false,
+            root_password: Secret::default(),
+            signing_key_days: 30,
         }
     }
 }

@@ -28,7 +28,7 @@ use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
     Limits, address, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
-    schema, sessions, spec, updates,
+    schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -380,6 +380,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::Login) => sessions::login(call).await,
         (&Method::GET, Route::Me) => sessions::me(call).await,
         (&Method::GET, Route::Logout) => sessions::logout(call).await,
+        (method, Route::User(route)) => users::dispatch(call, method, route).await,
         (&Method::GET, Route::Schema) => schema::read(call).await,
         (&Method::POST, Route::Schema) => schema::add(call).await,
         (&Method::PUT, Route::Schema) => schema::replace(call).await,

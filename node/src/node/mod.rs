@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat};
+use crate::mail::Spool;
 use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
@@ -275,16 +276,22 @@ impl Node {
                 query_results_max: config.limits.query_results_max,
                 query_result_bytes_max: config.limits.query_result_bytes_max,
                 queries_at_once_max: config.limits.queries_at_once_max,
+                signing_key_age_max: Duration::from_secs(
+                    u64::from(config.security.signing_key_days) * 24 * 60 * 60,
+                ),
                 ..service::Limits::default()
             },
+            accounts: config.accounts.for_service(),
         };
+        let clock = Arc::new(SystemClock::new());
         let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
             groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
-            clock: Arc::new(SystemClock::new()),
+            clock: clock.clone(),
+            mailer: Arc::new(Spool::new(config.spool_dir(), clock)),
         };
         let service = Service::new(options, ports);
         replicas.announce(service.clone(), stop);
