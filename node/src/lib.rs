@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
+//! | `mail` | sending mails |
 //! | [`tls`] | certificates, handshakes, who is a node |
 //! | [`audit`] | this node's own audit log |
 //! | [`telemetry`] | metrics and logs |
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod http;
+mod mail;
 pub mod node;
 pub mod records;
 pub mod telemetry;

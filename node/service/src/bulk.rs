@@ -82,8 +82,6 @@ impl Core {
             key,
             condition: Condition::None.into(),
             body,
-            // A user may come with another password.
-            ends_sessions: bucket == policy::USERS,
             hidden,
             ..Write::default()
         })

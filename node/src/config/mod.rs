@@ -4,6 +4,7 @@
 //! refused, and [`Config::validate`] names the rule that a combination breaks. Settings are data: clocks, engines and
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
+pub mod accounts;
 pub mod load;
 mod master_key;
 mod memory;
@@ -40,6 +41,10 @@ pub struct Config {
     pub tls: Tls,
     /// `[encryption]`: of what lies on this node's disk.
     pub encryption: Encryption,
+    /// `[accounts]`: how users register.
+    pub accounts: accounts::Accounts,
+    /// `[mail]`: where their mails go.
+    pub mail: accounts::Mail,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
     /// `[rates]`: how often somebody may ask.
@@ -99,7 +104,7 @@ pub struct Cluster {
 }
 
 /// `[security]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
     /// No TLS and no peer authentication.
@@ -108,6 +113,8 @@ pub struct Security {
     pub allow_default_password: bool,
     /// What `cluster init` makes root's password if the request brings none.
     pub root_password: Secret,
+    /// After so many days another key signs tokens; those of before are good for as long as they would have been.
+    pub signing_key_days: u32,
 }
 
 /// `[tls]`. All files are PEM; the first three are needed unless `security.insecure`.
@@ -327,6 +334,17 @@ impl Default for Encryption {
             master_key: MasterKeySource::default(),
             previous_master_key: MasterKeySource::default(),
             rewrite_mib_per_s: 8,
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            insecure: false,
+            allow_default_password: false,
+            root_password: Secret::default(),
+            signing_key_days: 30,
         }
     }
 }

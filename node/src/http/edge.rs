@@ -30,7 +30,7 @@ use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
     Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query,
-    respond, schema, sessions, spec, updates,
+    respond, schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -437,6 +437,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::Login) => sessions::login(call).await,
         (&Method::GET, Route::Me) => sessions::me(call).await,
         (&Method::GET, Route::Logout) => sessions::logout(call).await,
+        (method, Route::User(route)) => users::dispatch(call, method, route).await,
         (&Method::GET, Route::Schema) => schema::read(call).await,
         (&Method::POST, Route::Schema) => schema::add(call).await,
         (&Method::PUT, Route::Schema) => schema::replace(call).await,

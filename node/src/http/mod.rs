@@ -11,7 +11,7 @@
 //! | `address` | where a request comes from |
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
-//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
+//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `users` `health` | the handlers |
 //! | `access` | what somebody may do, and why |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
@@ -58,6 +58,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{Kept, Log};
 use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat, Rates};
+use crate::mail::Spool;
 use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
@@ -318,16 +319,22 @@ impl Node {
                 queries_at_once_max: config.limits.queries_at_once_max,
                 audit_kept: config.audit.kept(),
                 audit_bytes_max: config.audit.shard_bytes_max,
+                signing_key_age_max: Duration::from_secs(
+                    u64::from(config.security.signing_key_days) * 24 * 60 * 60,
+                ),
                 ..service::Limits::default()
             },
+            accounts: config.accounts.for_service(),
         };
+        let clock = Arc::new(SystemClock::new());
         let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
             groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
-            clock: Arc::new(SystemClock::new()),
+            clock: clock.clone(),
+            mailer: Arc::new(Spool::new(config.spool_dir(), clock)),
         };
         let service = Service::new(options, ports);
         replicas.announce(service.clone(), stop);
