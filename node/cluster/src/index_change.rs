@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use document::index::{Definition, Index};
-use document::schema::{Layout, Schema};
+use document::schema::{Layout, SENSITIVE, Schema};
 use proto::log;
 
 use crate::error::Error;
@@ -66,6 +66,7 @@ pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Res
         .ok_or(Error::Missing { name: schema_name })?;
     let layout = layout(&database, &schema, command.bucket)
         .ok_or_else(|| invalid(format!("no bucket {}", command.bucket)))?;
+    open_fields_only(&database, &schema, command.bucket, &definition).map_err(invalid)?;
     let compiled = compile(&definition, &layout).map_err(invalid)?;
     let is_here =
         |index: &IndexInfo| index.bucket == command.bucket && index.state != IndexState::Dropped;
@@ -190,6 +191,7 @@ pub(crate) fn follow_schema(
         }
         let now = layout(database, schema, index.bucket).and_then(|layout| {
             let definition = Definition::parse(index.definition.as_bytes()).ok()?;
+            open_fields_only(database, schema, index.bucket, &definition).ok()?;
             let compiled = compile(&definition, &layout).ok()?;
             Some((definition, compiled))
         });
@@ -269,9 +271,34 @@ fn parse(definition: &[u8]) -> Result<Definition, Stop> {
 }
 
 fn layout(database: &DatabaseRow, schema: &Schema, bucket: u32) -> Option<Arc<Layout>> {
+    schema.layout(class(database, bucket)?).map(Arc::new)
+}
+
+/// The class of a bucket that was not dropped.
+fn class(database: &DatabaseRow, bucket: u32) -> Option<&str> {
     let mut live = database.buckets.iter().filter(|bucket| !bucket.dropped);
-    let name = &live.find(|row| row.id == bucket)?.name;
-    schema.layout(name).map(Arc::new)
+    live.find(|row| row.id == bucket)
+        .map(|row| row.name.as_str())
+}
+
+/// Refuses an index that has the value of a sensitive field in its entries, whose keys lie open on every disk.
+fn open_fields_only(
+    database: &DatabaseRow,
+    schema: &Schema,
+    bucket: u32,
+    definition: &Definition,
+) -> Result<(), String> {
+    let class = class(database, bucket).unwrap_or_default();
+    for (path, _) in &definition.keys {
+        if let Some(field) = schema.sensitive_in(class, path) {
+            return Err(format!(
+                "{path}: {} is annotated {SENSITIVE}, so no index may hold its value, which would lie open on the disk; \
+                 leave the field out of the index, or drop the annotation",
+                field.name
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The compiled form as rows hold it.

@@ -194,6 +194,11 @@ impl Rocks {
         })
     }
 
+    /// Ends flushes and compactions that are under way, and begins none any more: for the end of the process.
+    pub(crate) fn cancel(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
     fn read(&self, column: Column, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>> {
         Ok(self
             .db

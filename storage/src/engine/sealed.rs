@@ -67,6 +67,11 @@ impl<E: Engine> Sealed<E> {
         }
     }
 
+    /// The engine below.
+    pub(crate) fn inner(&self) -> &E {
+        &self.inner
+    }
+
     fn open(&self, key: &[u8], stored: Bytes) -> Result<Bytes> {
         self.ring.state().open(bound(key)?, stored)
     }

@@ -205,6 +205,11 @@ impl Logs {
         database::compact(self.inner.writer.db())
     }
 
+    /// Ends a compaction that is under way, and begins none any more: after [`Self::shutdown`].
+    pub(crate) fn cancel(&self) {
+        self.inner.writer.db().cancel_all_background_work(true);
+    }
+
     /// Counters since the start.
     pub fn stats(&self) -> LogStats {
         self.inner.writer.stats()

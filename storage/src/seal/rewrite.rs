@@ -15,7 +15,7 @@ use super::ring::{KeyState, Ring, Scope};
 use crate::engine::rocks::Rocks;
 use crate::engine::sealed::Sealed;
 use crate::engine::{Column, Engine as _};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::raft_log::Logs;
 
@@ -25,6 +25,7 @@ pub struct Sealing {
     engine: Arc<Sealed<Rocks>>,
     logs: Logs,
     is_running: AtomicBool,
+    is_stopping: AtomicBool,
     read: AtomicU64,
     rewritten: AtomicU64,
 }
@@ -66,6 +67,7 @@ impl Sealing {
             engine,
             logs,
             is_running: AtomicBool::default(),
+            is_stopping: AtomicBool::default(),
             read: AtomicU64::default(),
             rewritten: AtomicU64::default(),
         }
@@ -158,7 +160,7 @@ impl Sealing {
     /// of a snapshot came in meanwhile, which may be sealed with them; another pass is needed. Waits for the disk, for long.
     ///
     /// # Errors
-    /// Those of either database, or [`crate::Error::Io`]: the keys stay.
+    /// Those of either database, [`crate::Error::Closed`] after [`Self::stop`], or [`crate::Error::Io`]: the keys stay.
     pub fn finish(&self, pass: Pass) -> Result<bool> {
         self.is_running.store(false, Ordering::Relaxed);
         if pass.taken_in.is_none() || pass.taken_in != self.engine.files_taken_in() {
@@ -168,8 +170,20 @@ impl Sealing {
         self.logs.settle()?;
         self.engine.compact()?;
         self.logs.compact()?;
+        if self.is_stopping.load(Ordering::SeqCst) {
+            // The files may not be merged to their end.
+            return Err(Error::Closed);
+        }
         self.ring.drop_retired(&pass.retired, pass.is_converting)?;
         Ok(true)
+    }
+
+    /// Ends the merging of files, which otherwise holds up the end of the process. After both databases are flushed and the logs shut
+    /// down; nothing can be written to a disk any more.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.engine.inner().cancel();
+        self.logs.cancel();
     }
 
     /// Gives up a pass that failed.

@@ -5,8 +5,12 @@ use std::path::Path;
 use proto::{ReplicaId, ShardId};
 
 use super::*;
+<<<<<<< HEAD
 use crate::engine::{Batch, Direction};
 use crate::error::Error;
+=======
+use crate::engine::Batch;
+>>>>>>> w5-seal
 use crate::keys::{self, DocumentKey};
 use crate::memory::BUDGET_BYTES_MIN;
 use crate::raft_log::LogEntry;
@@ -322,6 +326,27 @@ fn a_snapshot_on_its_way_keeps_its_keys() {
     let moved = [&store.prefix()[..], &key(&storage, 7)[StoreId::LEN..]].concat();
     let found = storage.engine.get(Column::Documents, &moved).unwrap();
     assert_eq!(found, Some(value(7)));
+}
+
+#[test]
+fn a_pass_that_the_end_of_the_process_cuts_off_keeps_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = opened(dir.path(), Some(1));
+    write(&storage, 0..30);
+    let sealing = storage.sealing.clone().unwrap();
+    sealing.rotate(None).unwrap();
+    let mut pass = sealing.begin().unwrap().unwrap();
+    while sealing.step(&mut pass, usize::MAX).unwrap().is_some() {}
+    storage.engine.flush().unwrap();
+    sealing.stop();
+    assert!(sealing.finish(pass).is_err());
+    drop(sealing);
+    storage.logs.shutdown();
+    drop(storage);
+    let storage = opened(dir.path(), Some(1));
+    holds(&storage, 30);
+    whole_pass(&storage.sealing.clone().unwrap());
+    holds(&storage, 30);
 }
 
 #[test]

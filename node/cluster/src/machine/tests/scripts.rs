@@ -343,7 +343,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { init init_refused schema announce replace rows indexes }
+scripts! { init init_refused schema announce replace rows indexes sensitive }
 
 #[test]
 fn every_script_is_run() {
@@ -362,6 +362,7 @@ fn every_script_is_run() {
         "replace",
         "rows",
         "indexes",
+        "sensitive",
     ]
     .map(str::to_owned);
     assert_eq!(files, BTreeSet::from(run));
