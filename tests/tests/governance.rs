@@ -44,19 +44,16 @@ async fn quota(cluster: &Cluster) {
     .await;
     let there = counted["documents"].as_u64().expect("a number");
     let most = (there + 20).to_string();
-    let set = verb(
-        cluster,
-        0,
-        &[
-            "database",
-            "quota",
-            "v1",
-            "--documents",
-            &most,
-            "-o",
-            "json",
-        ],
-    );
+    let args = [
+        "database",
+        "quota",
+        "v1",
+        "--documents",
+        &most,
+        "-o",
+        "json",
+    ];
+    let set = verb(cluster, 0, &args);
     assert_eq!(set.await.expect(0).json()[0]["bytesMax"], 1_u64 << 40);
     let mut written = 0;
     let refused = eventually("it is full", DEADLINE, || {

@@ -161,8 +161,8 @@ impl Core {
         };
         let now = self.clock.elapsed();
         // Whatever its age: what is at stake is a rate, and the request itself is judged by younger rights.
-        let known = self.rights.of(database, now).copy;
-        match known.judge(&claims, now, Duration::MAX) {
+        let followed = self.rights.of(database, now);
+        match followed.copy.judge(&claims, now, Duration::MAX) {
             Verdict::Good(principal) => {
                 principal.is_admin() || principal.roles.iter().any(|role| role == NODE_ROLE)
             }

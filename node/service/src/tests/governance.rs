@@ -49,10 +49,10 @@ async fn a_full_database_takes_no_more_documents_until_some_are_gone() {
     let status = service.quotas().remove(0);
     assert!(status.counted && status.full, "{status:?}");
     assert!(status.documents > 1 && status.bytes > 0, "{status:?}");
-    let before = cluster.document_proposals();
+    let before = cluster.world.document_proposals();
     refused(put(&cluster, &ctx, "b", "{}", Condition::None).await);
     refused(put(&cluster, &ctx, "b", "{}", Condition::Absent).await);
-    assert_eq!(cluster.document_proposals(), before, "nothing was proposed");
+    assert_eq!(cluster.world.document_proposals(), before, "nothing was proposed");
     // What is there may change.
     put(&cluster, &ctx, "a", r#"{"n":2}"#, Condition::Exists)
         .await

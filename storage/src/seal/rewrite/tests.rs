@@ -5,12 +5,8 @@ use std::path::Path;
 use proto::{ReplicaId, ShardId};
 
 use super::*;
-<<<<<<< HEAD
 use crate::engine::{Batch, Direction};
 use crate::error::Error;
-=======
-use crate::engine::Batch;
->>>>>>> w5-seal
 use crate::keys::{self, DocumentKey};
 use crate::memory::BUDGET_BYTES_MIN;
 use crate::raft_log::LogEntry;
