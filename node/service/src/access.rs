@@ -295,6 +295,8 @@ fn user_key(user: &str) -> Result<String> {
     }
     match parse_object_id(user) {
         Some((USERS, key)) => Ok(key),
-        _ => Err(Error::bad_request(format!("{user:?} is not the id of a user"))),
+        _ => Err(Error::bad_request(format!(
+            "{user:?} is not the id of a user"
+        ))),
     }
 }

@@ -320,7 +320,11 @@ impl Core {
 }
 
 /// A read of the service's own.
-pub(crate) fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
+pub(crate) fn internal_request(
+    state: &ClusterState,
+    shard: ShardId,
+    operation: Operation,
+) -> Request {
     Request {
         shard,
         principal: Principal::root(),

@@ -554,6 +554,7 @@ impl TestCluster {
             tokio::spawn(jobs.bootstrap.run(stop.clone()));
             tokio::spawn(jobs.settle.run(stop.clone()));
             tokio::spawn(jobs.index_build.run(stop.clone()));
+            tokio::spawn(jobs.readers.run(stop.clone()));
             tokio::spawn(jobs.evidence.run(stop.clone()));
         }
         TestCluster {

@@ -46,7 +46,10 @@ fn question(query: &str) -> Result<AccessQuestion, Error> {
 fn parse(word: &str) -> Result<AccessOperation, Error> {
     AccessOperation::parse(word).ok_or_else(|| {
         let words = AccessOperation::WORDS;
-        refuse(ErrorCode::BadRequest, format!("operation must be one of {words}"))
+        refuse(
+            ErrorCode::BadRequest,
+            format!("operation must be one of {words}"),
+        )
     })
 }
 

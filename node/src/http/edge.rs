@@ -27,8 +27,8 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, access, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond, schema,
-    sessions, spec, updates,
+    Limits, access, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
+    schema, sessions, spec, updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};

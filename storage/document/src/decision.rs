@@ -102,13 +102,7 @@ mod tests {
 
     use super::*;
 
-    const REFERENCES: [&str; 5] = [
-        "*",
-        "/db/User/10",
-        "/db/Role/1",
-        "/db/Role/3",
-        "/db/Role/7",
-    ];
+    const REFERENCES: [&str; 5] = ["*", "/db/User/10", "/db/Role/1", "/db/Role/3", "/db/Role/7"];
 
     #[test]
     fn reasons_name_the_rule() {

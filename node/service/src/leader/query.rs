@@ -110,7 +110,7 @@ impl Shards {
             } else {
                 (self.limits.query_rows_max as u64).saturating_sub(query.examined)
             },
-            readable: Readable::new(grant),
+            readable: Readable::new(grant.into_owned()),
             cap: self.limits.query_rows_max,
             deadline,
             abandoned: Arc::clone(&abandoned),
@@ -226,12 +226,12 @@ impl Walk {
         } else {
             self.run_in_order(&view, &planned, by_reader.is_some())?;
         }
-        if by_reader.is_none() && self.readable.has_refused() {
-            self.wanted_readers
-                .want((self.shard, self.database, self.bucket));
-        }
+        self.want_readers(&view)?;
         if self.explain {
             let mut explanation = explain::describe(&planned)?;
+            if let Some(entries) = by_reader {
+                Walk::describe_readers(&mut explanation, entries);
+            }
             explanation.entries = self.entries;
             explanation.documents = self.found.examined - self.entries;
             explanation.returned = self.found.hits.len() as u64 + self.found.count;

@@ -169,9 +169,18 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         path: "/acl/check",
         summary: "Tells admins what a user may do with a bucket or a document, and why",
         query: &[
-            ("as", "id or key of a user; without it a caller who is not logged in"),
-            ("id", "the document, /db/<bucket>/<key>, or /db/<bucket> for its class alone"),
-            ("operation", "load (read), query, insert, update (write), delete or upsert"),
+            (
+                "as",
+                "id or key of a user; without it a caller who is not logged in",
+            ),
+            (
+                "id",
+                "the document, /db/<bucket>/<key>, or /db/<bucket> for its class alone",
+            ),
+            (
+                "operation",
+                "load (read), query, insert, update (write), delete or upsert",
+            ),
         ],
         body: "",
         answers: &[("200", "granted or not, and each rule that was asked")],

@@ -86,8 +86,14 @@ fn entered(node: &Node) -> BTreeMap<&'static str, BTreeSet<String>> {
             keys.insert(key.to_owned());
             Ok::<_, crate::Error>(ControlFlow::Continue(()))
         };
-        let visited =
-            readers::visit(&view, DATABASE, BUCKET, &[reference], Bound::Unbounded, each);
+        let visited = readers::visit(
+            &view,
+            DATABASE,
+            BUCKET,
+            &[reference],
+            Bound::Unbounded,
+            each,
+        );
         visited.expect("memory reads");
         (*reference, keys)
     };
@@ -96,8 +102,10 @@ fn entered(node: &Node) -> BTreeMap<&'static str, BTreeSet<String>> {
 
 /// What should.
 fn expected(node: &Node) -> BTreeMap<&'static str, BTreeSet<String>> {
-    let mut expected: BTreeMap<_, BTreeSet<String>> =
-        REFERENCES.iter().map(|one| (*one, BTreeSet::new())).collect();
+    let mut expected: BTreeMap<_, BTreeSet<String>> = REFERENCES
+        .iter()
+        .map(|one| (*one, BTreeSet::new()))
+        .collect();
     let view = node.replica.view();
     for row in documents::scan(&view, DATABASE, BUCKET, Bound::Unbounded) {
         let (key, record) = row.expect("memory reads");
@@ -154,7 +162,8 @@ fn nothing_is_entered_before_it_is_asked_for() {
     let node = Node::new(1);
     node.outcome(&set_bucket()).expect("applies");
     for key in 0..KEYS.len() {
-        node.outcome(&one(1, key, put("", ACLS[2]))).expect("applies");
+        node.outcome(&one(1, key, put("", ACLS[2])))
+            .expect("applies");
     }
     assert!(entered(&node).values().all(BTreeSet::is_empty));
     let mut pages = 0;
@@ -173,7 +182,8 @@ fn a_walk_over_several_references_shows_each_document_once_and_in_order() {
     node.outcome(&set_bucket()).expect("applies");
     node.outcome(&page(2)).expect("applies");
     for (key, acl) in [(0, 3), (1, 0), (2, 2), (3, 5), (4, 3)] {
-        node.outcome(&one(1, key, put("", ACLS[acl]))).expect("applies");
+        node.outcome(&one(1, key, put("", ACLS[acl])))
+            .expect("applies");
     }
     let shown = |references: &[&str], from: Bound<&str>| {
         let view = node.replica.view();

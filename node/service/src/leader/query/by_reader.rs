@@ -17,6 +17,7 @@ use super::top::Top;
 use super::{SLICE, Walk};
 use crate::auth::grant::Grant;
 use crate::error::Result;
+use crate::forward::{ExplainedRefusal, Explanation};
 
 /// The name of such a plan.
 pub(super) const KIND: &str = "readers";
@@ -30,7 +31,7 @@ const ENTRY_AND_READ: u64 = 6;
 /// The references under which to look for all documents of a grant, if that is cheaper than to look at all there are.
 pub(in crate::leader) fn cheaper_references<'g>(
     view: &ReplicaView<'_>,
-    grant: &'g Grant,
+    grant: &'g Grant<'_>,
 ) -> Result<Option<Vec<&'g str>>> {
     let Some((references, entries)) = entries_of(view, grant)? else {
         return Ok(None);
@@ -44,7 +45,7 @@ pub(in crate::leader) fn cheaper_references<'g>(
 /// The references of a caller who may not see everything, and about how many entries there are under them; `None`: they cannot be used.
 fn entries_of<'g>(
     view: &ReplicaView<'_>,
-    grant: &'g Grant,
+    grant: &'g Grant<'_>,
 ) -> Result<Option<(Vec<&'g str>, u64)>> {
     let Some(caller) = grant.restricted() else {
         return Ok(None);
@@ -91,6 +92,31 @@ impl Walk {
         };
         let is_cheaper = entries.saturating_mul(ENTRY_AND_READ) < planned_cost;
         Ok(is_cheaper.then_some(entries))
+    }
+
+    /// Notes that entries of readers would have helped a query that met documents which the caller may not read.
+    pub(super) fn want_readers(&self, view: &ReplicaView<'_>) -> Result<()> {
+        let (database, bucket) = (self.database, self.bucket);
+        if self.readable.has_refused() && !readers::is_complete(view, database, bucket)? {
+            self.wanted_readers.want((self.shard, database, bucket));
+        }
+        Ok(())
+    }
+
+    /// What a shard says of such a plan: the one that it was taken for is what was refused.
+    pub(super) fn describe_readers(explanation: &mut Explanation, entries: u64) {
+        explanation.refused.insert(
+            0,
+            ExplainedRefusal {
+                index: explanation.accesses.first().map(|access| access.index),
+                estimated: explanation.estimated,
+                reason: "costs more than all that the caller may read".to_owned(),
+            },
+        );
+        KIND.clone_into(&mut explanation.plan);
+        explanation.accesses.clear();
+        explanation.exact = false;
+        explanation.estimated = entries;
     }
 
     /// Results or their count in the order of keys.
