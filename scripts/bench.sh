@@ -10,6 +10,7 @@
 #        failover  kill -9 of the leader until writes are back
 #        stop      SIGTERM to one node after the other: what became of the requests
 #        idle      CPU, memory and messages with 256 shards and no client
+#        seal      puts and gets with and without encryption at rest
 #        overload  far too many clients with 512 MiB for each node
 # Without any named: all of them. --quick is for a look at whether it all works; its figures say little.
 #
@@ -30,11 +31,11 @@ for argument in "$@"; do
             export BENCH_KEYS=${BENCH_KEYS:-5000} BENCH_KILLS=${BENCH_KILLS:-3} BENCH_CLIENTS=${BENCH_CLIENTS:-1 64}
             export BENCH_OVERLOAD_SECONDS=${BENCH_OVERLOAD_SECONDS:-10} BENCH_STOPS=${BENCH_STOPS:-2}
             ;;
-        compare | query | rights | syncs | failover | stop | idle | overload) parts+=("$argument") ;;
-        *) echo "usage: scripts/bench.sh [--quick] [compare|query|rights|syncs|failover|stop|idle|overload]..." >&2; exit 2 ;;
+        compare | query | rights | syncs | failover | stop | idle | seal | overload) parts+=("$argument") ;;
+        *) echo "usage: scripts/bench.sh [--quick] [compare|query|rights|syncs|failover|stop|idle|seal|overload]..." >&2; exit 2 ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(compare query rights syncs failover stop idle overload)
+[ ${#parts[@]} -gt 0 ] || parts=(compare query rights syncs failover stop idle seal overload)
 
 out=${BENCH_OUT:-$root/target/bench}
 mkdir -p "$out"

@@ -3,15 +3,19 @@
 //! | module | owns |
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
+//! | `mail` | sending mails |
 //! | [`tls`] | certificates, handshakes, who is a node |
+//! | [`audit`] | this node's own audit log |
 //! | [`telemetry`] | metrics and logs |
 
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod http;
+mod mail;
 pub mod node;
 pub mod records;
 pub mod telemetry;

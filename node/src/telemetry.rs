@@ -27,6 +27,9 @@ pub const GRPC_REQUESTS_TOTAL: &str = "larder_grpc_requests_total";
 /// Time to answer over gRPC, by method; for streams up to the first message.
 pub const GRPC_REQUEST_SECONDS: &str = "larder_grpc_request_seconds";
 
+/// Requests that were refused because somebody asked too often, by limit (`address`, `token`, `database` or `signup`).
+pub const RATE_LIMITED_TOTAL: &str = "larder_rate_limited_total";
+
 /// What all histograms of times end in.
 const SECONDS_SUFFIX: &str = "_seconds";
 
@@ -49,6 +52,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(matcher, &SECONDS_BUCKETS)?
         .install_recorder()?;
     describe_counter!(HTTP_REQUESTS_TOTAL, "Requests over HTTP");
+    describe_counter!(
+        RATE_LIMITED_TOTAL,
+        "Requests refused because somebody asked too often"
+    );
     describe_histogram!(
         HTTP_REQUEST_SECONDS,
         Unit::Seconds,

@@ -99,6 +99,8 @@ error_codes! {
     PermissionDenied "permission_denied" 466 PermissionDenied None "PermissionDenied" "Permission Denied";
     /// The operation is not supported.
     QueryNotSupported "query_not_supported" 468 Unimplemented None "QueryNotSupported" "Query Not Supported";
+    /// The database has used up its quota; deletes go on.
+    QuotaExceeded "quota_exceeded" 507 ResourceExhausted None "QuotaExceeded" "Quota Exceeded";
     /// The schema change does not fit what exists.
     SchemaNotCompatible "schema_not_compatible" 469 FailedPrecondition None "SchemaNotCompatible" "Schema Not Compatible";
     /// The schema exists and was not replaced.

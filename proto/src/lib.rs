@@ -36,5 +36,11 @@ mod wire {
     }
 }
 
+impl std::fmt::Debug for peer::TransferKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TransferKey(..)")
+    }
+}
+
 /// Encoded file descriptor set of all three packages, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyerror::AnyError;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use openraft::alias::SnapshotOf;
@@ -31,7 +32,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::state_machine::SnapshotData;
-use crate::transport::{CallError, Class, Transport};
+use crate::transport::{CallError, Class, Receiving, Transport};
 use crate::type_config::{LogId, Member, TypeConfig, Vote};
 
 /// Appends of one group to one follower that may be on their way at once.
@@ -220,7 +221,7 @@ impl Client {
                 &AnyError::error("not a snapshot of this node"),
             )));
         };
-        let store = self
+        let Receiving { store, is_sealed } = self
             .transport
             .prepare_snapshot(self.node.node, self.shard, self.target)
             .await
@@ -235,7 +236,7 @@ impl Client {
                 // What an interrupted transfer left is of another view.
                 let _ = std::fs::remove_dir_all(&dir);
                 std::fs::create_dir_all(&dir)?;
-                snapshot::write_files(&replica, store, &dir)
+                snapshot::write_files(&replica, store, is_sealed, &dir)
             })
             .await
             .unwrap_or_else(|| {
@@ -268,6 +269,9 @@ impl Client {
                 })
                 .collect(),
             store: store.0,
+            transfer_key: manifest.transfer_key.as_ref().map(|key| peer::TransferKey {
+                key: Bytes::copy_from_slice(key.as_slice()),
+            }),
         };
         let files = manifest
             .files

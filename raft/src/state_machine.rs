@@ -208,7 +208,7 @@ fn copied(
 ) -> storage::Result<(StoreId, Manifest, PathBuf)> {
     let store = logs.directory().begin_receive(to.shard())?;
     let dir = work_dir.join(format!("store-{}", store.0));
-    let manifest = snapshot::write_files(from, store, &dir)?;
+    let manifest = snapshot::write_files(from, store, to.engine().is_sealed(), &dir)?;
     Ok((store, manifest, dir))
 }
 

@@ -94,4 +94,18 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
     table(["clients", "seconds", "cgroup", "done /s", "refused or failed", "highest resident MiB", "killed for memory", "nodes gone"];
         .[] | [(.clients | tostring), (.seconds | show), (.cgroup | tostring), (.throughput | show),
                (.errors | map(.count) | add // 0 | tostring), (.residentPeakBytes / 1048576 | round | tostring),
-               (.killedForMemory | tostring), (.nodesGone | tostring)] | row) end)
+               (.killedForMemory | tostring), (.nodesGone | tostring)] | row) end),
+  ($all | part("seal") | if . == [] then empty else
+    "## Encryption at rest: off and on\n",
+    table(["operation", "reads", "clients", "off /s", "on /s", "on / off", "off p99 ms", "on p99 ms", "off CPU µs", "on CPU µs"];
+        map(select(.diskBytes == null)) | group_by([operation, .reads, .clients])[]
+        | map(select(.sealed | not)) as $off | map(select(.sealed)) as $on
+        | [(.[0] | operation, .reads, (.clients | tostring)),
+           ($off | map(.throughput) | median | show), ($on | map(.throughput) | median | show),
+           (($on | map(.throughput) | median) | over($off | map(.throughput) | median)),
+           ($off | latency("p99") | ms), ($on | latency("p99") | ms),
+           ($off | map(.servers.cpuUsPerOperation) | median | show), ($on | map(.servers.cpuUsPerOperation) | median | show)] | row),
+    table(["disk", "reads", "off MiB", "on MiB"];
+        map(select(.diskBytes != null)) | group_by(.reads)[]
+        | def mib($sealed): map(select(.sealed == $sealed) | .diskBytes / 1048576) | median | show;
+        ["all data directories", .[0].reads, mib(false), mib(true)] | row) end)

@@ -57,6 +57,34 @@ pub enum Error {
         /// The data directory.
         path: PathBuf,
     },
+    /// The data directory is sealed, and nobody gave a master key. Nothing was written.
+    #[error(
+        "{} is sealed (encryption at rest), and no master key is given: give the one that it was sealed with \
+         (master_key under [encryption] of the configuration, --master-key of `larder data verify`); the data is untouched", path.display()
+    )]
+    Sealed {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The master key that was given is not the one that wraps the data keys. Nothing was written.
+    #[error(
+        "the master key does not open {}: give the one that it was sealed with, and while it is being changed the one before \
+         as encryption.previous_master_key; the data is untouched", path.display()
+    )]
+    WrongMasterKey {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The data is sealed, and its data keys are missing or do not read. Nothing was written.
+    #[error(
+        "{} with the data keys of this sealed data directory is missing or damaged, and so is its copy: put it back from a backup of \
+         this node; without it nothing here can be read, and the node's replicas must be renewed from their peers on an empty data \
+         directory (`larder shard replace`); nothing was written", path.display()
+    )]
+    KeysLost {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process has the data directory open. Nothing was written.
     #[error(
         "{} is in use by another process: most likely a `larder` node is already running on it; \

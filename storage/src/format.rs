@@ -12,7 +12,13 @@ use crate::error::{Error, Result};
 /// | version | since | change |
 /// |---|---|---|
 /// | 1 | 0.1 | the first |
-pub const VERSION: u32 = 1;
+/// | 2 | 0.1 | entries and values may be sealed ([`seal`](mod@crate::seal)); a directory that is not stays at 1 |
+pub const VERSION: u32 = 2;
+
+/// What a directory has that is not sealed.
+pub(crate) const PLAIN_VERSION: u32 = 1;
+/// What a directory has that is.
+pub(crate) const SEALED_VERSION: u32 = 2;
 
 /// Whether this release may open a data directory of version `found`.
 ///

@@ -12,9 +12,11 @@
 //! | [`keys`] | the catalogue of keys in the data database |
 //! | [`tables`] | typed reads and writes over those keys |
 //! | [`machine`] | entry → one batch and a reply |
+//! | [`audit`] | records of audit logs and the chain that they form |
 //! | [`memory`] | one budget, shared out |
 //! | [`snapshot`] | one replica as files: written, verified, installed |
 //! | [`mod@verify`] | an offline check of all of it |
+//! | [`seal`] | encryption at rest: keys, sealed values, bringing old ones to new keys |
 //! | [`salvage`] | what still reads of a damaged data database, put into a new one |
 //! | [`format`](mod@format) | the version of all of this |
 //!
@@ -23,6 +25,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod codec;
 pub mod engine;
 pub mod error;
@@ -34,6 +37,7 @@ pub mod memory;
 mod open;
 pub mod raft_log;
 pub mod salvage;
+pub mod seal;
 pub mod snapshot;
 pub mod tables;
 pub mod verify;

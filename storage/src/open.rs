@@ -10,21 +10,25 @@ use proto::{ReplicaId, ShardId};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::engine::rocks::{DataOptions, Rocks};
+use crate::engine::sealed::Sealed;
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
 use crate::memory::{self, Memory};
 use crate::raft_log::{LogOptions, Logs};
 use crate::salvage;
+use crate::seal::{Masters, Ring, Sealing};
 use crate::tables::applied;
 
 /// Settings of a data directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The log database.
     pub log: LogOptions,
     /// The data database.
     pub data: DataOptions,
+    /// Encryption at rest.
+    pub masters: Masters,
 }
 
 impl Options {
@@ -41,6 +45,15 @@ impl Options {
                 kept_rows_bytes: memory::kept_rows_bytes(budget),
                 ..DataOptions::default()
             },
+            masters: Masters::Off,
+        }
+    }
+
+    /// The data database's, below a ring or not.
+    pub(crate) fn data_below(&self, ring: Option<&Arc<Ring>>) -> DataOptions {
+        DataOptions {
+            compress: ring.is_none(),
+            ..self.data
         }
     }
 
@@ -60,6 +73,8 @@ pub struct Storage {
     pub logs: Logs,
     /// Applied data.
     pub engine: Arc<dyn Engine>,
+    /// Encryption at rest; `None`: off.
+    pub sealing: Option<Arc<Sealing>>,
     /// Replicas that must not be opened, see [`Lost`]. Everything else of them is as it should be.
     pub lost: Vec<Lost>,
 }
@@ -85,14 +100,24 @@ pub struct Lost {
 /// replica only waits for removal.
 ///
 /// # Errors
-/// [`Error::Locked`], [`Error::Format`], [`Error::Unpaired`]: nothing was changed. [`Error::Corrupt`]: a database does not open or holds
+/// [`Error::Locked`], [`Error::Format`], [`Error::Unpaired`], [`Error::Sealed`], [`Error::WrongMasterKey`], [`Error::KeysLost`]: nothing
+/// was changed. [`Error::Corrupt`]: a database does not open or holds
 /// less than was synced; if it is the data, [`salvage`](crate::salvage::salvage) helps.
 pub fn open(dir: &Path, options: &Options) -> Result<Storage> {
     let memory = options.memory();
-    let logs = Logs::open_in(&dir.join("log"), &options.log, &memory)?;
+    let ring = Ring::open(dir, &options.masters)?;
+    let logs = Logs::open_in(&dir.join("log"), &options.log, &memory, ring.clone())?;
     salvage::finish(dir)?;
-    let data = Rocks::open_in(&dir.join("data"), &options.data, &memory)?;
-    let engine: Arc<dyn Engine> = Arc::new(data);
+    let below = options.data_below(ring.as_ref());
+    let data = Rocks::open_in(&dir.join("data"), &below, &memory)?;
+    let (engine, sealing): (Arc<dyn Engine>, _) = match ring {
+        None => (Arc::new(data), None),
+        Some(ring) => {
+            let sealed = Arc::new(Sealed::new(data, Arc::clone(&ring)));
+            let sealing = Sealing::new(ring, Arc::clone(&sealed), logs.clone());
+            (sealed, Some(Arc::new(sealing)))
+        }
+    };
     check_pair(&logs, engine.as_ref(), dir)?;
     let lost = uncovered(&logs, engine.as_ref())?;
     for row in logs.directory().replicas() {
@@ -103,7 +128,12 @@ pub fn open(dir: &Path, options: &Options) -> Result<Storage> {
         }
     }
     drop_stores(&logs, engine.as_ref())?;
-    Ok(Storage { logs, engine, lost })
+    Ok(Storage {
+        logs,
+        engine,
+        sealing,
+        lost,
+    })
 }
 
 /// Refuses data under store ids that the directory has not given out: with another log, or none, those would be given out again, and

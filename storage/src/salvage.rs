@@ -19,6 +19,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use proto::{ReplicaId, ShardId};
@@ -29,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::open::Options;
 use crate::raft_log::{Logs, ReplicaRow};
+use crate::seal::Ring;
 use crate::verify::{self, Finding};
 
 /// What was done.
@@ -48,7 +50,8 @@ pub struct Salvaged {
 /// [`Error::Locked`], or those of the log database. Other errors of the data than damage.
 pub fn find_damage(dir: &Path, options: &Options) -> Result<Option<Finding>> {
     let memory = options.memory();
-    let _logs = Logs::open_in(&dir.join("log"), &options.log, &memory)?;
+    let ring = Ring::open(dir, &options.masters)?;
+    let _logs = Logs::open_in(&dir.join("log"), &options.log, &memory, ring)?;
     finish(dir)?;
     let data = dir.join("data");
     if data.exists() {
@@ -70,15 +73,17 @@ pub fn salvage(
     condemned: &[(ShardId, ReplicaId)],
 ) -> Result<Salvaged> {
     let memory = options.memory();
-    let logs = Logs::open_in(&dir.join("log"), &options.log, &memory)?;
+    let ring = Ring::open(dir, &options.masters)?;
+    let below = options.data_below(ring.as_ref());
+    let logs = Logs::open_in(&dir.join("log"), &options.log, &memory, ring)?;
     finish(dir)?;
     let (data, rebuilt, aside) = paths(dir);
-    let old = match Rocks::open_read_only(&data, &options.data, &memory) {
+    let old = match Rocks::open_read_only(&data, &below, &memory) {
         Ok(old) => Ok(old),
         Err(Error::Corrupt { what }) => Err(what),
         Err(error) => return Err(error),
     };
-    let fresh = Rocks::open_in(&rebuilt, &options.data, &memory)?;
+    let fresh = Rocks::open_in(&rebuilt, &below, &memory)?;
     let mut salvaged = Salvaged {
         kept: Vec::new(),
         left_out: Vec::new(),
@@ -148,13 +153,15 @@ fn readable(old: &Rocks, row: &ReplicaRow) -> Result<(), String> {
     })
 }
 
-/// Copies the rows of a store that was found readable; any error is one of the new database.
+/// Copies the rows of a store that was found readable, sealed as they are where they are; any error is one of the new database.
 fn copy(old: &Rocks, fresh: &Rocks, store: StoreId, dir: &Path) -> Result<()> {
     let view = old.view();
     let mut files = Vec::new();
     for column in Column::ALL {
         let path = dir.join(format!("salvaged-{}.sst", column as u8));
-        let written = fresh.write_sst(&*view, column, &store, &store, &path)?;
+        let (from, to) = (store.prefix(), store.end());
+        let pairs = view.scan(column, Bound::Included(&from), Bound::Excluded(&to));
+        let written = fresh.write_sst(pairs, column, store, &path)?;
         files.extend(written.map(|_| (column, path)));
     }
     fresh.ingest(&files)?;

@@ -6,7 +6,8 @@
 //!   needs to purge a log. Nothing of its own is stored: the applied row on disk *is* the recorded snapshot, and after a restart
 //!   [`recorded`] finds it again, there or further on.
 //! - **Files** ([`write_files`]) are made when another replica needs them: one table file for each column, from one view, with the log
-//!   id **of that view**, under the store id that the receiver named, so that it can take them in as they are.
+//!   id **of that view**, under the store id that the receiver named, so that it can take them in as they are. Where a disk is sealed
+//!   they are sealed for the way ([`seal`](crate::seal)), and written anew by the receiver.
 //!
 //! Installing ([`install`]) is safe at every step: until the directory's one synced batch the old store is live and the new one is
 //! removed at the next start; after it the new one is live and the old one is removed.
@@ -14,6 +15,7 @@
 //! Deliberately absent: how files travel (crate `raft`), and who decides that they should.
 
 use std::fs;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -24,6 +26,7 @@ use crate::ids::{LogId, StoreId};
 use crate::machine::{Applied, Replica};
 use crate::open::{checksum_file, drop_stores};
 use crate::raft_log::Logs;
+use crate::seal::{TransferKey, transfer};
 use crate::tables::applied;
 
 /// A snapshot in files, and what it is a snapshot of.
@@ -35,6 +38,8 @@ pub struct Manifest {
     pub membership: (Option<LogId>, Bytes),
     /// At most one for each column; a column without data has none.
     pub files: Vec<FileInfo>,
+    /// What the files are sealed with on their way; `None`: they are table files, to be taken in as they are.
+    pub transfer_key: Option<TransferKey>,
 }
 
 /// One file of a [`Manifest`].
@@ -71,13 +76,21 @@ pub fn recorded(replica: &Replica) -> Result<Applied> {
 
 /// Writes the replica's state as it is now to files in `dir`, with keys under `target_store`. The files are synced.
 ///
-/// Applying goes on meanwhile and is not part of them. The caller removes `dir`, after an error too.
+/// Applying goes on meanwhile and is not part of them. The caller removes `dir`, after an error too. The files are sealed, by a key
+/// that is made for them alone, if either side seals its disk: `is_sealed_there` says whether the receiver does.
 ///
 /// # Errors
 /// [`Error::Snapshot`]: nothing was ever applied. [`Error::Io`], [`Error::Engine`]: a file could not be written.
-pub fn write_files(replica: &Replica, target_store: StoreId, dir: &Path) -> Result<Manifest> {
+pub fn write_files(
+    replica: &Replica,
+    target_store: StoreId,
+    is_sealed_there: bool,
+    dir: &Path,
+) -> Result<Manifest> {
     fs::create_dir_all(dir)?;
     let engine = replica.engine();
+    let is_sealed = is_sealed_there || engine.is_sealed();
+    let transfer_key = is_sealed.then(TransferKey::random).transpose()?;
     let (store, view) = loop {
         let store = replica.store();
         let view = engine.view();
@@ -101,7 +114,12 @@ pub fn write_files(replica: &Replica, target_store: StoreId, dir: &Path) -> Resu
     let mut files = Vec::new();
     for column in Column::ALL {
         let path = dir.join(format!("{}.sst", column as u8));
-        let info = engine.write_sst(&*view, column, &store, &target_store, &path)?;
+        let (from, to) = (store.prefix(), store.end());
+        let pairs = view.scan(column, Bound::Included(&from), Bound::Excluded(&to));
+        let info = match &transfer_key {
+            None => engine.write_sst(pairs, column, target_store, &path)?,
+            Some(key) => transfer::write(key, pairs, column, &path)?,
+        };
         files.extend(info.map(|info| FileInfo {
             column,
             bytes: info.bytes,
@@ -113,6 +131,7 @@ pub fn write_files(replica: &Replica, target_store: StoreId, dir: &Path) -> Resu
         last,
         membership,
         files,
+        transfer_key,
     })
 }
 
@@ -159,13 +178,35 @@ fn verify(replica: &Replica, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// Makes table files of sealed ones, beside them: sealed as this node does, if it does.
+fn unpack(
+    replica: &Replica,
+    store: StoreId,
+    manifest: &Manifest,
+    key: &TransferKey,
+) -> Result<Vec<(Column, PathBuf)>> {
+    let mut files = Vec::new();
+    for file in &manifest.files {
+        let path = file.path.with_extension("unpacked");
+        let pairs = transfer::read(key, file.column, &file.path)?;
+        let written = replica
+            .engine()
+            .write_sst(pairs, file.column, store, &path)?;
+        files.extend(written.map(|_| (file.column, path)));
+    }
+    Ok(files)
+}
+
 /// Takes the files in, and checks that they hold the state of the manifest.
 fn ingest(replica: &Replica, store: StoreId, manifest: &Manifest) -> Result<()> {
-    let files = manifest
-        .files
-        .iter()
-        .map(|file| (file.column, file.path.clone()))
-        .collect::<Vec<_>>();
+    let files = match &manifest.transfer_key {
+        None => manifest
+            .files
+            .iter()
+            .map(|file| (file.column, file.path.clone()))
+            .collect::<Vec<_>>(),
+        Some(key) => unpack(replica, store, manifest, key)?,
+    };
     replica.engine().ingest(&files)?;
     let found = applied::get(&**replica.engine(), store)?;
     if found.id == Some(manifest.last) && found.membership.as_ref() == Some(&manifest.membership) {

@@ -4,6 +4,8 @@
 //! names all of it: the file and the range of keys, as far as RocksDB tells. What a damaged MANIFEST or CURRENT keeps from being read
 //! is reported as one finding.
 //!
+//! With the master key of a sealed directory, every seal is opened too.
+//!
 //! Deliberately absent: repair. A replica is rebuilt from its peers, which hold what was acknowledged; guessing here would not.
 //!
 //! Not seen: damage in a Bloom filter or in a table's properties, which RocksDB treats as "may be there" and reads on.
@@ -23,6 +25,7 @@ use crate::ids::LogId;
 use crate::keys;
 use crate::open::gap;
 use crate::raft_log::verify as log;
+use crate::seal::{MasterKey, Masters, Ring};
 
 /// Memory for the check: blocks are read once, so it is enough for indexes.
 const BUDGET_BYTES: usize = 64 << 20;
@@ -80,16 +83,22 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Checks the data directory `dir`. Reads all of it.
+/// Checks the data directory `dir`, which is sealed by the master key or, without one, not. Reads all of it.
 ///
 /// # Errors
-/// [`Error::Locked`]: a node runs on it. [`Error::Format`]: a newer release wrote it. [`Error::Io`]: there is no data directory, or it
+/// [`Error::Sealed`], [`Error::WrongMasterKey`], [`Error::KeysLost`]: another key is needed. [`Error::Locked`]: a node runs on it. [`Error::Format`]: a newer release wrote it. [`Error::Io`]: there is no data directory, or it
 /// cannot be read. Damage is no error but a [`Finding`].
-pub fn verify(dir: &Path) -> Result<Report> {
+pub fn verify(dir: &Path, master: Option<&MasterKey>) -> Result<Report> {
     let _lock = lock(&dir.join("log"))?;
+    let masters = master.map_or(Masters::Off, |master| Masters::On {
+        current: master.clone(),
+        previous: None,
+    });
+    let ring = Ring::open(dir, &masters)?.filter(|ring| !ring.is_fresh());
+    let ring = ring.as_deref();
     let mut report = Report::default();
-    let found = log::check(&dir.join("log"), BUDGET_BYTES, &mut report)?;
-    data::check(&dir.join("data"), BUDGET_BYTES, &found, &mut report);
+    let found = log::check(&dir.join("log"), BUDGET_BYTES, ring, &mut report)?;
+    data::check(&dir.join("data"), BUDGET_BYTES, ring, &found, &mut report);
     for replica in &report.replicas {
         let first = found.first(replica.shard, replica.replica);
         let gap = gap(replica.applied, replica.purged, first).or_else(|| {

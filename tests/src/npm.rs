@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::process::run_to_end;
+use crate::{Cluster, binary};
 
 /// The registry may be slow.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(180);
@@ -48,6 +49,21 @@ pub fn installed(name: &str) -> PathBuf {
 /// If it cannot be installed.
 pub fn movies_file() -> PathBuf {
     folder().join("node_modules/vega-datasets/data/movies.json")
+}
+
+/// Imports the film data set into the bucket `Movies`, which it makes.
+///
+/// # Panics
+/// If that fails.
+pub async fn import_movies(cluster: &Cluster) {
+    let file = cluster.dir().join("movies.json");
+    std::fs::copy(movies_file(), &file).expect("a copy");
+    let (file, url) = (file.to_str().expect("a path"), &cluster.nodes[0].client);
+    binary::run([
+        "import", file, "--url", url, "--bucket", "Movies", "--create",
+    ])
+    .await
+    .expect(0);
 }
 
 /// The film data set.

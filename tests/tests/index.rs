@@ -96,14 +96,7 @@ fn plans(explained: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn indexes() {
     let cluster = Cluster::dev().await;
-    let file = cluster.dir().join("movies.json");
-    std::fs::copy(npm::movies_file(), &file).expect("a copy");
-    let (file, url) = (file.to_str().expect("a path"), &cluster.nodes[0].client);
-    binary::run([
-        "import", file, "--url", url, "--bucket", "Movies", "--create",
-    ])
-    .await
-    .expect(0);
+    npm::import_movies(&cluster).await;
     let before = answers(&cluster.api(0)).await;
     let root = cluster.root(0).await;
     let mut checks = Checks::new();

@@ -89,14 +89,8 @@ fn judge(answer: &Answer, films: &[Value]) {
 
 /// The films with their ids, as stored.
 async fn import(cluster: &Cluster) -> Vec<Value> {
-    let file = cluster.dir().join("movies.json");
-    std::fs::copy(npm::movies_file(), &file).expect("a copy");
-    let (file, url) = (file.to_str().expect("a path"), &cluster.nodes[0].client);
-    binary::run([
-        "import", file, "--url", url, "--bucket", "Movies", "--create",
-    ])
-    .await
-    .expect(0);
+    npm::import_movies(cluster).await;
+    let url = &cluster.nodes[0].client;
     let films = grpc::scan_all(url, "Movies", None).await;
     assert!(films.len() > 3_000, "{} films", films.len());
     films

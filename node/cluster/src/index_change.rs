@@ -5,19 +5,54 @@
 //!   an earlier one never mislead;
 //! - whenever the set of indexes that writes keep up changes, the version of their bucket rises, so that every shard hears of it before the
 //!   change is fenced;
-//! - what was dropped stays in the row until somebody says that nothing is left of it.
+//! - what was dropped stays in the row until somebody says that nothing is left of it;
+//! - the index of user names is there from the first entry on, and goes only to be made anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use document::index::{Definition, Index};
-use document::schema::{Layout, Schema};
+use document::schema::{Layout, SENSITIVE, Schema};
 use proto::log;
 
 use crate::error::Error;
 use crate::machine::{Stop, database, invalid};
 use crate::rows::{self, DatabaseRow, IndexesRow, Rows};
-use crate::state::{INDEXES_MAX, IndexInfo, IndexState};
+use crate::state::{BucketInfo, INDEXES_MAX, IndexInfo, IndexState};
+
+/// The index that every database begins with: no two users have one name. There is no document yet, so nothing is to be built.
+const USER_NAMES: (&str, &[u8]) = ("User", br#"{"unique":true,"keys":[{"username":"asc"}]}"#);
+
+/// The indexes of a new database, before it has any document.
+pub(crate) fn begin(
+    rows: &mut Rows<'_, '_>,
+    database: &DatabaseRow,
+    schema: &Schema,
+) -> Result<(), Stop> {
+    let (name, definition) = USER_NAMES;
+    let Some(bucket) = database.buckets.iter().find(|bucket| bucket.name == name) else {
+        return Ok(());
+    };
+    let definition = parse(definition)?;
+    let layout = layout(database, schema, bucket.id)
+        .ok_or_else(|| invalid(format!("no bucket {}", bucket.id)))?;
+    let compiled = compile(&definition, &layout).map_err(invalid)?;
+    let mut indexes = IndexesRow::default();
+    add(&mut indexes, bucket.id, &definition, compiled)?;
+    for index in &mut indexes.indexes {
+        index.state = IndexState::Ready;
+    }
+    rows.put(&rows::indexes_name(database.id), &indexes)?;
+    Ok(())
+}
+
+/// Whether an index belongs to the system.
+fn is_built_in(database: &DatabaseRow, index: &IndexInfo) -> bool {
+    let (name, definition) = USER_NAMES;
+    let is_its_bucket = |bucket: &BucketInfo| bucket.id == index.bucket && bucket.name == name;
+    database.buckets.iter().any(is_its_bucket)
+        && Definition::parse(definition).is_ok_and(|own| own.to_json() == index.definition)
+}
 
 /// A new index. One that is there and was not given up changes nothing; one that failed is begun anew, under another id.
 pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Result<bool, Stop> {
@@ -31,6 +66,7 @@ pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Res
         .ok_or(Error::Missing { name: schema_name })?;
     let layout = layout(&database, &schema, command.bucket)
         .ok_or_else(|| invalid(format!("no bucket {}", command.bucket)))?;
+    open_fields_only(&database, &schema, command.bucket, &definition).map_err(invalid)?;
     let compiled = compile(&definition, &layout).map_err(invalid)?;
     let is_here =
         |index: &IndexInfo| index.bucket == command.bucket && index.state != IndexState::Dropped;
@@ -57,7 +93,7 @@ pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Res
     Ok(true)
 }
 
-/// Drops one index of a bucket, or all.
+/// Drops one index of a bucket, or all but the system's.
 pub(crate) fn drop_indexes(
     rows: &mut Rows<'_, '_>,
     command: &log::DropIndexes,
@@ -71,6 +107,12 @@ pub(crate) fn drop_indexes(
     let (mut changed, mut kept_up) = (false, false);
     for index in &mut indexes.indexes {
         let is_meant = one.as_ref().is_none_or(|one| *one == index.definition);
+        if is_meant && index.bucket == command.bucket && is_built_in(&database, index) {
+            if one.is_some() {
+                return Err(invalid("the index of user names cannot be dropped"));
+            }
+            continue;
+        }
         if index.bucket == command.bucket && index.state != IndexState::Dropped && is_meant {
             kept_up |= index.state.is_kept_up();
             index.state = IndexState::Dropped;
@@ -149,6 +191,7 @@ pub(crate) fn follow_schema(
         }
         let now = layout(database, schema, index.bucket).and_then(|layout| {
             let definition = Definition::parse(index.definition.as_bytes()).ok()?;
+            open_fields_only(database, schema, index.bucket, &definition).ok()?;
             let compiled = compile(&definition, &layout).ok()?;
             Some((definition, compiled))
         });
@@ -228,9 +271,34 @@ fn parse(definition: &[u8]) -> Result<Definition, Stop> {
 }
 
 fn layout(database: &DatabaseRow, schema: &Schema, bucket: u32) -> Option<Arc<Layout>> {
+    schema.layout(class(database, bucket)?).map(Arc::new)
+}
+
+/// The class of a bucket that was not dropped.
+fn class(database: &DatabaseRow, bucket: u32) -> Option<&str> {
     let mut live = database.buckets.iter().filter(|bucket| !bucket.dropped);
-    let name = &live.find(|row| row.id == bucket)?.name;
-    schema.layout(name).map(Arc::new)
+    live.find(|row| row.id == bucket)
+        .map(|row| row.name.as_str())
+}
+
+/// Refuses an index that has the value of a sensitive field in its entries, whose keys lie open on every disk.
+fn open_fields_only(
+    database: &DatabaseRow,
+    schema: &Schema,
+    bucket: u32,
+    definition: &Definition,
+) -> Result<(), String> {
+    let class = class(database, bucket).unwrap_or_default();
+    for (path, _) in &definition.keys {
+        if let Some(field) = schema.sensitive_in(class, path) {
+            return Err(format!(
+                "{path}: {} is annotated {SENSITIVE}, so no index may hold its value, which would lie open on the disk; \
+                 leave the field out of the index, or drop the annotation",
+                field.name
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The compiled form as rows hold it.

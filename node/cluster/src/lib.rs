@@ -11,7 +11,10 @@
 //! | `rows` | the metadata on disk, row by row |
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
 //! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
+//! | [`quotas`] | what databases may take and take |
+//! | `audited` | the metadata group's own audit log |
 //! | [`publish`] | the newest state, for everybody on this node |
+//! | [`signing_keys`] | the keys that tokens are signed with |
 //! | [`outcome`] | replies |
 //!
 //! Everything here is a function of its arguments: no clock, no randomness, no I/O but through the transaction of apply.
@@ -21,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+mod audited;
 pub mod error;
 pub mod hash_ring;
 mod index_change;
@@ -30,12 +34,15 @@ pub mod nodes;
 pub mod outcome;
 pub mod placement;
 pub mod publish;
+pub mod quotas;
 pub mod replacement;
 mod rows;
 mod schema_change;
 pub mod shard_map;
+pub mod signing_keys;
 pub mod state;
 
+pub use audited::{ANCHORS_MAX, anchored};
 pub use error::{Error, Result};
 pub use machine::{ClusterMachine, StateHandle};
 pub use outcome::{MetaOutcome, MetaRejection};

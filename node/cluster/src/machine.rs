@@ -13,24 +13,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use document::schema::Schema;
 use prost::Message;
+use proto::log::attributed::What;
 use proto::log::meta_command::Operation;
 use proto::log::{
-    AnnounceNode, ConfirmFence, ConfirmReplaced, MetaCommand, ReplaceReplica, SetSchema,
+    AnnounceNode, Attributed, ConfirmFence, ConfirmReplaced, MetaCommand, ReplaceReplica, SetSchema,
 };
 use proto::{NodeId, ShardId};
 use storage::LogId;
+use storage::audit::Record;
 use storage::machine::{Machine, ReplicaView, Transaction};
 
+use crate::audited;
 use crate::error::{Error, Result};
 use crate::index_change;
 use crate::init;
 use crate::nodes::{DEFAULT_WEIGHT, Node};
 use crate::outcome::{MetaOutcome, MetaRejection};
 pub use crate::publish::StateHandle;
+use crate::quotas;
 use crate::rows::{
     self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, ReplacementNow, ReplacementRow, Rows,
 };
 use crate::schema_change;
+use crate::signing_keys;
 use crate::state::METADATA_VOTERS_MAX;
 
 /// The machine of the metadata group, and the handle through which this node follows it.
@@ -78,7 +83,7 @@ fn apply(tx: &mut Transaction<'_>, index: u64, command: &[u8]) -> Result<MetaOut
         .operation
         .ok_or_else(|| Error::Command("no operation that this release knows".to_owned()))?;
     let savepoint = tx.savepoint();
-    match run(&mut Rows(tx), index, operation) {
+    match carry_out(tx, index, command.stamp_us, operation) {
         Ok(()) => Ok(MetaOutcome::Done),
         Err(Stop::Rejected(rejection)) => {
             tx.rollback(savepoint);
@@ -112,17 +117,75 @@ pub(crate) fn invalid(reason: impl Into<String>) -> Stop {
     Stop::Rejected(MetaRejection::Invalid(reason.into()))
 }
 
-fn run(rows: &mut Rows<'_, '_>, index: u64, operation: Operation) -> Result<(), Stop> {
+/// Runs a command, and writes what it changed into the audit log.
+fn carry_out(
+    tx: &mut Transaction<'_>,
+    index: u64,
+    stamp_us: u64,
+    operation: Operation,
+) -> Result<(), Stop> {
+    let (user, operation) = match operation {
+        Operation::Attributed(Attributed { user, what }) => match what {
+            Some(What::Note(note)) => {
+                append(tx, stamp_us, user, audited::note(note))?;
+                return Ok(());
+            }
+            Some(What::Command(command)) => (user, attributed(&command)?),
+            None => return Err(invalid("nothing is attributed")),
+        },
+        Operation::AnchorAudit(command) => return Ok(audited::anchor(tx, stamp_us, &command)?),
+        operation => (String::new(), operation),
+    };
+    let record = audited::describe(&operation);
+    let is_changed = run(&mut Rows(tx), index, stamp_us, operation)?;
+    if let Some(record) = record.filter(|_| is_changed) {
+        append(tx, stamp_us, user, record)?;
+    }
+    Ok(())
+}
+
+/// The command that somebody is named for.
+fn attributed(command: &[u8]) -> Result<Operation, Stop> {
+    let command =
+        MetaCommand::decode(command).map_err(|error| Error::Command(error.to_string()))?;
+    match command.operation {
+        Some(Operation::Attributed(_) | Operation::AnchorAudit(_)) => {
+            Err(invalid("a command that nobody is named for"))
+        }
+        Some(operation) => Ok(operation),
+        None => Err(Error::Command("no operation that this release knows".to_owned()).into()),
+    }
+}
+
+fn append(tx: &mut Transaction<'_>, time_us: u64, user: String, record: Record) -> Result<()> {
+    let record = Record {
+        time_us,
+        user,
+        ..record
+    };
+    Ok(storage::tables::audit::append(tx, record)?)
+}
+
+/// Runs a command; says whether it changed anything.
+fn run(
+    rows: &mut Rows<'_, '_>,
+    index: u64,
+    stamp_us: u64,
+    operation: Operation,
+) -> Result<bool, Stop> {
     let cluster = rows.get::<ClusterRow>(CLUSTER)?;
     if let Operation::InitCluster(command) = operation {
         return match cluster {
             Some(_) => Err(MetaRejection::AlreadyInitialized.into()),
-            None => init::init_cluster(rows, index, &command),
+            None => init::init_cluster(rows, index, stamp_us, &command).map(|()| true),
         };
     }
     let mut cluster = cluster.ok_or(MetaRejection::NotInitialized)?;
     let changed = match operation {
-        Operation::InitCluster(_) => false,
+        // Carried out above, or attributed to nobody.
+        Operation::InitCluster(_) | Operation::AnchorAudit(_) | Operation::Attributed(_) => false,
+        Operation::SetQuota(command) => quotas::set(rows, &command)?,
+        Operation::ReportUsage(command) => quotas::report(rows, cluster.shards, &command)?,
         Operation::AnnounceNode(command) => announce_node(rows, &command)?,
         Operation::SetSchema(command) => set_schema(rows, &command)?,
         Operation::ConfirmFence(command) => confirm_fence(rows, &command)?,
@@ -131,13 +194,16 @@ fn run(rows: &mut Rows<'_, '_>, index: u64, operation: Operation) -> Result<(), 
         Operation::CreateIndex(command) => index_change::create(rows, &command)?,
         Operation::DropIndexes(command) => index_change::drop_indexes(rows, &command)?,
         Operation::SetIndexState(command) => index_change::set_state(rows, &command)?,
+        Operation::RotateSigningKey(command) => {
+            signing_keys::rotate(&mut cluster, stamp_us, &command)?
+        }
         Operation::SetBootstrapped(_) => !std::mem::replace(&mut cluster.bootstrapped, true),
     };
     if changed {
         cluster.version = index;
         rows.put(CLUSTER, &cluster)?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// A known node says where it is now; an unknown one becomes known, without replicas.

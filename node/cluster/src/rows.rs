@@ -9,6 +9,7 @@
 //! | `database/<id>` | a database and its buckets; the id with 10 digits |
 //! | `schema/<id>` | the schema of that database |
 //! | `indexes/<id>` | its indexes; absent: it never had any |
+//! | `quota/<id>` | what it may take and takes; absent: nobody counts |
 //!
 //! A value is one byte of format version, then JSON: rows are few and small, the schema needs a self-describing form, and
 //! members can be added. The format version rises when old rows need more than a default for what is new.
@@ -26,7 +27,9 @@ use storage::machine::{ReplicaView, Transaction};
 
 use crate::error::{Error, Result};
 use crate::nodes::Node;
+use crate::quotas::Quota;
 use crate::replacement::Replacement;
+use crate::signing_keys::{self, SigningKeyRow};
 use crate::state::{Assignment, BucketInfo, ClusterState, Database, IndexInfo};
 
 /// Format of the values that are written today.
@@ -41,6 +44,7 @@ const REPLACEMENT: &str = "replacement/";
 const DATABASE: &str = "database/";
 const SCHEMA: &str = "schema/";
 const INDEXES: &str = "indexes/";
+const QUOTA: &str = "quota/";
 
 /// See [`CLUSTER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,8 +57,11 @@ pub(crate) struct ClusterRow {
     pub(crate) replicas: u32,
     /// The next replica id. Those below it are never given again.
     pub(crate) next_replica: u64,
-    /// Hexadecimal.
+    /// The founding key, hexadecimal.
     pub(crate) signing_key: String,
+    /// All keys; empty in rows of before there were several: the founding key alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signing_keys: Vec<SigningKeyRow>,
     pub(crate) root_password_hash: String,
     pub(crate) bootstrapped: bool,
     pub(crate) demo: bool,
@@ -130,6 +137,10 @@ pub(crate) fn indexes_name(database: u32) -> String {
     format!("{INDEXES}{database:010}")
 }
 
+pub(crate) fn quota_name(database: u32) -> String {
+    format!("{QUOTA}{database:010}")
+}
+
 fn key(name: &str) -> Vec<u8> {
     MetadataKey { name }.encode()
 }
@@ -176,6 +187,7 @@ struct Loaded {
     databases: Vec<DatabaseRow>,
     schemas: BTreeMap<u32, Schema>,
     indexes: BTreeMap<u32, Vec<IndexInfo>>,
+    quotas: BTreeMap<u32, Quota>,
 }
 
 impl Loaded {
@@ -209,6 +221,9 @@ impl Loaded {
         } else if let Some(id) = name.strip_prefix(SCHEMA) {
             self.schemas
                 .insert(number(name, id, 10)? as u32, decode(name, value)?);
+        } else if let Some(id) = name.strip_prefix(QUOTA) {
+            self.quotas
+                .insert(number(name, id, 10)? as u32, decode(name, value)?);
         } else if let Some(id) = name.strip_prefix(INDEXES) {
             let row: IndexesRow = decode(name, value)?;
             for index in &row.indexes {
@@ -226,7 +241,7 @@ impl Loaded {
         let Some(cluster) = self.cluster.take() else {
             return Ok(ClusterState::default());
         };
-        let signing_key = hex::decode(&cluster.signing_key).map_err(|error| bad(CLUSTER, error))?;
+        let signing_keys = signing_keys::of_row(&cluster).map_err(|error| bad(CLUSTER, error))?;
         let databases = std::mem::take(&mut self.databases);
         let databases = databases
             .into_iter()
@@ -257,7 +272,8 @@ impl Loaded {
                 .map(|(shard, row)| (shard, row.current.map(replacement)))
                 .collect(),
             databases,
-            signing_key,
+            signing_keys,
+            quotas: self.quotas,
             root_password_hash: cluster.root_password_hash,
             bootstrapped: cluster.bootstrapped,
             demo: cluster.demo,

@@ -22,8 +22,10 @@ use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
 use crate::nodes::Node;
+use crate::quotas::Quota;
 use crate::replacement::Replacement;
 use crate::shard_map;
+use crate::signing_keys::SigningKeys;
 
 /// Voters of the metadata group: two may fail, and more would slow each commit down. All other nodes are learners.
 pub const METADATA_VOTERS_MAX: usize = 5;
@@ -63,8 +65,10 @@ pub struct ClusterState {
     pub replacements: BTreeMap<ShardId, Option<Replacement>>,
     /// By name.
     pub databases: BTreeMap<String, Database>,
-    /// Key that session tokens are signed with, 32 bytes.
-    pub signing_key: Vec<u8>,
+    /// Keys that tokens are signed with.
+    pub signing_keys: SigningKeys,
+    /// What databases may take, by their ids; of those that nobody limited there is none.
+    pub quotas: BTreeMap<u32, Quota>,
     /// Hash of root's password, PHC string.
     pub root_password_hash: String,
     /// Whether predefined users and roles are written.
@@ -187,6 +191,7 @@ impl fmt::Debug for ClusterState {
             .field("placement", &self.placement)
             .field("replacements", &self.replacements)
             .field("databases", &self.databases)
+            .field("quotas", &self.quotas)
             .field("bootstrapped", &self.bootstrapped)
             .field("demo", &self.demo)
             .finish_non_exhaustive()

@@ -3,7 +3,8 @@
 //! Nothing is done. The answer is as fresh as a linearizable read; user and roles are looked up anew, so the token of a session that is
 //! older than a change of roles may still differ.
 
-use document::acl::{Access, Acl, Principal, Rules};
+use cluster::state::{ClusterState, Database};
+use document::acl::{Access, Acl, LOGGED_IN_ROLE, Principal, Rules};
 use document::decision::{Decision, decide};
 use document::id::{object_id, parse_object_id};
 use document::schema;
@@ -13,11 +14,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::Core;
-use crate::auth::policy::{self, USERS};
+use crate::auth::policy::{self, ROLES, USERS};
 use crate::context::Context;
 use crate::documents::{Session, unexpected};
 use crate::error::{Error, Result};
-use crate::forward::{Answer, Get, Operation};
+use crate::forward::{Answer, FindRoles, Get, Operation};
 use crate::sessions::internal_request;
 
 /// What is asked.
@@ -253,11 +254,45 @@ impl Core {
         Box::pin(self.principal_of(ctx, &session.state, database, &key)).await
     }
 
+    /// The user as a principal with all of its roles.
+    async fn principal_of(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        key: &str,
+    ) -> Result<Principal> {
+        let roles = database
+            .buckets
+            .get(ROLES)
+            .ok_or_else(|| Error::bucket_not_found(ROLES))?;
+        let user = object_id(USERS, key);
+        let find = FindRoles {
+            database: database.name.clone(),
+            user: user.clone(),
+        };
+        // All roles of a database lie in one shard, whatever the key.
+        let request = internal_request(
+            state,
+            state.shard_of(database, roles, ""),
+            Operation::FindRoles(find),
+        );
+        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else {
+            return Err(unexpected());
+        };
+        found.ids.retain(|id| id != LOGGED_IN_ROLE);
+        found.ids.push(LOGGED_IN_ROLE.to_owned());
+        Ok(Principal {
+            user: Some(user),
+            roles: found.ids,
+        })
+    }
+
     /// The ACL of a stored document; `None`: there is no document.
     async fn stored(
         &self,
         ctx: &Context,
-        state: &cluster::state::ClusterState,
+        state: &ClusterState,
         shard: proto::ShardId,
         database: &str,
         bucket: &str,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use document::id::parse_object_id;
 use futures::stream::{self, StreamExt};
 use indexmap::IndexMap;
+use proto::log::AuditNote;
 use proto::{Effect, ErrorCode, ShardId};
 use serde_json::value::RawValue;
 
@@ -130,8 +131,18 @@ impl Core {
             limit: BATCH_WRITES_MAX as u64,
             ..ScanRange::default()
         };
+        let is_first = range.continuation.is_none();
         let page = self.export(ctx, bucket, range).await?;
         let session = self.begin(ctx, &[bucket]).await?;
+        if is_first {
+            let note = AuditNote {
+                action: "bucket_truncated".to_owned(),
+                database: ctx.database.clone(),
+                target: bucket.to_owned(),
+                detail: String::new(),
+            };
+            Box::pin(self.note_by(&session.principal, note, ctx.deadline)).await?;
+        }
         let (database, info) = session.find(ctx, bucket)?;
         let mut shards: BTreeMap<ShardId, Vec<Write>> = BTreeMap::new();
         for document in page.documents {

@@ -9,8 +9,10 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod audit;
 mod index;
 mod query;
+mod rights;
 mod unique;
 mod wire;
 
@@ -19,11 +21,13 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::audit::{AuditPage, AuditRow, ReadAudit};
 pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
 };
 pub use self::query::{Found, Hit, Query};
+pub use self::rights::{EndedSessions, FollowRights, Rights, RoleMembers};
 pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{decode_reply, encode_reply};
 
@@ -122,6 +126,18 @@ pub enum Operation {
     /// Which indexes are complete in this shard.
     #[prost(message, tag = "41")]
     IndexProgress(IndexProgress),
+    /// What is new about the rights of a database; for the shard of its roles.
+    #[prost(message, tag = "60")]
+    FollowRights(FollowRights),
+    /// Have another key sign tokens: an encoded `larder.log.v1.RotateSigningKey`; for the metadata leader.
+    #[prost(bytes = "bytes", tag = "61")]
+    RotateSigningKey(Bytes),
+    /// A command of the metadata group's own keeping (quotas, usage, audit): an encoded `larder.log.v1.MetaCommand`; for its leader.
+    #[prost(bytes = "bytes", tag = "85")]
+    Govern(Bytes),
+    /// A part of the shard's audit log.
+    #[prost(message, tag = "86")]
+    ReadAudit(ReadAudit),
 }
 
 impl Operation {
@@ -147,6 +163,8 @@ impl Operation {
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
             | Operation::IndexProgress(_)
+            | Operation::FollowRights(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -156,6 +174,8 @@ impl Operation {
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::RotateSigningKey(_)
+            | Operation::Govern(_)
             | Operation::Command(_) => false,
         }
     }
@@ -182,6 +202,10 @@ impl Operation {
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
+            | Operation::FollowRights(_)
+            | Operation::RotateSigningKey(_)
+            | Operation::Govern(_)
+            | Operation::ReadAudit(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -196,6 +220,7 @@ impl Operation {
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
+                    | Operation::RotateSigningKey(_)
                     | Operation::Command(_)
             )
     }
@@ -256,6 +281,9 @@ pub struct Write {
     /// A partial update instead of a put: `body` holds its operations. Only in [`Operation::Update`].
     #[prost(bool, tag = "7")]
     pub update: bool,
+    /// Of a user: ends its sessions. Only from the service itself.
+    #[prost(bool, tag = "8")]
+    pub ends_sessions: bool,
 }
 
 /// Wire form of [`Condition`].
@@ -436,6 +464,12 @@ pub enum Answer {
     /// To [`Operation::IndexProgress`].
     #[prost(message, tag = "41")]
     IndexesComplete(IndexesComplete),
+    /// To [`Operation::FollowRights`].
+    #[prost(message, tag = "60")]
+    Rights(Rights),
+    /// To [`Operation::ReadAudit`].
+    #[prost(message, tag = "86")]
+    AuditPage(AuditPage),
 }
 
 /// What a leader can prove.

@@ -13,11 +13,13 @@ mod claims;
 pub(crate) mod indexes;
 mod layouts;
 mod near;
+mod per_schema;
 mod prepare;
 mod query;
 mod read;
 pub(crate) mod readers;
 mod refusal;
+mod rights;
 mod ticks;
 mod unique;
 mod update;
@@ -45,6 +47,7 @@ use crate::metadata::Metadata;
 use crate::near::stale_rights;
 use crate::ports::{Groups, ProposeError, ReadError};
 use crate::reads::ReadPool;
+use crate::rights::Ends;
 use crate::unique::Unique;
 
 /// The leader's side of all shards that this node leads.
@@ -63,6 +66,7 @@ pub(crate) struct Shards {
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
     pub(crate) readers: Arc<readers::Readers>,
+    ends: Arc<Ends>,
     ticks: Ticks,
     /// This node, for what answers say of themselves.
     node: NodeId,
@@ -77,6 +81,7 @@ impl Shards {
         metadata: Metadata,
         evidence: Arc<Evidence>,
         unique: Arc<Unique>,
+        ends: Arc<Ends>,
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
@@ -93,6 +98,7 @@ impl Shards {
             indexes: Indexes::default(),
             unique,
             readers: Arc::default(),
+            ends,
             node,
         }
     }
@@ -151,6 +157,16 @@ impl Shards {
             Operation::UniquePage(page) => {
                 Box::pin(self.unique_page(request.shard, *page, deadline)).await
             }
+            Operation::FollowRights(follow) => {
+                Box::pin(self.follow_rights(request.shard, follow, deadline)).await
+            }
+            Operation::RotateSigningKey(command) => {
+                Box::pin(self.rotate_signing_key(command, deadline)).await
+            }
+            Operation::Govern(command) => Box::pin(self.govern(command, deadline)).await,
+            Operation::ReadAudit(asked) => {
+                Box::pin(self.read_audit(request.shard, *asked, deadline)).await
+            }
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }
@@ -184,6 +200,11 @@ impl Shards {
         self.groups
             .replica(shard)
             .ok_or(Failure::NotLeader { hint: None })
+    }
+
+    /// The applied state here, if there is any.
+    pub(crate) fn replica_of(&self, shard: ShardId) -> Option<Arc<Replica>> {
+        self.groups.replica(shard)
     }
 
     /// Makes the applied state here current, if this node still leads.

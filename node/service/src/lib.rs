@@ -15,8 +15,12 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
+//! | `rights` | what every node knows of roles and of ended sessions, and how old that is |
+//! | `users` | users: registration, passwords, names |
 //! | `access` | what somebody may do and why, for admins |
 //! | [`auth`] | rights, tokens, password hashes, predefined users and roles |
+//! | [`audit`] `trail` | events for the node's audit log; the audit logs of shards |
+//! | `quotas` | what databases may take |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
@@ -28,6 +32,7 @@
 #![deny(unsafe_code)]
 
 mod access;
+pub mod audit;
 pub mod auth;
 mod batches;
 mod bulk;
@@ -50,8 +55,10 @@ mod near;
 pub mod ports;
 mod position;
 mod query;
+mod quotas;
 mod reads;
 pub mod replicas;
+mod rights;
 mod router;
 mod scans;
 mod schema;
@@ -61,8 +68,10 @@ pub mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod unique;
 mod updates;
+mod users;
 
 use std::sync::{Arc, Weak};
 
@@ -82,15 +91,18 @@ pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
 pub use crate::position::Position;
 pub use crate::query::{Counted, Query, QueryPage, QueryRequest, ShardExplanation};
+pub use crate::quotas::QuotaStatus;
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
+pub use crate::trail::{TrailPage, shard_chain};
+pub use crate::users::{Accounts, Registered, Registration};
 
 use crate::clock::Clock;
 use crate::evidence::Evidence;
 use crate::leader::Shards;
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Operation};
-use crate::ports::{Forward, Groups, Members};
+use crate::ports::{Forward, Groups, Mailer, Members};
 use crate::router::Router;
 
 /// What an operator decides about a node's service. Data only; the parts that do things are in [`Ports`].
@@ -104,6 +116,8 @@ pub struct Options {
     pub dev: bool,
     /// Limits.
     pub limits: Limits,
+    /// How accounts are made and confirmed.
+    pub accounts: Accounts,
 }
 
 /// The layers beside the service.
@@ -119,6 +133,8 @@ pub struct Ports {
     pub metadata: cluster::machine::StateHandle,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Sending mails.
+    pub mailer: Arc<dyn Mailer>,
 }
 
 /// The facade. Cheap to clone.
@@ -141,6 +157,12 @@ pub(crate) struct Core {
     pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
+    pub(crate) attempts: users::Attempts,
+    pub(crate) resets: users::Resets,
+    pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) rights: rights::Rights,
+    pub(crate) ends: Arc<rights::Ends>,
+    pub(crate) audit: audit::Audit,
     pub(crate) metrics: Metrics,
     pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
     /// One permit for each query at work.
@@ -154,6 +176,7 @@ impl Core {
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
         let unique = unique::Unique::new(core.clone());
+        let ends = rights::Ends::new(core.clone());
         Core {
             shards: Shards::new(
                 options.node,
@@ -163,6 +186,7 @@ impl Core {
                 metadata.clone(),
                 Arc::clone(&evidence),
                 Arc::clone(&unique),
+                Arc::clone(&ends),
             ),
             unique,
             evidence,
@@ -176,6 +200,12 @@ impl Core {
                 limits.password_waiting_max,
             ),
             sessions: sessions::Rechecks::default(),
+            attempts: users::Attempts::new(Arc::clone(&ports.clock)),
+            resets: users::Resets::default(),
+            mailer: ports.mailer,
+            rights: rights::Rights::default(),
+            ends,
+            audit: audit::Audit::new(Arc::clone(&ports.clock)),
             metrics: Metrics::default(),
             slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
@@ -600,10 +630,92 @@ impl Service {
     /// # Errors
     /// `BadCredentials`, never saying which of the two is wrong; `TooManyRequests` when too many log-ins wait.
     pub async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
-        self.core
+        let session = self
+            .core
             .metrics
             .observe(Operation::Login, self.core.login(ctx, username, password))
+            .await;
+        if let Some(action) = audit::of_login(&session) {
+            self.note(audit::Event::of(ctx, action).by(username));
+        }
+        session
+    }
+
+    /// The quotas of all databases that have one, as this node knows them.
+    pub fn quotas(&self) -> Vec<QuotaStatus> {
+        self.core.quotas()
+    }
+
+    /// Sets what a database may take, 0 for no limit, and has it counted from now on; gives what it takes.
+    ///
+    /// # Errors
+    /// `BucketNotFound`: no such database. `OutcomeUnknown`: it may be set.
+    pub async fn set_quota(
+        &self,
+        database: &str,
+        documents_max: u64,
+        bytes_max: u64,
+        deadline: std::time::Instant,
+    ) -> Result<QuotaStatus> {
+        self.core
+            .set_quota(database, documents_max, bytes_max, deadline)
             .await
+    }
+
+    /// The records of a shard's audit log behind a place, at most a page, linearizably.
+    ///
+    /// # Errors
+    /// `BadRequest`: no such shard.
+    pub async fn trail(
+        &self,
+        shard: proto::ShardId,
+        after: u64,
+        deadline: std::time::Instant,
+    ) -> Result<TrailPage> {
+        self.core.trail(shard, after, deadline).await
+    }
+
+    /// The numbers of all shards, the metadata group (0) first.
+    pub fn shard_numbers(&self) -> Vec<u32> {
+        self.core.shard_numbers()
+    }
+
+    /// Has the heads of audit logs written down in the metadata group's.
+    ///
+    /// # Errors
+    /// `Unavailable` without a metadata leader; they may be written down nevertheless.
+    pub async fn anchor_audit(
+        &self,
+        heads: Vec<proto::log::AuditHead>,
+        deadline: std::time::Instant,
+    ) -> Result<()> {
+        self.core.anchor(heads, deadline).await
+    }
+
+    /// Whether limits on how often somebody may ask do not concern the caller: an admin or a node, by what the token says. Its signature is
+    /// checked, and nothing is looked up, so this is cheap; it grants nothing else.
+    pub fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
+        self.core.is_exempt(database, caller)
+    }
+
+    /// The id of the user that a token names, for audit logs; `None` for nobody, and for a token whose signature is not good.
+    pub fn claimed_user(&self, database: &str, caller: &Caller) -> Option<String> {
+        self.core.claimed_user(database, caller)
+    }
+
+    /// Puts an event into this node's audit log, soon. Does not wait; what comes faster than it can be kept is counted.
+    pub fn note(&self, event: audit::Event) {
+        self.core.audit.note(event);
+    }
+
+    /// Waits until events for the audit log are there.
+    pub async fn audit_arrived(&self) {
+        self.core.audit.arrived().await;
+    }
+
+    /// The events for the audit log that wait; they wait no more.
+    pub fn audit_taken(&self) -> Vec<audit::Noted> {
+        self.core.audit.taken()
     }
 
     /// The caller's user, and a renewed token. Reads user and roles again.
@@ -617,9 +729,8 @@ impl Service {
             .await
     }
 
-    /// Ends a session as far as the server is concerned, which is not at all: sessions are stateless and the client forgets its token.
-    ///
-    /// A token that was copied before stays good until it expires; revoking tokens is not built yet.
+    /// Ends a session as far as the server is concerned, which is not at all: the client forgets its token. A token that was copied before
+    /// is good until it expires; [`Service::logout_everywhere`] ends it.
     pub async fn logout(&self, ctx: &Context) -> Result<()> {
         self.core
             .metrics

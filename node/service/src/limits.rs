@@ -51,10 +51,16 @@ pub struct Limits {
     pub token_short_life: Duration,
     /// After this a session ends.
     pub token_long_life: Duration,
+    /// After this another key signs tokens.
+    pub signing_key_age_max: Duration,
     /// How long idempotency records are kept.
     pub idempotency_kept: Duration,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
     pub metadata_age_max: Duration,
+    /// How long records of audit logs are kept.
+    pub audit_kept: Duration,
+    /// Bytes of the audit log of one shard; past it the oldest records leave earlier.
+    pub audit_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -78,8 +84,11 @@ impl Default for Limits {
             password_waiting_max: 64,
             token_short_life: Duration::from_secs(60 * 60),
             token_long_life: Duration::from_secs(30 * 24 * 60 * 60),
+            signing_key_age_max: Duration::from_secs(30 * 24 * 60 * 60),
             idempotency_kept: Duration::from_secs(24 * 60 * 60),
             metadata_age_max: Duration::from_secs(3),
+            audit_kept: Duration::from_secs(90 * 24 * 60 * 60),
+            audit_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

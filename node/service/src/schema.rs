@@ -25,6 +25,7 @@ use crate::documents::unexpected;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, ChangeSchema, Failure, Operation, Request, SchemaVerb};
 use crate::leader::{Shards, find_database};
+use crate::quotas::attributed;
 
 /// How long a reader of the schema waits for the newest one: a round trip, not an election.
 const FRESH_WAIT: Duration = Duration::from_secs(1);
@@ -188,7 +189,10 @@ impl Shards {
                 schema: schema.into(),
             };
             match self
-                .propose_meta(meta_command::Operation::SetSchema(set), deadline)
+                .propose_meta(
+                    attributed(&request.principal, meta_command::Operation::SetSchema(set)),
+                    deadline,
+                )
                 .await?
             {
                 MetaOutcome::Done => return Ok(Answer::Version(expected_version + 1)),

@@ -1,67 +1,58 @@
 //! Who asks, and sessions: log-in, renewal, connect (contract sections 2.1, 8.2 and 8.5).
 //!
-//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. Until its short
-//! life ends nobody is asked. After that, until its long life ends, user and roles are looked up again for each request (an answer is
-//! kept for [`RECHECK`]), and `me` and `connect` hand out a renewed token.
-//!
-//! Lacks: revoking tokens before they expire. Logging out is the client's forgetting its token.
+//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. Whether the session
+//! has ended since, and which roles the user has, is looked up in this node's copy of the rights ([`crate::rights`]) for each request.
+//! `me` and `connect` read the user again and hand out a renewed token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cluster::state::{ClusterState, Database};
-use document::acl::{LOGGED_IN_ROLE, Principal};
+use document::acl::{NODE_ROLE, Principal};
 use document::id::object_id;
-use futures::future::try_join_all;
 use parking_lot::Mutex;
 use proto::{ErrorCode, ShardId};
-use serde::Deserialize;
 
 use crate::Core;
-use crate::auth::policy::{PASSWORD_MEMBER, ROLES, USERS};
-use crate::auth::token::{self, Claims};
+use crate::auth::policy::USERS;
+use crate::auth::token::{self, Claims, Kind};
 use crate::context::{Caller, Connect, Consistency, Context, Session};
-use crate::documents::unexpected;
 use crate::error::{Error, Result};
-use crate::forward::{Answer, FindRoles, FindUser, Get, Operation, Record, Request};
+use crate::forward::{Operation, Request};
+use crate::rights::Verdict;
+use crate::users::User;
 
-/// How long the user and roles of a token past its short life are believed: the age that evidence about rights may have.
-pub(crate) const RECHECK: Duration = Duration::from_secs(3);
-/// Tokens whose check is remembered; more are checked again.
+/// How long the user of an API token is believed to be as it was read.
+pub(crate) const RECHECK: Duration = Duration::from_secs(1);
+/// API tokens whose user is remembered; more are read again.
 const RECHECKS_MAX: usize = 10_000;
+/// How long a request waits for younger rights: a node that stood still needs one question.
+const RIGHTS_WAIT: Duration = Duration::from_secs(1);
 
-/// Principals of tokens past their short life, with the monotonic time until which they are believed.
+/// API tokens whose user was found in order, with the monotonic time until which that is believed.
 #[derive(Default)]
 pub(crate) struct Rechecks {
-    known: Mutex<HashMap<String, (Principal, Duration)>>,
+    known: Mutex<HashMap<String, Duration>>,
 }
 
 impl Rechecks {
-    fn get(&self, token: &str, now: Duration) -> Option<Principal> {
-        let known = self.known.lock();
-        known
+    fn is_known(&self, token: &str, now: Duration) -> bool {
+        self.known
+            .lock()
             .get(token)
-            .filter(|(_, until)| now < *until)
-            .map(|(principal, _)| principal.clone())
+            .is_some_and(|until| now < *until)
     }
 
-    fn put(&self, token: &str, principal: Principal, now: Duration) {
+    fn put(&self, token: &str, now: Duration) {
         let mut known = self.known.lock();
         if known.len() >= RECHECKS_MAX {
-            known.retain(|_, (_, until)| now < *until);
+            known.retain(|_, until| now < *until);
         }
         if known.len() < RECHECKS_MAX {
-            known.insert(token.to_owned(), (principal, now + RECHECK));
+            known.insert(token.to_owned(), now + RECHECK);
         }
     }
-}
-
-/// A user and its roles as they are now.
-struct Account {
-    user: Record,
-    principal: Principal,
 }
 
 impl Core {
@@ -81,60 +72,196 @@ impl Core {
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let claims = self.claims(state, database, token)?;
-        if self.now_seconds() <= claims.expires {
-            return Ok(claims.principal());
+        let principal = self.judge_token(ctx, state, database, &claims).await?;
+        if claims.kind == Kind::Api {
+            Box::pin(self.check_api_user(ctx, state, database, token, &claims)).await?;
         }
-        let now = self.clock.elapsed();
-        if let Some(principal) = self.sessions.get(token, now) {
+        Ok(principal)
+    }
+
+    /// The caller of a token by this node's copy of the rights, brought up to date if it is too old.
+    async fn judge_token(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        claims: &Claims,
+    ) -> Result<Principal> {
+        let age_max = self.options.limits.metadata_age_max;
+        let followed = self.rights.of(database.id, self.clock.elapsed());
+        let judge = || {
+            let verdict = followed.copy.judge(claims, self.clock.elapsed(), age_max);
+            match verdict {
+                Verdict::Good(principal) => Ok(Some(principal)),
+                Verdict::Over => Err(bad_credentials("the session is over")),
+                Verdict::Stale => Ok(None),
+            }
+        };
+        if let Some(principal) = judge()? {
             return Ok(principal);
         }
-        let account = Box::pin(self.account(ctx, state, database, &claims.user)).await?;
-        self.sessions.put(token, account.principal.clone(), now);
-        Ok(account.principal)
+        let until = ctx.deadline.min(Instant::now() + RIGHTS_WAIT);
+        let refreshed = Box::pin(self.refresh_rights(state, database, &followed, until)).await;
+        match (judge()?, refreshed) {
+            (Some(principal), _) => Ok(principal),
+            (None, Ok(())) => Err(stale(age_max, "they change all the time")),
+            (None, Err(error)) => Err(stale(age_max, &error.message)),
+        }
+    }
+
+    /// API tokens live longer than ends of sessions are remembered, so the user itself is asked too.
+    async fn check_api_user(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        token: &str,
+        claims: &Claims,
+    ) -> Result<()> {
+        if self.sessions.is_known(token, self.clock.elapsed()) {
+            return Ok(());
+        }
+        let asked = self.clock.elapsed();
+        let user = self
+            .active_user(state, database, &claims.user, ctx.deadline)
+            .await?;
+        if claims.version < user.sessions_from() {
+            return Err(bad_credentials("the token was revoked"));
+        }
+        self.sessions.put(token, asked);
+        Ok(())
     }
 
     /// Checks signature and long life.
-    fn claims(&self, state: &ClusterState, database: &Database, token: &str) -> Result<Claims> {
-        let claims = token::verify(&state.signing_key, database.id, token);
-        let over = |claims: &Claims| self.now_seconds() > self.session_end(claims.created);
+    pub(crate) fn claims(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        token: &str,
+    ) -> Result<Claims> {
+        let claims = token::verify(&state.signing_keys, database.id, token);
         claims
-            .filter(|claims| !over(claims))
+            .filter(|claims| self.is_alive_token(claims))
             .ok_or_else(|| bad_credentials("the token is invalid or its session is over"))
+    }
+
+    /// Whether a token of this kind may be sent with requests, and its life is not over.
+    fn is_alive_token(&self, claims: &Claims) -> bool {
+        match claims.kind {
+            Kind::Session => self.now_seconds() <= self.session_end(claims.created),
+            Kind::Api => true,
+            Kind::SecondFactor | Kind::Verification | Kind::Reset | Kind::NameChange => false,
+        }
+    }
+
+    /// See [`crate::Service::is_exempt`].
+    pub(crate) fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
+        let Some((database, claims)) = self.claimed(database, caller) else {
+            return false;
+        };
+        let now = self.clock.elapsed();
+        // Whatever its age: what is at stake is a rate, and the request itself is judged by younger rights.
+        let known = self.rights.of(database, now).copy;
+        match known.judge(&claims, now, Duration::MAX) {
+            Verdict::Good(principal) => {
+                principal.is_admin() || principal.roles.iter().any(|role| role == NODE_ROLE)
+            }
+            Verdict::Over | Verdict::Stale => false,
+        }
+    }
+
+    /// The user that the caller's token names, its signature checked and nothing else.
+    pub(crate) fn claimed_user(&self, database: &str, caller: &Caller) -> Option<String> {
+        let (_, claims) = self.claimed(database, caller)?;
+        Some(object_id(USERS, &claims.user))
+    }
+
+    /// What the caller's token says, with the id of its database.
+    fn claimed(&self, database: &str, caller: &Caller) -> Option<(u32, Claims)> {
+        let Caller::Token(token) = caller else {
+            return None;
+        };
+        let state = self.metadata.current();
+        let database = state.database(database)?;
+        let claims = self.claims(&state, database, token).ok()?;
+        Some((database.id, claims))
     }
 
     fn session_end(&self, created: u32) -> u32 {
         created.saturating_add(seconds(self.options.limits.token_long_life))
     }
 
-    fn now_seconds(&self) -> u32 {
+    /// Now, in seconds since 1970.
+    pub(crate) fn now_seconds(&self) -> u32 {
         u32::try_from(self.clock.wall_us() / 1_000_000).unwrap_or(u32::MAX)
     }
 
-    /// A token for an account. A renewed one keeps the beginning of its session and never expires earlier than the one before: clients
-    /// ignore such tokens.
-    fn issue(
+    /// A session of a user that has just proven who it is, by a password or otherwise: `user` is as it was read for the proof, so that
+    /// whatever ends sessions later ends this one too.
+    ///
+    /// # Errors
+    /// `BadCredentials`: the user is not active.
+    pub(crate) fn open_session(
         &self,
         state: &ClusterState,
         database: &Database,
-        account: &Account,
-        before: Option<&Claims>,
-    ) -> String {
+        user: &User,
+    ) -> Result<Session> {
+        if user.is_inactive() {
+            return Err(bad_credentials("the user is not active"));
+        }
         let now = self.now_seconds();
-        let created = before.map_or(now, |claims| claims.created);
-        let short = now
-            .saturating_add(seconds(self.options.limits.token_short_life))
-            .min(self.session_end(created));
         let claims = Claims {
-            created,
-            expires: before.map_or(short, |claims| claims.expires.max(short)),
-            user: account.user.key.clone(),
-            roles: token::role_keys(&account.principal.roles),
+            kind: Kind::Session,
+            created: now,
+            expires: now
+                .saturating_add(seconds(self.options.limits.token_short_life))
+                .min(self.session_end(now)),
+            user: user.key.clone(),
+            version: user.version,
+            texts: Vec::new(),
         };
-        token::sign(&state.signing_key, database.id, &claims)
+        Ok(Session {
+            token: self.sign(state, database, &claims)?,
+            user: user.body.clone(),
+        })
+    }
+
+    /// The next token of a session. It keeps the beginning and the version of the one before, so that what ends the session still does,
+    /// and never expires earlier: clients ignore such tokens.
+    pub(crate) fn renew(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        before: &Claims,
+    ) -> Result<String> {
+        let short = self
+            .now_seconds()
+            .saturating_add(seconds(self.options.limits.token_short_life))
+            .min(self.session_end(before.created));
+        let claims = Claims {
+            expires: before.expires.max(short),
+            ..before.clone()
+        };
+        self.sign(state, database, &claims)
+    }
+
+    /// A token with the present signing key.
+    ///
+    /// # Errors
+    /// `Unavailable`: there is no cluster yet.
+    pub(crate) fn sign(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        claims: &Claims,
+    ) -> Result<String> {
+        token::sign(&state.signing_keys, database.id, claims)
+            .ok_or_else(|| Error::unavailable("the cluster is not founded yet"))
     }
 
     /// The metadata once the predefined users are written: before, "wrong user name" would be a lie about root.
-    async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
+    pub(crate) async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
         let state = self.metadata.founded()?;
         if state.bootstrapped {
             return Ok(state);
@@ -150,26 +277,10 @@ impl Core {
         username: &str,
         password: &str,
     ) -> Result<Session> {
-        let state = self.with_predefined(ctx).await?;
-        self.check_rights(Consistency::Linearizable, ctx.deadline)
-            .await?;
-        let database = state
-            .database(&ctx.database)
-            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        let user = Box::pin(self.find_user(ctx, &state, database, username)).await?;
-        let hash = user.as_ref().and_then(|user| password_hash(&user.hidden));
-        let fits = self.passwords.verify(password, hash).await?;
-        let wrong = || bad_credentials("wrong user name or password");
-        let user = user
-            .filter(|user| fits && !is_inactive(&user.body))
-            .ok_or_else(wrong)?;
-        let principal = Box::pin(self.principal_of(ctx, &state, database, &user.key)).await?;
-        let account = Account { user, principal };
-        let token = self.issue(&state, database, &account, None);
-        Ok(Session {
-            token,
-            user: account.user.body,
-        })
+        let state = self.begin_account(ctx).await?;
+        let database = self.database_of(ctx, &state)?;
+        let user = Box::pin(self.prove(ctx, &state, database, username, password)).await?;
+        self.open_session(&state, database, &user)
     }
 
     pub(crate) async fn me(&self, ctx: &Context) -> Result<Session> {
@@ -183,11 +294,15 @@ impl Core {
             return Err(bad_credentials("nobody is logged in"));
         };
         let claims = self.claims(&state, database, token)?;
-        let account = Box::pin(self.account(ctx, &state, database, &claims.user)).await?;
-        let token = self.issue(&state, database, &account, Some(&claims));
+        Box::pin(self.judge_token(ctx, &state, database, &claims)).await?;
+        let user = self.active_user(&state, database, &claims.user, ctx.deadline);
+        let user = Box::pin(user).await?;
+        if claims.kind != Kind::Session {
+            return Err(bad_credentials("a token that is no session is not renewed"));
+        }
         Ok(Session {
-            token,
-            user: account.user.body,
+            token: self.renew(&state, database, &claims)?,
+            user: user.body,
         })
     }
 
@@ -223,99 +338,23 @@ impl Core {
         }
     }
 
-    /// The user with a name, looked for in all shards at once.
-    async fn find_user(
+    /// The user of a token, read again.
+    ///
+    /// # Errors
+    /// `BadCredentials`: it is gone, or not active.
+    pub(crate) async fn active_user(
         &self,
-        ctx: &Context,
-        state: &ClusterState,
-        database: &Database,
-        name: &str,
-    ) -> Result<Option<Record>> {
-        let find = FindUser {
-            database: database.name.clone(),
-            username: name.to_owned(),
-        };
-        let requests: Vec<Request> = (1..=state.shards)
-            .map(|shard| internal_request(state, ShardId(shard), Operation::FindUser(find.clone())))
-            .collect();
-        let searches = requests
-            .iter()
-            .map(|request| self.route(state, request, ctx.deadline));
-        for answer in try_join_all(searches).await? {
-            if let Answer::Record(record) = answer {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A user and its roles, both read again.
-    async fn account(
-        &self,
-        ctx: &Context,
         state: &ClusterState,
         database: &Database,
         key: &str,
-    ) -> Result<Account> {
-        let users = database
-            .buckets
-            .get(USERS)
-            .ok_or_else(|| Error::bucket_not_found(USERS))?;
-        let get = Get {
-            database: database.name.clone(),
-            bucket: USERS.to_owned(),
-            key: key.to_owned(),
-            internal: true,
-        };
-        let request = internal_request(
-            state,
-            state.shard_of(database, users, key),
-            Operation::Get(get),
-        );
-        let user = match self.route(state, &request, ctx.deadline).await? {
-            Answer::Record(record) => record,
-            Answer::Done(_) => return Err(bad_credentials("the user does not exist any more")),
-            _ => return Err(unexpected()),
-        };
-        if is_inactive(&user.body) {
+        deadline: Instant,
+    ) -> Result<User> {
+        let user = self.user(state, database, key, deadline).await?;
+        let user = user.ok_or_else(|| bad_credentials("the user does not exist any more"))?;
+        if user.is_inactive() {
             return Err(bad_credentials("the user is not active"));
         }
-        let principal = self.principal_of(ctx, state, database, key).await?;
-        Ok(Account { user, principal })
-    }
-
-    /// The user as a principal with all of its roles.
-    pub(crate) async fn principal_of(
-        &self,
-        ctx: &Context,
-        state: &ClusterState,
-        database: &Database,
-        key: &str,
-    ) -> Result<Principal> {
-        let roles = database
-            .buckets
-            .get(ROLES)
-            .ok_or_else(|| Error::bucket_not_found(ROLES))?;
-        let user = object_id(USERS, key);
-        let find = FindRoles {
-            database: database.name.clone(),
-            user: user.clone(),
-        };
-        // All roles of a database lie in one shard, whatever the key.
-        let request = internal_request(
-            state,
-            state.shard_of(database, roles, ""),
-            Operation::FindRoles(find),
-        );
-        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else {
-            return Err(unexpected());
-        };
-        found.ids.retain(|id| id != LOGGED_IN_ROLE);
-        found.ids.push(LOGGED_IN_ROLE.to_owned());
-        Ok(Principal {
-            user: Some(user),
-            roles: found.ids,
-        })
+        Ok(user)
     }
 }
 
@@ -335,25 +374,18 @@ pub(crate) fn internal_request(
     }
 }
 
-fn bad_credentials(message: &str) -> Error {
+/// The refusal of a node whose copy of the rights nobody confirms.
+fn stale(age_max: Duration, why: &str) -> Error {
+    Error::unavailable(format!(
+        "this node has not heard of the rights of users for more than {} ms, so it cannot judge a token ({why})",
+        age_max.as_millis()
+    ))
+}
+
+pub(crate) fn bad_credentials(message: &str) -> Error {
     Error::new(ErrorCode::BadCredentials, message)
 }
 
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
-}
-
-/// The password hash among the hidden members of a user.
-fn password_hash(hidden: &Bytes) -> Option<String> {
-    let hidden: serde_json::Value = serde_json::from_slice(hidden).ok()?;
-    Some(hidden.get(PASSWORD_MEMBER)?.as_str()?.to_owned())
-}
-
-/// Whether a user was banned, or is not verified yet.
-fn is_inactive(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct User {
-        inactive: Option<bool>,
-    }
-    serde_json::from_slice::<User>(body).is_ok_and(|user| user.inactive == Some(true))
 }

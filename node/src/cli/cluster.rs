@@ -1,4 +1,4 @@
-//! `larder cluster init|status`: over a node's admin port.
+//! `larder cluster init|status|rotate-keys`: over a node's admin port.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,7 +22,11 @@ const RETRY: Duration = Duration::from_millis(250);
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The node answers within its own deadline.
+const ROTATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The node answers within its own deadline.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A change of keys waits for the disk, and for a command that prints the master key.
+const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Makes a cluster out of nodes, and shows its health.
 ///
@@ -51,6 +55,12 @@ enum Verb {
     /// Degraded: every shard serves, but a replica is missing. No quorum: some shard refuses writes. The view is that of the asked node.
     #[command(after_help = "Example:\n  larder cluster status -o json")]
     Status(StatusArgs),
+    /// Has another key sign tokens
+    ///
+    /// Tokens of before are good for as long as they would have been. With --forget they are not: every session is over, and every API
+    /// token worthless. That is for a key that others may know.
+    #[command(after_help = "Example:\n  larder cluster rotate-keys")]
+    RotateKeys(RotateKeys),
 }
 
 /// Where the admin API is.
@@ -95,6 +105,17 @@ struct StatusArgs {
     admin: Admin,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct RotateKeys {
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// Old keys verify nothing any more: ends all sessions
+    #[arg(long)]
+    forget: bool,
 }
 
 /// A power of two from 1 to 1024.
@@ -244,6 +265,12 @@ impl AdminClient {
         }
     }
 
+    /// `POST /admin/v1/cluster/rotate-keys`. A lost answer is not repeated: it would rotate once more.
+    async fn rotate_keys(&self, forget: bool) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/cluster/rotate-keys?only={forget}", self.origin);
+        self.call(self.http.post(url).timeout(ROTATE_TIMEOUT)).await
+    }
+
     /// `POST /admin/v1/shards/SHARD/replace`. Beginning what is under way changes nothing, so a lost answer may be repeated.
     pub(crate) async fn replace(
         &self,
@@ -260,7 +287,42 @@ impl AdminClient {
             .await
     }
 
+    /// `GET /admin/v1/quotas`.
+    pub(crate) async fn quotas(&self) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/quotas", self.origin);
+        self.call(self.http.get(url).timeout(STATUS_TIMEOUT)).await
+    }
+
+    /// `PUT /admin/v1/quotas/DATABASE`.
+    pub(crate) async fn set_quota(&self, database: &str, body: &Value) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/quotas/{database}", self.origin);
+        let request = self.http.put(url).timeout(REPLACE_TIMEOUT);
+        self.call(request.json(body)).await
+    }
+
+    /// The body of an answer to GET, as it came.
+    pub(crate) async fn get(&self, path: &str) -> Result<bytes::Bytes, Failure> {
+        let url = format!("{}{path}", self.origin);
+        self.answer(self.http.get(url).timeout(REPLACE_TIMEOUT))
+            .await
+    }
+
+    /// `GET /admin/v1/encryption`, or `POST` to a verb below it. A lost answer to one may be repeated: at worst keys change twice.
+    pub(crate) async fn encryption(&self, verb: Option<&str>) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/encryption", self.origin);
+        let request = match verb {
+            None => self.http.get(url),
+            Some(verb) => self.http.post(format!("{url}/{verb}")),
+        };
+        self.call(request.timeout(ENCRYPTION_TIMEOUT)).await
+    }
+
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+        let body = self.answer(request).await?;
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<bytes::Bytes, Failure> {
         let response = request
             .send()
             .await
@@ -272,7 +334,7 @@ impl AdminClient {
             .map_err(|error| self.failure(0, deepest(&error)))?;
         let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() || value.get("health").is_some() {
-            return Ok(value);
+            return Ok(body);
         }
         let message = value
             .get("message")
@@ -319,6 +381,7 @@ pub(crate) async fn run(cluster: Cluster) -> anyhow::Result<()> {
     match cluster.verb {
         Verb::Init(init) => run_init(&init).await,
         Verb::Status(status) => run_status(&status).await,
+        Verb::RotateKeys(rotate) => run_rotate_keys(&rotate).await,
     }
 }
 
@@ -362,6 +425,20 @@ async fn run_init(init: &Init) -> anyhow::Result<()> {
     }
     if let Some(password) = text_member(&answer, "rootPassword") {
         println!("password of root, shown only now: {password}");
+    }
+    Ok(())
+}
+
+async fn run_rotate_keys(args: &RotateKeys) -> anyhow::Result<()> {
+    let output = args.output.output;
+    let rotated = AdminClient::of(&args.admin)?.rotate_keys(args.forget).await;
+    let value = rotated.map_err(|failure| failure.report(output))?;
+    match output {
+        Output::Json => println!("{value}"),
+        Output::Text => println!(
+            "tokens are signed with key {}",
+            value.get("key").and_then(Value::as_u64).unwrap_or_default()
+        ),
     }
     Ok(())
 }

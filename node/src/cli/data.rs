@@ -1,4 +1,4 @@
-//! `larder data verify DIR`: an offline check of a data directory.
+//! `larder data`: an offline check of a data directory, and the keys of one that is sealed (`data_keys.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,10 @@ use storage::verify::{Finding, Report, describe_key, verify};
 
 use super::client::{Output, OutputArgs};
 use super::exit::{Exit, Status};
+use super::{data_keys, on_this_thread};
+use crate::config::MasterKeySource;
 
-/// Looks at a data directory, with its node stopped.
+/// Checks a data directory, and changes the keys of one that is encrypted.
 #[derive(Args, Clone, Debug)]
 pub struct Data {
     #[command(subcommand)]
@@ -27,6 +29,22 @@ enum Verb {
         Example:\n  larder data verify /var/lib/larder"
     )]
     Verify(Verify),
+    /// Shows which data keys a node has, and how far a rewriting is
+    #[command(after_help = "Example:\n  larder data keys")]
+    Keys(data_keys::Keys),
+    /// Gives a node new data keys: new values are sealed with them at once, stored ones are rewritten in the background
+    ///
+    /// Each node has keys of its own: run it at each. The old keys are removed from the disk when nothing is sealed with them.
+    #[command(
+        after_help = "Examples:\n  larder data rotate-key\n  larder data rotate-key --database shop --admin http://n2:7402"
+    )]
+    RotateKey(data_keys::Rotate),
+    /// Has a node read its master key again and wrap its data keys by it; no data is rewritten
+    ///
+    /// For a master key in a file, or from a command, that has been replaced where it is. One that moves elsewhere, or from the
+    /// environment, is changed with encryption.previous_master_key and a restart.
+    #[command(after_help = "Example:\n  larder data rewrap")]
+    Rewrap(data_keys::Keys),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -34,6 +52,9 @@ struct Verify {
     /// The node's data directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// Where the master key of an encrypted directory is: file:PATH, env:NAME or command:COMMAND
+    #[arg(long, value_name = "REFERENCE")]
+    master_key: Option<MasterKeySource>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -41,10 +62,21 @@ struct Verify {
 /// Runs the verb.
 ///
 /// # Errors
-/// Exit status 6: damaged, the output says where. 1: the directory is in use, absent, or of a newer release.
+/// Exit status 6: damaged, the output says where. 1: the directory is in use, absent, of a newer release, or encrypted by another key;
+/// or the node refused.
 pub(crate) fn run(data: &Data) -> anyhow::Result<()> {
-    let Verb::Verify(args) = &data.verb;
-    let report = verify(&args.dir)?;
+    match &data.verb {
+        Verb::Verify(args) => check(args),
+        Verb::Keys(args) => on_this_thread(data_keys::show(args)),
+        Verb::RotateKey(args) => on_this_thread(data_keys::rotate(args)),
+        Verb::Rewrap(args) => on_this_thread(data_keys::rewrap(args)),
+    }
+}
+
+fn check(args: &Verify) -> anyhow::Result<()> {
+    let source = args.master_key.as_ref();
+    let master = source.map(MasterKeySource::read).transpose()?;
+    let report = verify(&args.dir, master.as_ref())?;
     match args.output.output {
         Output::Json => println!("{}", as_json(&report)),
         Output::Text => print(&args.dir, &report),

@@ -13,7 +13,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use service::clock::{Clock as _, SystemClock};
 
-use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment, usage};
+use super::client::{Answer, Output, Request, segment, usage};
+use super::in_bucket::InBucket;
 use super::query;
 
 /// Longest time to live: moments have four-digit years.
@@ -60,11 +61,7 @@ enum Verb {
 #[derive(Args, Clone, Debug)]
 struct Target {
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// The bucket (class) of the document
-    bucket: String,
+    place: InBucket,
     /// The document's key, as it is: nothing in it needs encoding
     key: String,
 }
@@ -123,11 +120,11 @@ struct Delete {
 
 impl Target {
     fn path(&self) -> String {
-        format!("/db/{}/{}", segment(&self.bucket), segment(&self.key))
+        format!("/db/{}/{}", segment(&self.place.bucket), segment(&self.key))
     }
 
     fn id(&self) -> String {
-        format!("/db/{}/{}", self.bucket, segment(&self.key))
+        format!("/db/{}/{}", self.place.bucket, segment(&self.key))
     }
 }
 
@@ -157,14 +154,9 @@ impl Condition {
 pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
     match doc.verb {
         Verb::Get(get) => {
-            let answer = call(
-                &get.target,
-                Method::GET,
-                &get.target.path(),
-                Request::default(),
-            )
-            .await?;
-            print_document(&answer, get.target.output.output)
+            let (path, request) = (get.target.path(), Request::default());
+            let answer = get.target.place.send(Method::GET, &path, request).await?;
+            print_document(&answer, get.target.place.output())
         }
         Verb::Put(put) => run_put(&put).await,
         Verb::Query(query) => query::run_query(&query).await,
@@ -175,14 +167,9 @@ pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
                 headers: delete.condition.headers()?,
                 body: None,
             };
-            call(
-                &delete.target,
-                Method::DELETE,
-                &delete.target.path(),
-                request,
-            )
-            .await?;
-            match delete.target.output.output {
+            let (place, path) = (&delete.target.place, delete.target.path());
+            place.send(Method::DELETE, &path, request).await?;
+            match delete.target.place.output() {
                 Output::Json => {
                     println!("{}", json!({ "id": delete.target.id(), "deleted": true }))
                 }
@@ -202,22 +189,20 @@ async fn run_put(put: &Put) -> anyhow::Result<()> {
     let headers = put.condition.headers()?;
     let (method, path) = if put.insert {
         document.insert("id".to_owned(), Value::String(put.target.id()));
-        (Method::POST, format!("/db/{}", segment(&put.target.bucket)))
+        (
+            Method::POST,
+            format!("/db/{}", segment(&put.target.place.bucket)),
+        )
     } else {
         (Method::PUT, put.target.path())
     };
     let body = serde_json::to_vec(&document).context("cannot write the document")?;
-    let answer = call(
-        &put.target,
-        method,
-        &path,
-        Request {
-            headers,
-            body: Some(body.into()),
-        },
-    )
-    .await?;
-    print_document(&answer, put.target.output.output)
+    let request = Request {
+        headers,
+        body: Some(body.into()),
+    };
+    let answer = put.target.place.send(method, &path, request).await?;
+    print_document(&answer, put.target.place.output())
 }
 
 /// The operations go out as they were typed: numbers keep their digits.
@@ -227,21 +212,9 @@ async fn run_update(update: &Update) -> anyhow::Result<()> {
         body: Some(read_argument(&update.op)?),
     };
     let target = &update.target;
-    let answer = call(target, Method::POST, &target.path(), request).await?;
-    print_document(&answer, target.output.output)
-}
-
-async fn call(
-    target: &Target,
-    method: Method,
-    path: &str,
-    request: Request,
-) -> anyhow::Result<Answer> {
-    let client = Client::connect(&target.connect).await?;
-    client
-        .send(method, path, request)
-        .await
-        .map_err(|failure| failure.report(target.output.output))
+    let (place, path) = (&target.place, target.path());
+    let answer = place.send(Method::POST, &path, request).await?;
+    print_document(&answer, target.place.output())
 }
 
 /// A time to live: a number with a unit.

@@ -5,7 +5,8 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, Connect, Output, OutputArgs, Request, segment, text_member, usage};
+use super::client::{Output, Request, segment, text_member, usage};
+use super::in_bucket::InBucket;
 
 /// Shows, makes and drops the indexes of a bucket.
 ///
@@ -20,7 +21,7 @@ pub struct Index {
 enum Verb {
     /// Prints the indexes of a bucket, one a line
     #[command(after_help = "Example:\n  larder index list Movie")]
-    List(Target),
+    List(InBucket),
     /// Makes an index, and returns when every shard keeps it up; then it is filled in the background
     ///
     /// A field is a path, with :desc or :geo behind it for another kind than ascending. The first field counts most.
@@ -37,19 +38,9 @@ enum Verb {
 }
 
 #[derive(Args, Clone, Debug)]
-struct Target {
-    #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// The bucket (class)
-    bucket: String,
-}
-
-#[derive(Args, Clone, Debug)]
 struct One {
     #[command(flatten)]
-    target: Target,
+    target: InBucket,
     /// The indexed fields, in order
     #[arg(required = true, value_name = "FIELD[:asc|desc|geo]")]
     fields: Vec<String>,
@@ -61,7 +52,7 @@ struct One {
 #[derive(Args, Clone, Debug)]
 struct Drop {
     #[command(flatten)]
-    target: Target,
+    target: InBucket,
     /// The indexed fields, in order
     #[arg(required_unless_present = "all", value_name = "FIELD[:asc|desc|geo]")]
     fields: Vec<String>,
@@ -79,8 +70,7 @@ pub(crate) async fn run(index: Index) -> anyhow::Result<()> {
         Verb::List(target) => list(&target).await,
         Verb::Create(one) => {
             let definition = definition(&one.fields, one.unique, false)?;
-            one.target.send(Method::POST, Some(definition)).await?;
-            Ok(())
+            change(&one.target, Method::POST, Some(definition)).await
         }
         Verb::Drop(drop) => {
             let (method, body) = match drop.all {
@@ -90,32 +80,29 @@ pub(crate) async fn run(index: Index) -> anyhow::Result<()> {
                     (Method::POST, Some(body))
                 }
             };
-            drop.target.send(method, body).await?;
-            Ok(())
+            change(&drop.target, method, body).await
         }
     }
 }
 
-impl Target {
-    async fn send(&self, method: Method, body: Option<Value>) -> anyhow::Result<bytes::Bytes> {
-        let client = match method {
-            Method::GET => Client::connect(&self.connect).await?,
-            _ => Client::connect_as_root(&self.connect).await?,
-        };
-        let path = format!("/index/{}", segment(&self.bucket));
-        let request = Request {
-            body: body.map(|body| body.to_string().into()),
-            ..Request::default()
-        };
-        let answer = client.send(method, &path, request).await;
-        let answer = answer.map_err(|failure| failure.report(self.output.output))?;
-        Ok(answer.body)
-    }
+/// Sends a definition, or none.
+async fn change(target: &InBucket, method: Method, body: Option<Value>) -> anyhow::Result<()> {
+    let request = Request {
+        body: body.map(|body| body.to_string().into()),
+        ..Request::default()
+    };
+    target.send_as_root(method, &path(target), request).await?;
+    Ok(())
 }
 
-async fn list(target: &Target) -> anyhow::Result<()> {
-    let body = target.send(Method::GET, None).await?;
-    if target.output.output == Output::Json {
+fn path(target: &InBucket) -> String {
+    format!("/index/{}", segment(&target.bucket))
+}
+
+async fn list(target: &InBucket) -> anyhow::Result<()> {
+    let request = Request::default();
+    let body = target.send(Method::GET, &path(target), request).await?.body;
+    if target.output() == Output::Json {
         println!("{}", String::from_utf8_lossy(&body));
         return Ok(());
     }

@@ -1,19 +1,23 @@
 //! The command line: one binary, one tree of verbs.
 //!
 //! `start` and `dev` run nodes; `acl`, `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
-//! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
+//! `cluster`, `shard`, `database` and `audit` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod acl;
+pub mod audit;
 pub mod bench;
 pub mod cert;
 pub mod client;
 pub mod cluster;
 pub mod data;
+mod data_keys;
+pub mod database;
 pub mod dev;
 pub mod doc;
 pub mod exit;
 pub mod export;
 pub mod import;
+mod in_bucket;
 pub mod index;
 pub mod man;
 pub mod query;
@@ -52,6 +56,8 @@ enum Command {
     Start(start::Start),
     Cluster(cluster::Cluster),
     Shard(shard::Shard),
+    Database(database::Database),
+    Audit(audit::Audit),
     Doc(doc::Doc),
     Index(index::Index),
     Import(import::Import),
@@ -130,6 +136,8 @@ where
         Command::Dev(dev) => on_this_thread(dev::run(dev)),
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
+        Command::Database(database) => on_this_thread(database::run(database)),
+        Command::Audit(audit) => on_this_thread(audit::run(audit)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Index(index) => on_this_thread(index::run(index)),
         Command::Acl(acl) => on_this_thread(acl::run(acl)),
@@ -222,6 +230,10 @@ mod tests {
             "larder cluster init --shards 16 --replicas 3 --root-password-file root.txt",
             "larder cluster status -o json",
             "larder shard status 3",
+            "larder database quota",
+            "larder database quota v1 --documents 1000000 --bytes 20GiB",
+            "larder audit export --from 2026-01-01T00:00:00Z",
+            "larder audit verify --data /var/lib/larder",
             "larder shard replace 3 n4 --from n1 --wait 60",
             "larder doc put Demo hello @hello.json --if-match 3",
             "larder doc delete Demo hello --if-match *",
@@ -243,6 +255,10 @@ mod tests {
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",
             "larder bench --verify --url http://a:1 --url http://b:1",
             "larder data verify /var/lib/larder -o json",
+            "larder data verify /var/lib/larder --master-key file:master.key",
+            "larder data keys -o json",
+            "larder data rotate-key --database shop --admin http://n2:7402",
+            "larder data rewrap",
             "larder cert create-ca",
             "larder cert create-node n1 --host 10.0.0.1 --host n1.example.com",
             "larder cert create-client alice --days 30",
@@ -268,12 +284,16 @@ mod tests {
             "larder bench --workload a --mix read=100",
             "larder start",
             "larder index create Movie",
+            "larder database quota v1",
+            "larder database quota --documents 3",
+            "larder audit export --from yesterday",
             "larder index drop Movie",
             "larder index drop Movie year --all",
             "larder doc query Movie --explain --fields a",
             "larder doc get --cert alice.crt Demo k",
             "larder cert create-node n1",
             "larder cert create-node ../n1 --host a",
+            "larder data verify /var/lib/larder --master-key 0123",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -8,7 +8,8 @@ use reqwest::Method;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment};
+use super::client::{Answer, Output, Request, segment};
+use super::in_bucket::InBucket;
 
 /// The header that leads to what comes behind an answer.
 const CONTINUATION: &str = "larder-continuation";
@@ -55,11 +56,7 @@ pub struct Count {
 #[derive(Args, Clone, Debug)]
 struct Select {
     #[command(flatten)]
-    connect: Connect,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// The bucket (class) to look in
-    bucket: String,
+    place: InBucket,
     /// What must hold of a document; without it every document matches
     #[arg(long, value_name = "JSON", default_value = "{}")]
     filter: String,
@@ -79,8 +76,7 @@ enum Word {
 impl Select {
     /// Sends the filter, with more parameters behind the address.
     async fn send(&self, word: Word, parameters: &str) -> anyhow::Result<Answer> {
-        let client = Client::connect(&self.connect).await?;
-        let bucket = segment(&self.bucket);
+        let bucket = segment(&self.place.bucket);
         let scan = self.allow_scan;
         let path = match word {
             Word::Query => format!("/db/{bucket}/query"),
@@ -92,8 +88,7 @@ impl Select {
             body: Some(self.filter.clone().into()),
             ..Request::default()
         };
-        let answer = client.send(Method::POST, &path, request).await;
-        answer.map_err(|failure| failure.report(self.output.output))
+        self.place.send(Method::POST, &path, request).await
     }
 }
 
@@ -125,7 +120,7 @@ pub(crate) async fn run_query(query: &Query) -> anyhow::Result<()> {
         Word::Query
     };
     let answer = query.select.send(word, &query.parameters()).await?;
-    match query.select.output.output {
+    match query.select.place.output() {
         Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
         Output::Text if query.explain => {
             let explained: Value =
@@ -187,7 +182,7 @@ fn explain_line(shard: &Value, is_slowest: bool) -> String {
 /// Runs `larder doc count`.
 pub(crate) async fn run_count(count: &Count) -> anyhow::Result<()> {
     let answer = count.select.send(Word::Count, "").await?;
-    match count.select.output.output {
+    match count.select.place.output() {
         Output::Json => println!("{}", String::from_utf8_lossy(&answer.body)),
         Output::Text => {
             let counted: Value =

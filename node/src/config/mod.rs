@@ -4,7 +4,9 @@
 //! refused, and [`Config::validate`] names the rule that a combination breaks. Settings are data: clocks, engines and
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
+pub mod accounts;
 pub mod load;
+mod master_key;
 mod memory;
 pub mod secret;
 pub mod validate;
@@ -13,9 +15,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use load::Error;
+pub use master_key::{MasterKeySource, MasterKeySourceError};
 pub use secret::{Secret, SecretError};
 pub use validate::Rule;
 
@@ -35,8 +39,20 @@ pub struct Config {
     pub security: Security,
     /// `[tls]`: certificates and keys.
     pub tls: Tls,
+    /// `[encryption]`: of what lies on this node's disk.
+    pub encryption: Encryption,
+    /// `[accounts]`: how users register.
+    pub accounts: accounts::Accounts,
+    /// `[mail]`: where their mails go.
+    pub mail: accounts::Mail,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
+    /// `[rates]`: how often somebody may ask.
+    pub rates: Rates,
+    /// `[http]`: what stands before the client port.
+    pub http: Http,
+    /// `[audit]`: what audit logs keep.
+    pub audit: Audit,
     /// `[storage]`: memory and disk of the two databases.
     pub storage: Storage,
     /// `[raft]`: timings, the same on every node.
@@ -88,7 +104,7 @@ pub struct Cluster {
 }
 
 /// `[security]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
     /// No TLS and no peer authentication.
@@ -97,6 +113,8 @@ pub struct Security {
     pub allow_default_password: bool,
     /// What `cluster init` makes root's password if the request brings none.
     pub root_password: Secret,
+    /// After so many days another key signs tokens; those of before are good for as long as they would have been.
+    pub signing_key_days: u32,
 }
 
 /// `[tls]`. All files are PEM; the first three are needed unless `security.insecure`.
@@ -133,6 +151,18 @@ impl Tls {
     }
 }
 
+/// `[encryption]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Encryption {
+    /// The key that wraps this node's data keys. Not set: nothing is sealed.
+    pub master_key: MasterKeySource,
+    /// The one before it: tried at a start where `master_key` does not fit, and replaced by it.
+    pub previous_master_key: MasterKeySource,
+    /// How fast stored values are rewritten with new data keys, in MiB a second.
+    pub rewrite_mib_per_s: usize,
+}
+
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -163,10 +193,58 @@ pub struct Limits {
     pub queries_at_once_max: usize,
     /// Client connections open at once, each of about 20 KiB; further ones wait in the kernel's queue.
     pub connections_max: usize,
+    /// Of them, those of one client address (IPv6: /64); further ones are closed at once.
+    pub connections_per_address_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it, in milliseconds.
     pub metadata_age_max_ms: u64,
     /// How long a request may take, retries and forwards included, in milliseconds.
     pub deadline_ms: u64,
+}
+
+/// `[rates]`: requests per second (or minute), and how many may come at once; a rate of 0: no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rates {
+    /// Requests of one client address (IPv6: /64) in a second.
+    pub address_per_s: u32,
+    /// How many of them may come at once.
+    pub address_burst: u32,
+    /// Requests with one token in a second.
+    pub token_per_s: u32,
+    /// How many of them may come at once.
+    pub token_burst: u32,
+    /// Requests to one database in a second.
+    pub database_per_s: u32,
+    /// How many of them may come at once.
+    pub database_burst: u32,
+    /// Registrations and password resets of one client address in a minute.
+    pub signup_per_min: u32,
+    /// How many of them may come at once.
+    pub signup_burst: u32,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Addresses, or networks as `address/length`, whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    /// Time for a request head to arrive, and for an idle HTTP/1.1 connection to send the next, in milliseconds.
+    pub head_read_ms: u64,
+    /// Time for a request body to arrive, in milliseconds.
+    pub body_read_ms: u64,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// How long records are kept, in days; the same on every node.
+    pub kept_days: u64,
+    /// Bytes of the log of one shard, past which its oldest records leave earlier; the same on every node.
+    pub shard_bytes_max: u64,
+    /// Bytes of this node's own log, past which its oldest files leave earlier.
+    pub node_bytes_max: u64,
 }
 
 /// `[storage]`.
@@ -250,6 +328,27 @@ impl Default for Listen {
     }
 }
 
+impl Default for Encryption {
+    fn default() -> Self {
+        Self {
+            master_key: MasterKeySource::default(),
+            previous_master_key: MasterKeySource::default(),
+            rewrite_mib_per_s: 8,
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            insecure: false,
+            allow_default_password: false,
+            root_password: Secret::default(),
+            signing_key_days: 30,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -266,8 +365,44 @@ impl Default for Limits {
             query_result_bytes_max: 16 * MIB,
             queries_at_once_max: 32,
             connections_max: 4 * 1024,
+            connections_per_address_max: 2 * 1024,
             metadata_age_max_ms: 3_000,
             deadline_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            address_per_s: 0,
+            address_burst: 1_000,
+            token_per_s: 0,
+            token_burst: 1_000,
+            database_per_s: 0,
+            database_burst: 10_000,
+            signup_per_min: 60,
+            signup_burst: 60,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            trusted_proxies: Vec::new(),
+            head_read_ms: 75_000,
+            body_read_ms: 30_000,
+        }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            kept_days: 90,
+            shard_bytes_max: 64 * MIB as u64,
+            node_bytes_max: 256 * MIB as u64,
         }
     }
 }
@@ -306,10 +441,39 @@ impl Default for Telemetry {
     }
 }
 
+impl Encryption {
+    /// The rate of rewriting in bytes a second.
+    pub fn rewrite_bytes_per_s(&self) -> usize {
+        self.rewrite_mib_per_s.saturating_mul(MIB)
+    }
+}
+
 impl Limits {
     /// How long a request may take.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl Http {
+    /// The proxies as networks.
+    ///
+    /// # Errors
+    /// The first that is neither an address nor a network.
+    pub fn proxies(&self) -> Result<Vec<IpNet>, String> {
+        let net = |text: &String| {
+            let net = text.parse::<IpNet>().ok();
+            net.or_else(|| Some(text.parse::<IpAddr>().ok()?.into()))
+                .ok_or_else(|| text.clone())
+        };
+        self.trusted_proxies.iter().map(net).collect()
+    }
+}
+
+impl Audit {
+    /// How long records are kept.
+    pub fn kept(&self) -> Duration {
+        Duration::from_secs(self.kept_days.saturating_mul(24 * 60 * 60))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Limits, Raft, Storage};
+use super::{Config, Encryption, Limits, Raft, Rates, Storage};
 
 /// Above it a single document would fill Raft messages and apply batches (4 MiB) several times over.
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
@@ -12,6 +12,13 @@ const KEY_BYTES_CEILING: usize = 4096;
 const QUERIES_CEILING: usize = 65_536;
 /// More than any machine holds; counted in permits, which have an end.
 const BYTES_CEILING: usize = 1 << 40;
+/// More than any node answers; the time between two requests stays above a microsecond.
+const RATE_CEILING: usize = 1_000_000;
+/// Below it ordinary mobile networks fail; above it whoever says nothing holds a connection for hours.
+const READ_FLOOR_MS: usize = 500;
+const READ_CEILING_MS: usize = 3_600_000;
+/// Some thousand records: less would be gone before anybody looks.
+const AUDIT_BYTES_FLOOR: u64 = 1 << 20;
 /// JSON is walked recursively; deeper nesting would need more than a worker's stack.
 const DEPTH_CEILING: usize = 120;
 /// Smaller logs would be purged all the time, and every pause of a follower would cost it a snapshot.
@@ -20,6 +27,10 @@ const LOG_BYTES_FLOOR: u64 = 1 << 20;
 const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
 /// A metadata group without a leader for less is an ordinary failover.
 const METADATA_AGE_FLOOR_MS: usize = 1_000;
+/// Keys are kept for the long life of sessions, 30 days, and their number is bounded.
+const SIGNING_KEY_DAYS_FLOOR: usize = 3;
+/// Ten years: more is a slip.
+const SIGNING_KEY_DAYS_CEILING: usize = 3_650;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
 /// What storage needs at the least.
@@ -51,6 +62,14 @@ pub enum Rule {
     /// An address is not `host:port`.
     #[error("{key} must be host:port, not `{value}`")]
     NotAnAddress {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A link is not one.
+    #[error("{key} must be an http:// or https:// address, not `{value}`")]
+    NotALink {
         /// The key.
         key: &'static str,
         /// Its value.
@@ -112,6 +131,14 @@ pub enum Rule {
         /// The other one.
         second: &'static str,
     },
+    /// A key to change from, and none to change to.
+    #[error("{key} is set, but {wanted} is not: data that is sealed stays sealed")]
+    Without {
+        /// The key that is set.
+        key: &'static str,
+        /// The key that it needs.
+        wanted: &'static str,
+    },
     /// The admin port has no log-in.
     #[error(
         "listen.admin = {address} can be reached by others and has no log-in: set tls.admins_need_certificate = true, or keep it on loopback"
@@ -119,6 +146,14 @@ pub enum Rule {
     AdminIsOpen {
         /// `listen.admin`.
         address: SocketAddr,
+    },
+    /// A trusted proxy is neither an address nor a network.
+    #[error(
+        "http.trusted_proxies: `{value}` is neither an address nor a network such as 10.0.0.0/8"
+    )]
+    NotANetwork {
+        /// The value.
+        value: String,
     },
     /// The log filter cannot be parsed.
     #[error("telemetry.log = `{value}` is no log filter: {reason}")]
@@ -137,6 +172,13 @@ impl Config {
     /// The first broken [`Rule`].
     pub fn validate(&self) -> Result<(), Rule> {
         self.validate_addresses()?;
+        self.accounts.validate()?;
+        within(
+            "security.signing_key_days",
+            usize::try_from(self.security.signing_key_days).unwrap_or(usize::MAX),
+            SIGNING_KEY_DAYS_FLOOR,
+            SIGNING_KEY_DAYS_CEILING,
+        )?;
         if self.node.name.is_empty() {
             return Err(Rule::Empty { key: "node.name" });
         }
@@ -146,7 +188,36 @@ impl Config {
             });
         }
         self.validate_tls()?;
+        self.encryption.validate()?;
         self.limits.validate()?;
+        self.rates.validate()?;
+        for (key, value, floor) in [
+            ("audit.kept_days", self.audit.kept_days, 1),
+            (
+                "audit.shard_bytes_max",
+                self.audit.shard_bytes_max,
+                AUDIT_BYTES_FLOOR,
+            ),
+            (
+                "audit.node_bytes_max",
+                self.audit.node_bytes_max,
+                AUDIT_BYTES_FLOOR,
+            ),
+        ] {
+            if value < floor {
+                return Err(Rule::TooSmall { key, value, floor });
+            }
+        }
+        for (key, value) in [
+            ("http.head_read_ms", self.http.head_read_ms),
+            ("http.body_read_ms", self.http.body_read_ms),
+        ] {
+            let value = usize::try_from(value).unwrap_or(usize::MAX);
+            within(key, value, READ_FLOOR_MS, READ_CEILING_MS)?;
+        }
+        self.http
+            .proxies()
+            .map_err(|value| Rule::NotANetwork { value })?;
         self.storage.validate()?;
         self.raft.validate()?;
         below(
@@ -221,6 +292,23 @@ impl Config {
     }
 }
 
+impl Encryption {
+    fn validate(&self) -> Result<(), Rule> {
+        if self.previous_master_key.is_set() && !self.master_key.is_set() {
+            return Err(Rule::Without {
+                key: "encryption.previous_master_key",
+                wanted: "encryption.master_key",
+            });
+        }
+        within(
+            "encryption.rewrite_mib_per_s",
+            self.rewrite_mib_per_s,
+            1,
+            usize::MAX,
+        )
+    }
+}
+
 impl Limits {
     fn validate(&self) -> Result<(), Rule> {
         within(
@@ -289,11 +377,39 @@ impl Limits {
             usize::MAX,
         )?;
         within(
+            "limits.connections_per_address_max",
+            self.connections_per_address_max,
+            1,
+            usize::MAX,
+        )?;
+        within(
             "limits.metadata_age_max_ms",
             usize::try_from(self.metadata_age_max_ms).unwrap_or(usize::MAX),
             METADATA_AGE_FLOOR_MS,
             usize::MAX,
         )
+    }
+}
+
+impl Rates {
+    fn validate(&self) -> Result<(), Rule> {
+        for (key, value) in [
+            ("rates.address_per_s", self.address_per_s),
+            ("rates.token_per_s", self.token_per_s),
+            ("rates.database_per_s", self.database_per_s),
+            ("rates.signup_per_min", self.signup_per_min),
+        ] {
+            within(key, value as usize, 0, RATE_CEILING)?;
+        }
+        for (key, value) in [
+            ("rates.address_burst", self.address_burst),
+            ("rates.token_burst", self.token_burst),
+            ("rates.database_burst", self.database_burst),
+            ("rates.signup_burst", self.signup_burst),
+        ] {
+            within(key, value as usize, 1, RATE_CEILING)?;
+        }
+        Ok(())
     }
 }
 
@@ -503,6 +619,23 @@ mod tests {
         open(&mut config);
         config.tls.admins_need_certificate = true;
         assert_eq!(config.validate(), Ok(()));
+    }
+
+    #[test]
+    fn proxies_are_addresses_or_networks() {
+        let mut config = Config::default();
+        config.http.trusted_proxies = ["10.0.0.0/8", "::1", "192.0.2.1"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(config.validate(), Ok(()));
+        let rule = broken(|config| config.http.trusted_proxies = vec!["proxy.example".to_owned()]);
+        assert!(matches!(rule, Rule::NotANetwork { .. }), "{rule}");
+    }
+
+    #[test]
+    fn a_burst_lets_somebody_in() {
+        let rule = broken(|config| config.rates.address_burst = 0);
+        assert!(matches!(rule, Rule::TooSmall { .. }), "{rule}");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `error` | errors as status and metadata |
 //! | `refusal` | the same for errors that tonic makes by itself |
 //! | `deadline` | `grpc-timeout` |
+//! | `slow` | messages that do not arrive |
 //!
 //! Lacks: compression of messages, and gRPC-Web.
 
@@ -21,6 +22,7 @@ mod error;
 mod health;
 mod query;
 mod refusal;
+mod slow;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use proto::v1::documents_server::{DocumentsServer, SERVICE_NAME};
 use tonic::service::Routes;
 use tower::Service;
 
-use crate::http::{Shared, X_REQUEST_ID};
+use crate::http::{Shared, X_REQUEST_ID, client_address, request_id_from};
 
 /// What the content type of every gRPC request begins with.
 const CONTENT_TYPE_PREFIX: &[u8] = b"application/grpc";
@@ -56,6 +58,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// All gRPC services of the client port. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Api {
+    shared: Arc<Shared>,
     documents: DocumentsServer<documents::Documents>,
     /// Health and reflection.
     others: Routes,
@@ -74,9 +77,10 @@ impl Api {
             .limits
             .grpc_message_bytes_max
             .max(shared.limits.body_bytes_max + FRAME_BYTES);
-        let documents = DocumentsServer::new(documents::Documents::new(shared))
+        let documents = DocumentsServer::new(documents::Documents::new(Arc::clone(&shared)))
             .max_decoding_message_size(bytes_max);
         Self {
+            shared,
             documents,
             others: others.prepare(),
         }
@@ -88,6 +92,20 @@ impl Api {
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response, Infallible>> {
         let sent_id = request.headers().get(X_REQUEST_ID).cloned();
+        let address = client_address(request.extensions());
+        let headers = request.headers();
+        // Its database is in the message, and counted once that is read.
+        let admitted = self
+            .shared
+            .gate
+            .admit_caller(&self.shared.service, address, headers, "");
+        if let Err(too_often) = admitted {
+            let id = request_id_from(sent_id.as_ref());
+            let refused = error::status(&too_often.error, &id).into_http();
+            return Box::pin(async move { Ok(refused) });
+        }
+        let longest = self.shared.limits.body_read_time;
+        let request = request.map(|body| slow::within(longest, body));
         let is_documents = request
             .uri()
             .path()

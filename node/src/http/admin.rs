@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 
+use super::admin_encryption::{self, EncryptionControl};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
-use super::{Limits, body, respond};
+use super::{Limits, body, governance, respond};
+use crate::audit::Log;
 use crate::config::Secret;
 
 /// How long founding a cluster may take.
@@ -30,6 +32,9 @@ const INIT_TIME: Duration = Duration::from_secs(25);
 
 /// How long the intent to replace a replica may take to be written; longer than a failover.
 const REPLACE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a new signing key may take; longer than a failover.
+const ROTATE_TIME: Duration = Duration::from_secs(5);
 
 /// Content type of the Prometheus text format.
 const METRICS_TYPE: HeaderValue =
@@ -70,16 +75,21 @@ struct Admin {
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
+    encryption: Option<Arc<dyn EncryptionControl>>,
     limits: Limits,
+    audit: Arc<Log>,
 }
 
-/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one.
+/// The admin port's routes. `root_password` becomes root's if the cluster is founded without another one; `encryption` is `None` where
+/// nothing is sealed.
 pub fn admin_app(
     service: Service,
     metrics: PrometheusHandle,
     node: NodeInfo,
     shards: Arc<dyn ShardControl>,
     root_password: Secret,
+    audit: Arc<Log>,
+    encryption: Option<Arc<dyn EncryptionControl>>,
 ) -> Router {
     let admin = Admin {
         service,
@@ -87,7 +97,9 @@ pub fn admin_app(
         node,
         shards,
         root_password,
+        encryption,
         limits: Limits::default(),
+        audit,
     };
     Router::new().fallback(serve).with_state(Arc::new(admin))
 }
@@ -123,6 +135,9 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         (&Method::POST, ["admin", "v1", "cluster", "init"]) => {
             init(admin, body::read(&head.headers, body, &admin.limits).await?).await
         }
+        (&Method::POST, ["admin", "v1", "cluster", "rotate-keys"]) => {
+            rotate_keys(admin, query).await
+        }
         (&Method::POST, ["admin", "v1", "shards", shard, "snapshot"]) => {
             snapshot(admin, shard, query).await
         }
@@ -132,9 +147,29 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         (&Method::POST, ["admin", "v1", "shards", shard, "replace"]) => {
             replace(admin, shard, query).await
         }
+        (&Method::GET, ["admin", "v1", "quotas"]) => Ok(respond::value(&admin.service.quotas())),
+        (&Method::PUT, ["admin", "v1", "quotas", database]) => {
+            let body = body::read(&head.headers, body, &admin.limits).await?;
+            governance::set_quota(&admin.service, database, &body).await
+        }
+        (&Method::GET, ["admin", "v1", "audit"]) => {
+            Ok(governance::chains(&admin.service, &admin.node.id))
+        }
+        (&Method::GET, ["admin", "v1", "audit", chain]) => {
+            let after = governance::after(parameter(query, "after"))?;
+            governance::part(&admin.service, &admin.node.id, &admin.audit, chain, after).await
+        }
+        (method, ["admin", "v1", "encryption", rest @ ..]) => {
+            let database = parameter(query, "database");
+            admin_encryption::serve(admin.encryption.as_deref(), method, rest, database).await
+        }
         (
             _,
-            ["metrics"] | ["admin", "v1", "node"] | ["admin", "v1", "cluster", "status" | "init"],
+            ["metrics"]
+            | ["admin", "v1", "node"]
+            | ["admin", "v1", "cluster", "status" | "init" | "rotate-keys"]
+            | ["admin", "v1", "quotas" | "audit"]
+            | ["admin", "v1", "quotas" | "audit", _],
         )
         | (
             _,
@@ -191,6 +226,15 @@ fn node(admin: &Admin) -> Response {
         node: &admin.node,
         cluster_id: admin.service.cluster_status().cluster_id,
     })
+}
+
+/// `POST /admin/v1/cluster/rotate-keys`: another key signs tokens; with `?only=true` the old ones verify nothing any more.
+async fn rotate_keys(admin: &Admin, query: &str) -> Result<Response, Error> {
+    let only = form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "only" && value == "true");
+    let deadline = Instant::now() + ROTATE_TIME;
+    let key = admin.service.rotate_signing_key(only, deadline).await?;
+    Ok(respond::value(&json!({ "key": key })))
 }
 
 /// The body of `init`.

@@ -1,5 +1,6 @@
 //! Request headers that both protocols share: who asks, under which request id, with which key and how fresh.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -51,30 +52,38 @@ pub(crate) fn build(
     headers: &HeaderMap,
     request_id: &str,
     database: &str,
+    address: Option<IpAddr>,
     wait: Duration,
 ) -> Result<Context, Error> {
     Ok(Context {
         request_id: request_id.to_owned(),
         database: database.to_owned(),
         caller: caller(headers)?,
+        address,
         deadline: Instant::now() + wait,
         idempotency_key: idempotency_key(headers)?,
     })
 }
 
 /// The context of a request whose credentials do not matter.
-pub(crate) fn anonymous(request_id: &str, database: &str, wait: Duration) -> Context {
+pub(crate) fn anonymous(
+    request_id: &str,
+    database: &str,
+    address: Option<IpAddr>,
+    wait: Duration,
+) -> Context {
     Context {
         request_id: request_id.to_owned(),
         database: database.to_owned(),
         caller: Caller::Anonymous,
+        address,
         deadline: Instant::now() + wait,
         idempotency_key: None,
     }
 }
 
 /// The caller as the request names it; not verified.
-fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
+pub(crate) fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(Caller::Anonymous);
@@ -184,7 +193,7 @@ mod tests {
     }
 
     fn context(headers: &HeaderMap) -> Result<Context, ErrorCode> {
-        build(headers, "r", "", Duration::from_secs(5)).map_err(|error| error.code)
+        build(headers, "r", "", None, Duration::from_secs(5)).map_err(|error| error.code)
     }
 
     #[test]

@@ -25,7 +25,8 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 /// The nine headers that the contract's clients read (section 1.3), then ours.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "baqend-authorization-token, content-type, etag, last-modified, baqend-size, baqend-acl, baqend-created-at, \
-     baqend-custom-headers, baqend-mfa-auth-token, larder-effect, larder-position, larder-as-of, larder-continuation, retry-after, age, cache-status, \
+     baqend-custom-headers, baqend-mfa-auth-token, larder-effect, larder-position, larder-as-of, larder-continuation, retry-after, ratelimit-limit, \
+     ratelimit-remaining, ratelimit-reset, age, cache-status, \
      x-request-id",
 );
 

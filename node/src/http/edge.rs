@@ -20,15 +20,17 @@ use http::header::{ALLOW, CONNECTION, HeaderMap};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use proto::ErrorCode;
-use service::{Error, Service};
+use service::audit::{Action, Event};
+use service::{Caller, Error, Service};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
+use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, access, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
-    schema, sessions, spec, updates,
+    Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query,
+    respond, schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -41,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) service: Service,
     pub(crate) limits: Limits,
     pub(crate) grpc_meter: GrpcMeter,
+    pub(crate) gate: Gate,
     http_meter: HttpMeter,
     permits: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -54,6 +57,7 @@ impl Shared {
         let scans = Arc::new(Semaphore::new(limits.scans_open_max));
         let (grpc_meter, http_meter) = (GrpcMeter::default(), HttpMeter::default());
         Arc::new(Self {
+            gate: Gate::new(&limits.rates),
             service,
             limits,
             grpc_meter,
@@ -136,6 +140,7 @@ impl Call<'_> {
             self.headers(),
             self.request_id,
             self.database,
+            address::of(&self.head.extensions),
             self.shared.limits.request_time,
         )
     }
@@ -145,6 +150,7 @@ impl Call<'_> {
         context::anonymous(
             self.request_id,
             self.database,
+            address::of(&self.head.extensions),
             self.shared.limits.request_time,
         )
     }
@@ -202,7 +208,8 @@ impl tower::Service<Request<Body>> for Edge {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        address::resolve(&mut request, &self.shared.limits.trusted_proxies);
         if grpc::is_grpc(request.headers()) {
             return self.grpc.call(request);
         }
@@ -217,11 +224,23 @@ async fn serve(shared: &Arc<Shared>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let request_id = context::request_id(&head.headers);
     let target = route::parse(head.uri.path());
-    let outcome = AssertUnwindSafe(dispatch(shared, &head, body, &request_id, &target))
-        .catch_unwind()
-        .await;
-    let outcome = outcome.unwrap_or_else(|_| Err(refuse(ErrorCode::Internal, "internal error")));
+    let (standing, outcome) = match admit(shared, &head, &target) {
+        Ok(standing) => {
+            let outcome = AssertUnwindSafe(dispatch(shared, &head, body, &request_id, &target))
+                .catch_unwind()
+                .await;
+            let panicked = |_| Err(refuse(ErrorCode::Internal, "internal error"));
+            (standing, outcome.unwrap_or_else(panicked))
+        }
+        Err(too_often) => (Some(too_often.standing), Err(too_often.error)),
+    };
+    if let (Err(error), Ok(target)) = (&outcome, &target) {
+        note_denied(shared, &head, target, error);
+    }
     let mut response = outcome.unwrap_or_else(|error| refusal(&error, &request_id, &target));
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
     cors::apply(&head.headers, response.headers_mut());
     if let Ok(id) = HeaderValue::try_from(request_id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);
@@ -245,6 +264,46 @@ async fn serve(shared: &Arc<Shared>, request: Request<Body>) -> Response {
         started,
     );
     response
+}
+
+/// Counts a request by the limits of [`rates`](super::rates). Probes and preflights are for nobody in particular, and cost nothing.
+fn admit(
+    shared: &Shared,
+    head: &Parts,
+    target: &Result<Target<'_>, Malformed>,
+) -> Result<Option<Standing>, Box<TooOften>> {
+    match target {
+        _ if head.method == Method::OPTIONS => Ok(None),
+        Ok(Target {
+            route: Route::Live | Route::Ready,
+            ..
+        }) => Ok(None),
+        Ok(target) => shared.gate.admit(&shared.service, head, target.database),
+        Err(_) => shared.gate.admit(&shared.service, head, ""),
+    }
+}
+
+/// Notes for the audit log that somebody was not let do what is for admins.
+fn note_denied(shared: &Shared, head: &Parts, target: &Target<'_>, error: &Error) {
+    let is_for_admins = match target.route {
+        Route::Schema | Route::SchemaClass(_) | Route::Indexes(_) => head.method != Method::GET,
+        Route::Bucket(_) => head.method != Method::POST,
+        _ => false,
+    };
+    if error.code != ErrorCode::PermissionDenied || !is_for_admins {
+        return;
+    }
+    let caller = context::caller(&head.headers).unwrap_or(Caller::Anonymous);
+    let user = shared.service.claimed_user(target.database, &caller);
+    let event = Event {
+        address: address::of(&head.extensions),
+        database: target.database.to_owned(),
+        ..Event::new(Action::AdminDenied)
+    };
+    let what = format!("{} {}", method_label(&head.method), head.uri.path());
+    shared
+        .service
+        .note(event.by(user.as_deref().unwrap_or_default()).on(&what));
 }
 
 /// The response to a refused request.
@@ -378,6 +437,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::Login) => sessions::login(call).await,
         (&Method::GET, Route::Me) => sessions::me(call).await,
         (&Method::GET, Route::Logout) => sessions::logout(call).await,
+        (method, Route::User(route)) => users::dispatch(call, method, route).await,
         (&Method::GET, Route::Schema) => schema::read(call).await,
         (&Method::POST, Route::Schema) => schema::add(call).await,
         (&Method::PUT, Route::Schema) => schema::replace(call).await,

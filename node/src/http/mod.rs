@@ -7,15 +7,17 @@
 //! |---|---|
 //! | `edge` | the way of every request: HTTP or gRPC, permit, the table of methods and routes, error form, metrics, log |
 //! | `route` | raw path → database and resource |
+//! | `rates` | how often somebody may ask |
+//! | `address` | where a request comes from |
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
-//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
+//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `users` `health` | the handlers |
 //! | `access` | what somebody may do, and why |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
-//! | [`admin`] | the admin port |
-//! | [`server`] | connections: limits, time-outs, draining |
+//! | [`admin`] `governance` | the admin port; its part about quotas and audit logs |
+//! | [`server`] `crowd` | connections: limits, time-outs, draining |
 //!
 //! Invariants:
 //! - Every failure is JSON in the contract's form and says whether anything happened, whichever part refused.
@@ -25,7 +27,9 @@
 //! Lacks: files, caching beyond `no-cache`.
 
 mod access;
+mod address;
 pub mod admin;
+pub mod admin_encryption;
 mod batch;
 mod body;
 mod buckets;
@@ -34,13 +38,16 @@ mod conditions;
 mod connect_page;
 mod context;
 mod cors;
+mod crowd;
 mod documents;
 mod edge;
 mod error;
 mod fields;
+mod governance;
 mod health;
 mod indexes;
 mod query;
+mod rates;
 mod respond;
 mod route;
 mod scan;
@@ -51,15 +58,20 @@ mod spec;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use service::Service;
 
 pub use admin::{NodeInfo, admin_app};
-pub use server::serve;
+pub use rates::{Rate, Rates};
+pub use server::{Connections, serve};
 
+pub(crate) use address::of as client_address;
 pub(crate) use context::build as build_context;
 pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;
@@ -84,6 +96,10 @@ pub struct Limits {
     pub scans_open_max: usize,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
     pub request_time: Duration,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// How often somebody may ask.
+    pub rates: Rates,
 }
 
 impl Default for Limits {
@@ -96,6 +112,8 @@ impl Default for Limits {
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
             request_time: Duration::from_secs(5),
+            trusted_proxies: Arc::default(),
+            rates: Rates::default(),
         }
     }
 }

@@ -15,6 +15,8 @@ use std::borrow::Cow;
 
 use document::id::decode_segment;
 
+use super::users::UserRoute;
+
 /// Longest name of a database.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 
@@ -86,6 +88,8 @@ pub(crate) enum Route<'a> {
     Me,
     /// End of a session.
     Logout,
+    /// What else there is to do with users and roles.
+    User(UserRoute<'a>),
     /// Health in one word.
     Status,
     /// Version of the server.
@@ -126,6 +130,7 @@ impl Route<'_> {
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
+            Self::User(route) => route.name(),
             Self::Status => "status",
             Self::Version => "version",
             Self::Spec => "spec",
@@ -158,6 +163,7 @@ impl Route<'_> {
             Self::Query(_) | Self::Count(_) | Self::Explain(_) => "GET, HEAD, POST, OPTIONS",
             Self::Document(..) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Field(..) | Self::Batch | Self::Login => "POST, OPTIONS",
+            Self::User(route) => route.methods(),
             Self::Later(_) | Self::Unknown => "OPTIONS",
         }
     }
@@ -287,6 +293,9 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
     };
     match (parts.next(), parts.next()) {
         (None, _) => bucket_resource(bucket, second),
+        (Some("assume"), None) if bucket == "Role" => {
+            Ok(Route::User(UserRoute::Assume(decode(second)?)))
+        }
         (Some(third), None) => match member_of_document(&bucket, second, third) {
             Some(later) => Ok(Route::Later(later)),
             None => Ok(Route::Field(bucket, decode(second)?, decode(third)?)),
@@ -297,6 +306,11 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
 
 /// The resource at `/db/<bucket>/<word>`: a word that the contract reserves there, or a document.
 fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Malformed> {
+    if bucket == "User"
+        && let Some(route) = UserRoute::of_word(word)
+    {
+        return Ok(Route::User(route));
+    }
     Ok(match (bucket.as_ref(), word) {
         (_, "ids") => Route::Ids(bucket),
         (_, "query") => Route::Query(bucket),
@@ -304,10 +318,6 @@ fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Mal
         ("User", "login") => Route::Login,
         ("User", "me") => Route::Me,
         ("User", "logout") => Route::Logout,
-        ("User", "register") => Route::Later("registration"),
-        ("User", "validate") => Route::Later("the token check"),
-        ("User", "password" | "reset" | "changeUsername") => Route::Later("changing credentials"),
-        ("User", "verify" | "verifyUsername") => Route::Later("mail verification"),
         ("User", "mfa") => Route::Later("the second factor"),
         ("Device", "register" | "registered" | "push") => Route::Later("devices and push"),
         _ => Route::Document(bucket, decode(word)?),
@@ -320,7 +330,6 @@ fn member_of_document(bucket: &str, second: &str, third: &str) -> Option<&'stati
         ("User", "mfa", _) => "the second factor",
         ("User", "OAuth" | "OAuth1", _) => "log-in through other providers",
         ("User", _, "token") => "tokens of other users",
-        ("Role", _, "assume") => "assuming a role",
         _ => return None,
     })
 }
@@ -419,14 +428,18 @@ mod tests {
             ("/batch", "", Route::Batch),
             ("/shop/batch", "shop", Route::Batch),
             ("/batch/1", "", Route::Later("parts of batches")),
-            ("/db/User/register", "", Route::Later("registration")),
+            ("/db/User/register", "", Route::User(UserRoute::Register)),
             ("/db/User/mfa/init", "", Route::Later("the second factor")),
             (
                 "/db/User/30/token",
                 "",
                 Route::Later("tokens of other users"),
             ),
-            ("/db/Role/1/assume", "", Route::Later("assuming a role")),
+            (
+                "/db/Role/1/assume",
+                "",
+                Route::User(UserRoute::Assume("1".into())),
+            ),
             (
                 "/db/Device/registered",
                 "",

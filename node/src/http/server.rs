@@ -5,23 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
+use super::address::Peer;
+use super::crowd::Crowd;
 use crate::tls::Guard;
 use crate::tls::accept::{Entry, Io, REFUSAL_TIME, peek};
 
 /// Buffer for a request head, and with it its limit. Far above the 16 KiB request lines of long queries; past it hyper answers 431.
 const HEAD_BYTES_MAX: usize = 128 * 1024;
 
-/// Time for a request head to arrive, which is also how long an idle HTTP/1.1 connection is kept.
-const HEAD_READ_TIME: Duration = Duration::from_secs(75);
+/// Resets of HTTP/2 streams that a client may be ahead of us, and those that it may make us answer with one: who does nothing but open and
+/// reset streams is hung up on (`ENHANCE_YOUR_CALM`).
+const RESETS_PENDING_MAX: usize = 64;
+const RESETS_CAUSED_MAX: usize = 1024;
 
 /// Parallel requests on one HTTP/2 connection. Above what one client process has in flight.
 const STREAMS_MAX: u32 = 1024;
@@ -42,24 +50,52 @@ const FIRST_BYTES_TIME: Duration = Duration::from_millis(200);
 /// Pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a port allows its connections.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// Open at once; further ones wait in the kernel's queue.
+    pub max: usize,
+    /// Of them, those of one address (IPv6: /64); further ones are closed at once.
+    pub per_address_max: usize,
+    /// Proxies, which stand for many clients and may have any number.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Time for a request head to arrive, which is also how long an idle HTTP/1.1 connection is kept.
+    pub head_read_time: Duration,
+}
+
+impl Connections {
+    /// At most so many, whoever they are of.
+    pub fn at_most(max: usize) -> Self {
+        Self {
+            max,
+            per_address_max: max,
+            trusted_proxies: Arc::default(),
+            head_read_time: HEAD_READ_TIME,
+        }
+    }
+}
+
+/// See [`Connections::head_read_time`].
+const HEAD_READ_TIME: Duration = Duration::from_secs(75);
+
 /// Serves `app` until `stop`, then lets running requests end for at most `drain`.
-///
-/// At most `connections_max` connections are open; further ones wait in the kernel's queue.
 pub async fn serve(
     listener: TcpListener,
     guard: Guard,
     app: Router,
-    connections_max: usize,
+    connections: Connections,
     stop: CancellationToken,
     drain: Duration,
 ) {
     let door = Door {
-        builder: Arc::new(builder()),
+        builder: Arc::new(builder(connections.head_read_time)),
         guard,
         app,
         stop: stop.clone(),
+        crowd: Crowd::new(connections.per_address_max, connections.trusted_proxies),
+        head_read_time: connections.head_read_time,
     };
-    let permits = Arc::new(Semaphore::new(connections_max));
+    let permits = Arc::new(Semaphore::new(connections.max));
     let open = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -116,37 +152,50 @@ struct Door {
     guard: Guard,
     app: Router,
     stop: CancellationToken,
+    crowd: Arc<Crowd>,
+    head_read_time: Duration,
 }
 
 impl Door {
     /// Serves one connection to its end.
     async fn talk(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        let patience = self.guard.patience(HEAD_READ_TIME);
+        let peer = stream.peer_addr().ok().map(Peer::from);
+        let Some(place) = self.crowd.enter(peer.map(Peer::address)) else {
+            tracing::debug!(?peer, "connection closed: its address has too many");
+            return;
+        };
+        let patience = self.guard.patience(self.head_read_time);
         let Some(first) = self.begun(peek(&stream), patience).await else {
             return;
         };
         match self.guard.enter(stream, first).await {
-            Some(Entry::Open(io)) => self.serve(io).await,
+            Some(Entry::Open(io)) => self.serve(io, peer).await,
             Some(Entry::Plaintext(io)) => {
                 let refusal = Self {
                     app: self.guard.refusal(),
                     ..self
                 };
-                let _ = timeout(REFUSAL_TIME, refusal.serve(io)).await;
+                let _ = timeout(REFUSAL_TIME, refusal.serve(io, peer)).await;
             }
             None => {}
         }
-        drop(permit);
+        drop((place, permit));
     }
 
-    async fn serve(self, mut io: Io) {
+    async fn serve(self, mut io: Io, peer: Option<Peer>) {
         // A handshake is no request yet.
-        if self.begun(io.first(), HEAD_READ_TIME).await.is_none() {
+        if self.begun(io.first(), self.head_read_time).await.is_none() {
             return;
         }
+        let app = self.app.map_request(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            request
+        });
         let connection = self
             .builder
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(self.app))
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(app))
             .into_owned();
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -196,18 +245,20 @@ async fn accept(
     Ok((stream, permit))
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(head_read_time: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_READ_TIME)
+        .header_read_timeout(head_read_time)
         .max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_CAUSED_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
@@ -235,7 +286,7 @@ mod tests {
             listener,
             Guard::new(Port::Client, None),
             app,
-            10,
+            Connections::at_most(10),
             stop.clone(),
             Duration::from_secs(5),
         ));
@@ -284,7 +335,7 @@ mod tests {
                 .await
                 .expect("handshake");
         tokio::spawn(connection);
-        let request = http::Request::get("http://h/abc")
+        let request = Request::get("http://h/abc")
             .body(axum::body::Body::empty())
             .expect("request");
         assert_eq!(

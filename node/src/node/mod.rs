@@ -7,6 +7,7 @@
 //! Stop: not ready → hand leaders away, while clients are told to go elsewhere → refuse new connections and let requests end → stop the
 //! groups → flush → close the log. A second signal ends the process at once.
 
+mod audit;
 mod disk;
 mod integrity;
 mod join;
@@ -16,10 +17,12 @@ mod relief;
 mod repair;
 mod replicas;
 mod scrub;
+mod seals;
 mod stop;
 mod watchdog;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,7 @@ use raft::transport::client::Peers;
 use raft::transport::dial::{Dialer, Plain};
 use raft::transport::server::PeerService;
 use raft::{Applier, Host, HostParts, Pool};
+use service::audit::{Action, Event};
 use service::clock::SystemClock;
 use service::ports::Members as _;
 use service::{Ports, Service};
@@ -40,8 +44,10 @@ use storage::Storage;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Kept, Log};
 use crate::cli::exit::{Exit, Status};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, Rates};
+use crate::mail::Spool;
 use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
@@ -50,6 +56,7 @@ use self::integrity::Integrity;
 use self::join::Joining;
 use self::repair::Repair;
 use self::replicas::Replicas;
+use self::seals::Seals;
 
 /// Threads that build and install snapshots.
 const DISK_THREADS: usize = 1;
@@ -93,7 +100,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let storage = open_storage(&config)?;
     check_cluster(&config, &storage, &dialer).await?;
     let stop = CancellationToken::new();
+    let log = Log::open(&config.node.data_dir).context("the audit log")?;
+    let log = Arc::new(log);
     let node = Node::build(&config, storage, dialer, stop.clone()).await?;
+    node.service.note(audit::started(&config));
     tracing::info!(node = %node.host.node(), name = config.node.name, "node is up");
 
     let guard = |port| Guard::new(port, keyring.clone());
@@ -115,17 +125,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             info,
             control,
             root_password,
+            Arc::clone(&log),
+            node.seals.clone().map(|seals| seals as _),
         );
         let (client_guard, admin_guard) = (guard(Port::Client), guard(Port::Admin));
         let stop = stop.clone();
-        let connections_max = config.limits.connections_max;
+        let connections = connections(&config);
         async move {
             tokio::join!(
                 http::server::serve(
                     client,
                     client_guard,
                     client_app,
-                    connections_max,
+                    connections,
                     stop.clone(),
                     DRAIN
                 ),
@@ -133,7 +145,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                     admin,
                     admin_guard,
                     admin_app,
-                    ADMIN_CONNECTIONS_MAX,
+                    http::Connections::at_most(ADMIN_CONNECTIONS_MAX),
                     stop,
                     DRAIN
                 ),
@@ -149,7 +161,28 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.storage.scrub_bytes_per_s(),
         stop.clone(),
     ));
-    let certificates = tokio::spawn(follow(keyring, stop.clone()));
+    let certificates = tokio::spawn(follow(keyring, node.service.clone(), stop.clone()));
+    // Until all others have ended: they may have something to tell.
+    let stop_audit = CancellationToken::new();
+    let writer = audit::Writer {
+        log,
+        service: node.service.clone(),
+        node: node.host.node(),
+        kept: Kept {
+            time: config.audit.kept(),
+            bytes: config.audit.node_bytes_max,
+        },
+    };
+    let writer = tokio::spawn(writer.run(stop_audit.clone()));
+    let seals = node.seals.clone();
+    let resealing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Some(seals) = seals {
+                seals.run(stop).await;
+            }
+        }
+    });
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
@@ -189,12 +222,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         purging,
         disk,
         integrity,
+        resealing,
         certificates,
         upkeep,
         gauges,
         watchdog,
         relief
     );
+    stop_audit.cancel();
+    let _ = writer.await;
     // What came back meanwhile.
     stop::hand_over(&node.host, &node.peers, &node.service).await;
     node.host.shutdown().await;
@@ -215,6 +251,8 @@ struct Node {
     joining: Arc<Joining>,
     disk: Arc<Disk>,
     integrity: Arc<Integrity>,
+    /// `None`: this node does not seal its disk.
+    seals: Option<Arc<Seals>>,
     /// Ends the outgoing connections; after the groups, which still talk while they stop.
     stop_peers: CancellationToken,
 }
@@ -251,6 +289,10 @@ impl Node {
             own_node(config, id.0),
             config.node.data_dir.clone(),
         ));
+        let seals = storage.sealing.clone().map(|sealing| {
+            let config = config.encryption.clone();
+            Arc::new(Seals::new(sealing, config, metadata.clone()))
+        });
         let started = Instant::now();
         replicas.open_stored().await?;
         let repair = Repair::new(id, metadata.clone(), storage.lost.clone());
@@ -275,16 +317,24 @@ impl Node {
                 query_results_max: config.limits.query_results_max,
                 query_result_bytes_max: config.limits.query_result_bytes_max,
                 queries_at_once_max: config.limits.queries_at_once_max,
+                audit_kept: config.audit.kept(),
+                audit_bytes_max: config.audit.shard_bytes_max,
+                signing_key_age_max: Duration::from_secs(
+                    u64::from(config.security.signing_key_days) * 24 * 60 * 60,
+                ),
                 ..service::Limits::default()
             },
+            accounts: config.accounts.for_service(),
         };
+        let clock = Arc::new(SystemClock::new());
         let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
             groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
-            clock: Arc::new(SystemClock::new()),
+            clock: clock.clone(),
+            mailer: Arc::new(Spool::new(config.spool_dir(), clock)),
         };
         let service = Service::new(options, ports);
         replicas.announce(service.clone(), stop);
@@ -297,6 +347,7 @@ impl Node {
             joining,
             disk,
             integrity,
+            seals,
             stop_peers,
         })
     }
@@ -328,8 +379,11 @@ fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     std::fs::create_dir_all(dir).with_context(|| format!("data directory {}", dir.display()))?;
     // Files that were being sent when the node last stopped are of a view that is gone.
     let _ = std::fs::remove_dir_all(dir.join("sending"));
-    let options = storage::Options::within(config.storage.memory_bytes());
-    let storage = repair::open(dir, &options)?;
+    let options = storage::Options {
+        masters: seals::masters(&config.encryption)?,
+        ..storage::Options::within(config.storage.memory_bytes())
+    };
+    let storage = repair::open(dir, &options).map_err(seals::refusal)?;
     storage.logs.on_failure(|error| {
         // Nothing that waits may be answered: after a failed sync it is unknown what is on disk.
         tracing::error!(%error, "the log disk failed; the process ends");
@@ -374,9 +428,12 @@ fn dialer(keyring: Option<&Arc<Keyring>>) -> Dialer {
     }
 }
 
-async fn follow(keyring: Option<Arc<Keyring>>, stop: CancellationToken) {
+async fn follow(keyring: Option<Arc<Keyring>>, service: Service, stop: CancellationToken) {
+    let reloaded = move |outcome: &str| {
+        service.note(Event::new(Action::CertificatesReloaded).saying(outcome));
+    };
     if let Some(keyring) = keyring
-        && let Err(error) = keyring.follow(stop).await
+        && let Err(error) = keyring.follow(reloaded, stop).await
     {
         tracing::error!(%error, "certificates are not reloaded");
     }
@@ -442,7 +499,38 @@ fn http_limits(config: &Config) -> http::Limits {
         request_bytes_in_flight_max: config.limits.request_bytes_in_flight_max,
         scans_open_max: config.limits.scans_open_max,
         request_time: config.limits.deadline(),
+        // Validated.
+        trusted_proxies: config.http.proxies().unwrap_or_default().into(),
+        rates: rates(&config.rates),
+        body_read_time: Duration::from_millis(config.http.body_read_ms),
         ..http::Limits::default()
+    }
+}
+
+fn connections(config: &Config) -> http::Connections {
+    http::Connections {
+        per_address_max: config.limits.connections_per_address_max,
+        // Validated.
+        trusted_proxies: config.http.proxies().unwrap_or_default().into(),
+        head_read_time: Duration::from_millis(config.http.head_read_ms),
+        ..http::Connections::at_most(config.limits.connections_max)
+    }
+}
+
+fn rates(config: &Rates) -> http::Rates {
+    let second = Duration::from_secs(1);
+    let rate = |time: Duration, count, burst| {
+        let burst = NonZeroU32::new(burst)?;
+        (count > 0).then(|| http::Rate {
+            every: time / count,
+            burst,
+        })
+    };
+    http::Rates {
+        address: rate(second, config.address_per_s, config.address_burst),
+        token: rate(second, config.token_per_s, config.token_burst),
+        database: rate(second, config.database_per_s, config.database_burst),
+        signup: rate(60 * second, config.signup_per_min, config.signup_burst),
     }
 }
 

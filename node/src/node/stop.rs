@@ -106,6 +106,9 @@ pub(super) async fn close(storage: Storage) {
             tracing::warn!(%error, "not flushed; the next start replays the log");
         }
         storage.logs.shutdown();
+        if let Some(sealing) = &storage.sealing {
+            sealing.stop();
+        }
     });
     if let Err(error) = closed.await {
         tracing::error!(%error, "close failed");

@@ -175,7 +175,11 @@ impl Keyring {
     ///
     /// # Errors
     /// The system refuses a handler for SIGHUP.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) -> std::io::Result<()> {
+    pub async fn follow(
+        self: Arc<Self>,
+        reloaded: impl Fn(&str) + Send,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         describe_gauge!(
             CERTIFICATE_EXPIRY,
@@ -200,11 +204,13 @@ impl Keyring {
             match outcome {
                 Ok(Ok(true)) => {
                     tracing::info!("certificates reloaded");
+                    reloaded("changed files are in force");
                     gauge!(RELOAD_FAILED).set(0);
                 }
                 Ok(Ok(false)) if asked => tracing::info!("certificates have not changed"),
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
+                    reloaded("changed files cannot be used");
                     tracing::error!(%error, "changed certificates cannot be used, the old ones stay in force");
                     gauge!(RELOAD_FAILED).set(1);
                 }

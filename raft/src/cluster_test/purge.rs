@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use storage::StoreId;
 use storage::engine::memory::Memory;
-use storage::engine::{Batch, Cached, Column, Engine, EngineStats, Scrubbed, SstInfo, View};
+use storage::engine::{
+    Batch, Cached, Column, Each, Engine, EngineStats, Pairs, Scrubbed, SstInfo, View,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -119,27 +121,27 @@ impl Engine for Full {
 
     fn write_sst(
         &self,
-        view: &dyn View,
+        pairs: Pairs<'_>,
         column: Column,
-        from: &StoreId,
-        to: &StoreId,
+        to: StoreId,
         path: &Path,
     ) -> storage::Result<Option<SstInfo>> {
-        self.memory.write_sst(view, column, from, to, path)
+        self.memory.write_sst(pairs, column, to, path)
     }
 
     fn stats(&self) -> EngineStats {
         self.memory.stats()
     }
 
-    fn scrub(
+    fn scrub_each(
         &self,
         column: Column,
         from: &[u8],
         to: &[u8],
         bytes_max: usize,
+        each: &mut Each<'_>,
     ) -> storage::Result<Scrubbed> {
-        self.memory.scrub(column, from, to, bytes_max)
+        self.memory.scrub_each(column, from, to, bytes_max, each)
     }
 }
 

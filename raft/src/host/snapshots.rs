@@ -12,6 +12,7 @@ use proto::peer::SnapshotHeader;
 use proto::{ReplicaId, ShardId};
 use storage::engine::Column;
 use storage::ids::StoreId;
+use storage::seal::TransferKey;
 use storage::snapshot::{FileInfo, Manifest};
 
 use super::Host;
@@ -19,6 +20,7 @@ use super::group::Group;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::state_machine::SnapshotData;
+use crate::transport::Receiving;
 use crate::type_config::TypeConfig;
 
 /// Recording waits for the flushes of other groups, at worst.
@@ -91,21 +93,21 @@ impl Host {
         Ok(purged.is_ok())
     }
 
-    /// A fresh store id for a snapshot that is about to arrive.
+    /// A fresh store id for a snapshot that is about to arrive, and whether it must come sealed.
     ///
     /// # Errors
     /// [`Error::NoGroup`]: the replica is not here. [`Error::Storage`]: the disk failed.
-    pub async fn begin_receive(&self, shard: ShardId, target: ReplicaId) -> Result<StoreId> {
-        self.addressed(shard, target).ok_or(Error::NoGroup(shard))?;
+    pub async fn begin_receive(&self, shard: ShardId, target: ReplicaId) -> Result<Receiving> {
+        let group = self.addressed(shard, target).ok_or(Error::NoGroup(shard))?;
+        let is_sealed = group.machine().engine().is_sealed();
         let logs = self.inner.logs.clone();
         let begun = self
             .inner
             .pool
             .run(move || logs.directory().begin_receive(shard))
             .await;
-        begun
-            .ok_or(Error::Timeout("the storage thread"))?
-            .map_err(Error::from)
+        let store = begun.ok_or(Error::Timeout("the storage thread"))??;
+        Ok(Receiving { store, is_sealed })
     }
 
     /// The stores that snapshots are being received into, also since before a restart.
@@ -177,10 +179,17 @@ impl Host {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
+        let transfer_key = header
+            .transfer_key
+            .map(|key| {
+                TransferKey::from_slice(&key.key).ok_or(Error::Wire("a transfer key that is none"))
+            })
+            .transpose()?;
         let manifest = Manifest {
             last: codec::log_id_to_storage(&last),
             membership,
             files,
+            transfer_key,
         };
         let data = SnapshotData::Received {
             store,

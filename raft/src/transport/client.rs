@@ -29,7 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::dial::{Dialer, cause};
 use super::frames::{Frames, MESSAGE_BYTES_MAX, QUEUE_ENVELOPES};
 use super::snapshots::{self, CHUNK_BYTES};
-use super::{CallError, Class, Transport};
+use super::{CallError, Class, Receiving, Transport};
 
 /// A peer that takes longer to accept a connection is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -154,9 +154,7 @@ impl Peers {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ForwardError> {
-        let timeout = deadline.saturating_duration_since(Instant::now());
-        let body = Body::ForwardRequest(body);
-        reply_of(self.call(node, Class::Bulk, body, timeout).await?)
+        self.ask(node, body, deadline, Abandoned::IsFinished).await
     }
 
     /// As [`Self::forward`] for a request that changes nothing: where nobody waits for the answer any more, since the future was dropped
@@ -170,10 +168,20 @@ impl Peers {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ForwardError> {
+        self.ask(node, body, deadline, Abandoned::IsTold).await
+    }
+
+    async fn ask(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+        abandoned: Abandoned,
+    ) -> Result<Bytes, ForwardError> {
         let timeout = deadline.saturating_duration_since(Instant::now());
         let live = self.live(node, Class::Bulk)?;
         let body = Body::ForwardRequest(body);
-        reply_of(live.call(body, timeout, Abandoned::IsTold).await?)
+        reply_of(live.call(body, timeout, abandoned).await?)
     }
 
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
@@ -238,7 +246,7 @@ impl Transport for Peers {
         to: NodeId,
         shard: ShardId,
         target: ReplicaId,
-    ) -> BoxFuture<'_, Result<StoreId, CallError>> {
+    ) -> BoxFuture<'_, Result<Receiving, CallError>> {
         Box::pin(async move {
             let request = PrepareSnapshotRequest {
                 shard: shard.0,
@@ -248,7 +256,11 @@ impl Transport for Peers {
             let answer = self.client(to).await?.prepare_snapshot(request).await;
             let answer =
                 answer.map_err(|status| CallError::NotSent(status.message().to_owned()))?;
-            Ok(StoreId(answer.into_inner().store))
+            let answer = answer.into_inner();
+            Ok(Receiving {
+                store: StoreId(answer.store),
+                is_sealed: answer.sealed,
+            })
         })
     }
 

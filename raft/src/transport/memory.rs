@@ -15,7 +15,7 @@ use proto::{NodeId, ReplicaId, ShardId};
 use storage::ids::StoreId;
 
 use super::snapshots::{self, Receiver};
-use super::{CallError, Class, Transport};
+use super::{CallError, Class, Receiving, Transport};
 use crate::host::Host;
 
 /// Bytes of a snapshot chunk here: small, so that small snapshots have many.
@@ -223,7 +223,7 @@ impl Transport for Endpoint {
         to: NodeId,
         shard: ShardId,
         target: ReplicaId,
-    ) -> BoxFuture<'_, Result<StoreId, CallError>> {
+    ) -> BoxFuture<'_, Result<Receiving, CallError>> {
         Box::pin(async move {
             let host = self.network.route(self.node, to)?;
             host.begin_receive(shard, target)

@@ -55,6 +55,15 @@ pub enum CallError {
     Lost(&'static str),
 }
 
+/// Where a snapshot is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receiving {
+    /// The store id that its keys must have.
+    pub store: StoreId,
+    /// The receiver seals its disk, so the files must come sealed.
+    pub is_sealed: bool,
+}
+
 /// Sends requests to other nodes.
 pub trait Transport: Send + Sync + 'static {
     /// One request, one answer. Never waits longer than `timeout`.
@@ -66,13 +75,13 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Body, CallError>>;
 
-    /// Asks the peer for the store id that a snapshot of `target` must be written under.
+    /// Asks the peer for the store id that a snapshot of `target` must be written under, and whether it must come sealed.
     fn prepare_snapshot(
         &self,
         to: NodeId,
         shard: ShardId,
         target: ReplicaId,
-    ) -> BoxFuture<'_, Result<StoreId, CallError>>;
+    ) -> BoxFuture<'_, Result<Receiving, CallError>>;
 
     /// Asks how much of each file the peer holds of the transfer under `store`; `None`: it cannot go on.
     fn resume_snapshot(

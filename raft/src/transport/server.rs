@@ -142,17 +142,19 @@ impl Peer for PeerService {
             let answer = held.map_err(status)?.map(|held| PrepareSnapshotResponse {
                 store: store.0,
                 held,
+                sealed: false,
             });
             return Ok(Response::new(answer.unwrap_or_default()));
         }
-        let store = self
+        let receiving = self
             .host
             .begin_receive(shard, target)
             .await
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
         Ok(Response::new(PrepareSnapshotResponse {
-            store: store.0,
+            store: receiving.store.0,
             held: Vec::new(),
+            sealed: receiving.is_sealed,
         }))
     }
 

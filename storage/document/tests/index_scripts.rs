@@ -17,17 +17,21 @@
     reason = "a failing script should panic where it fails"
 )]
 
+mod support {
+    pub(crate) mod scripts;
+    pub(crate) mod thing;
+}
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write;
-use std::path::Path;
-use std::sync::Arc;
 
-use document::acl::Principal;
+use document::id;
 use document::index::{Access, Candidate, Definition, Index, IndexAccess, Range, Statistics, plan};
 use document::query::{Filter, Limits, Sort, Subject};
-use document::schema::{Layout, Schema};
-use document::{body, id};
+
+use self::support::scripts;
+use self::support::thing::Thing;
 
 const SCHEMA: &str = r#"[
     {"class":"/db/Part","embedded":true,"fields":{
@@ -52,34 +56,16 @@ const SCHEMA: &str = r#"[
 
 #[test]
 fn scripts() {
-    let changes = Schema::parse_changes(SCHEMA.as_bytes()).unwrap();
-    let schema = Schema::system()
-        .merge(&changes, &Principal::root())
-        .unwrap();
-    let layout = Arc::new(schema.layout("Thing").unwrap());
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/index");
-    let mut paths: Vec<_> = std::fs::read_dir(&scripts)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    assert!(!paths.is_empty());
-    for path in paths {
-        let mut runner = Runner {
-            schema: &schema,
-            layout: &layout,
-            documents: BTreeMap::new(),
-            indexes: Vec::new(),
-        };
-        if let Err(error) = goldenscript::run(&mut runner, &path) {
-            panic!("{}: {error}", path.display());
-        }
-    }
+    let thing = Thing::new(SCHEMA);
+    scripts::run("index", || Runner {
+        thing: &thing,
+        documents: BTreeMap::new(),
+        indexes: Vec::new(),
+    });
 }
 
 struct Runner<'a> {
-    schema: &'a Schema,
-    layout: &'a Arc<Layout>,
+    thing: &'a Thing,
     /// Stored fields by key.
     documents: BTreeMap<String, Vec<u8>>,
     indexes: Vec<Candidate>,
@@ -105,14 +91,12 @@ impl goldenscript::Runner for Runner<'_> {
         let second = args.next_pos();
         match (command.name.as_str(), second) {
             ("doc", Some(json)) => {
-                let limits = body::Limits::default();
-                let parsed = body::parse(json.as_bytes(), self.layout, self.schema, &limits)?;
-                self.documents.insert(first, parsed.fields);
+                self.documents.insert(first, self.thing.fields(json)?);
                 Ok(String::new())
             }
             ("index", Some(json)) => {
                 let index = Definition::parse(json.as_bytes())
-                    .and_then(|definition| Index::compile(&definition, self.layout));
+                    .and_then(|definition| Index::compile(&definition, &self.thing.layout));
                 match index {
                     Ok(index) => {
                         let id = first.parse()?;
@@ -217,8 +201,8 @@ impl Runner<'_> {
         mut statistics: Counts<'_>,
     ) -> Result<String, Box<dyn Error>> {
         let limits = Limits::default();
-        let filter = Filter::parse(filter.as_bytes(), self.layout, &limits)?;
-        let sort = filter.order(Sort::parse(sort.as_bytes(), self.layout, &limits)?);
+        let filter = Filter::parse(filter.as_bytes(), &self.thing.layout, &limits)?;
+        let sort = filter.order(Sort::parse(sort.as_bytes(), &self.thing.layout, &limits)?);
         let plan = match plan(&filter, &sort, wanted, &self.indexes, &mut statistics) {
             Ok(plan) => plan,
             Err(error) => return Ok(format!("{error:?}\n")),

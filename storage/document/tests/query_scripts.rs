@@ -12,14 +12,18 @@
     reason = "a failing script should panic where it fails"
 )]
 
-use std::error::Error;
-use std::path::Path;
-use std::sync::Arc;
+mod support {
+    pub(crate) mod scripts;
+    pub(crate) mod thing;
+}
 
-use document::acl::Principal;
+use std::error::Error;
+
+use document::id;
 use document::query::{self, Filter, Limits, Sort, Subject};
-use document::schema::{Layout, Schema};
-use document::{body, id};
+
+use self::support::scripts;
+use self::support::thing::Thing;
 
 const SCHEMA: &str = r#"[
     {"class":"/db/Part","embedded":true,"fields":{
@@ -51,33 +55,15 @@ const SCHEMA: &str = r#"[
 
 #[test]
 fn scripts() {
-    let changes = Schema::parse_changes(SCHEMA.as_bytes()).unwrap();
-    let schema = Schema::system()
-        .merge(&changes, &Principal::root())
-        .unwrap();
-    let layout = Arc::new(schema.layout("Thing").unwrap());
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/query");
-    let mut paths: Vec<_> = std::fs::read_dir(&scripts)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    assert!(!paths.is_empty());
-    for path in paths {
-        let mut runner = Runner {
-            schema: &schema,
-            layout: &layout,
-            documents: Vec::new(),
-        };
-        if let Err(error) = goldenscript::run(&mut runner, &path) {
-            panic!("{}: {error}", path.display());
-        }
-    }
+    let thing = Thing::new(SCHEMA);
+    scripts::run("query", || Runner {
+        thing: &thing,
+        documents: Vec::new(),
+    });
 }
 
 struct Runner<'a> {
-    schema: &'a Schema,
-    layout: &'a Arc<Layout>,
+    thing: &'a Thing,
     /// Keys and stored fields.
     documents: Vec<(String, Vec<u8>)>,
 }
@@ -96,9 +82,7 @@ impl goldenscript::Runner for Runner<'_> {
         match command.name.as_str() {
             "doc" => {
                 let json = args.next_pos().ok_or("the document is missing")?;
-                let limits = body::Limits::default();
-                let parsed = body::parse(json.as_bytes(), self.layout, self.schema, &limits)?;
-                self.documents.push((first, parsed.fields));
+                self.documents.push((first, self.thing.fields(json)?));
                 Ok(String::new())
             }
             "match" => Ok(match self.found(&first, &sort) {
@@ -114,12 +98,13 @@ impl goldenscript::Runner for Runner<'_> {
 impl Runner<'_> {
     fn found(&self, filter: &str, sort: &str) -> Result<Vec<String>, query::Error> {
         let limits = Limits::default();
-        let filter = Filter::parse(filter.as_bytes(), self.layout, &limits)?;
-        let sort = filter.order(Sort::parse(sort.as_bytes(), self.layout, &limits)?);
+        let filter = Filter::parse(filter.as_bytes(), &self.thing.layout, &limits)?;
+        let sort = filter.order(Sort::parse(sort.as_bytes(), &self.thing.layout, &limits)?);
         // What a filter and an order are sent as must read the same.
-        let same = Filter::parse(filter.canonical().as_bytes(), self.layout, &limits).unwrap();
+        let same =
+            Filter::parse(filter.canonical().as_bytes(), &self.thing.layout, &limits).unwrap();
         assert_eq!(same.canonical(), filter.canonical());
-        Sort::parse(sort.canonical().as_bytes(), self.layout, &limits).unwrap();
+        Sort::parse(sort.canonical().as_bytes(), &self.thing.layout, &limits).unwrap();
         let mut found = Vec::new();
         for (at, (key, fields)) in self.documents.iter().enumerate() {
             let subject = Subject {

@@ -14,31 +14,24 @@
     reason = "a failing script should panic where it fails"
 )]
 
+mod support {
+    pub(crate) mod scripts;
+}
+
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use document::SchemaError;
 use document::acl::{Access, Principal};
 use document::schema::{Change, Class, Schema};
 
+use self::support::scripts;
+
 #[test]
 fn scripts() {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
-    let mut paths: Vec<_> = std::fs::read_dir(&scripts)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    assert!(!paths.is_empty());
-    for path in paths {
-        let mut runner = Runner {
-            schema: Schema::system(),
-        };
-        if let Err(error) = goldenscript::run(&mut runner, &path) {
-            panic!("{}: {error}", path.display());
-        }
-    }
+    scripts::run("scripts", || Runner {
+        schema: Schema::system(),
+    });
 }
 
 struct Runner {

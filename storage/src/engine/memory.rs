@@ -17,7 +17,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{
-    Batch, Cached, Column, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo, View, Visitor,
+    Batch, Cached, Column, Direction, Each, Engine, EngineStats, Op, Pairs, Scrubbed, SstInfo,
+    View, Visitor,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -134,15 +135,13 @@ impl Engine for Memory {
 
     fn write_sst(
         &self,
-        view: &dyn View,
-        column: Column,
-        from: &StoreId,
-        to: &StoreId,
+        pairs: Pairs<'_>,
+        _: Column,
+        to: StoreId,
         path: &Path,
     ) -> Result<Option<SstInfo>> {
-        let (first, end) = (from.prefix(), from.end());
         let mut bytes = Vec::new();
-        for pair in view.scan(column, Bound::Included(&first), Bound::Excluded(&end)) {
+        for pair in pairs {
             let (key, value) = pair?;
             let moved = [&to.prefix(), &key[StoreId::LEN..]].concat();
             for part in [&moved[..], &value[..]] {
@@ -162,7 +161,14 @@ impl Engine for Memory {
         }))
     }
 
-    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+    fn scrub_each(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        bytes_max: usize,
+        each: &mut Each<'_>,
+    ) -> Result<Scrubbed> {
         let view = self.view();
         let mut scrubbed = Scrubbed::default();
         for pair in view.scan(column, Bound::Included(from), Bound::Excluded(to)) {
@@ -172,6 +178,7 @@ impl Engine for Memory {
                 break;
             }
             scrubbed.bytes += key.len() + value.len();
+            each(&key, &value)?;
         }
         Ok(scrubbed)
     }
@@ -226,30 +233,18 @@ impl View for Columns {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()> {
         if !is_range(from, to) {
             return Ok(());
         }
-        for (key, value) in self.map(column).range::<[u8], _>((from, to)) {
-            if each(key, value)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()> {
-        if !is_range(from, to) {
-            return Ok(());
-        }
-        for (key, value) in self.map(column).range::<[u8], _>((from, to)).rev() {
+        let mut pairs = self.map(column).range::<[u8], _>((from, to));
+        let mut next = || match direction {
+            Direction::Forward => pairs.next(),
+            Direction::Backward => pairs.next_back(),
+        };
+        while let Some((key, value)) = next() {
             if each(key, value)?.is_break() {
                 break;
             }

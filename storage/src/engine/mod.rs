@@ -1,7 +1,7 @@
 //! The seam to the data database: what apply and the tables need from an ordered store, and two engines that give it.
 //!
 //! [`rocks`] is the one that runs; [`memory`] is for tests and for simulation, since RocksDB's threads cannot be replayed. One contract
-//! test (`engine/contract.rs`) runs on both. The contract, in short:
+//! test (`engine/contract.rs`) runs on both, and on both below [`sealed`], which encrypts values. The contract, in short:
 //!
 //! - A batch is atomic over all columns, for readers at once, for a crash after [`Engine::flush`]. Nothing is durable before.
 //! - What survives a crash is a prefix of the batches in write order: columns are flushed together.
@@ -25,6 +25,7 @@ mod contract;
 pub(crate) mod health;
 pub mod memory;
 pub mod rocks;
+pub mod sealed;
 
 pub use batch::{Batch, Op};
 
@@ -120,8 +121,20 @@ pub type Pair = Result<(Bytes, Bytes)>;
 /// A walk over a range. After an error it ends.
 pub type Pairs<'a> = Box<dyn Iterator<Item = Pair> + Send + 'a>;
 
+/// Which way a walk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Keys ascend.
+    Forward,
+    /// Keys descend.
+    Backward,
+}
+
 /// What a walk without copies hands each key and value to. `Break` ends the walk.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>> + 'a;
+
+/// What a scrub hands each key and value to.
+pub type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 /// The data database. Calls may wait for a disk, except where they say that they do not.
 pub trait Engine: Send + Sync + 'static {
@@ -149,17 +162,26 @@ pub trait Engine: Send + Sync + 'static {
     /// has returned.
     fn ingest(&self, files: &[(Column, PathBuf)]) -> Result<()>;
 
-    /// Writes what `view` holds of store `from` in `column` to a new file at `path`, with keys moved to store `to`. The file is synced.
+    /// Writes `pairs`, ascending and all of one store, to a new file at `path`, with keys moved to store `to`. The file is synced.
     ///
     /// `None` if there is nothing, and then no file either.
     fn write_sst(
         &self,
-        view: &dyn View,
+        pairs: Pairs<'_>,
         column: Column,
-        from: &StoreId,
-        to: &StoreId,
+        to: StoreId,
         path: &Path,
     ) -> Result<Option<SstInfo>>;
+
+    /// Whether values are sealed on the disk. Files that leave for another node are then sealed too.
+    fn is_sealed(&self) -> bool {
+        false
+    }
+
+    /// Rewrites the files without what was deleted or overwritten, where there are files. Waits for the disk, for long.
+    fn compact(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Where replicas keep rows in memory; `None`: nowhere.
     fn kept_rows(&self) -> Option<&KeptRows> {
@@ -172,8 +194,23 @@ pub trait Engine: Send + Sync + 'static {
     /// Reads `from..to` from where it is stored, checking what can be checked, without filling caches; stops after about `bytes_max`.
     ///
     /// # Errors
-    /// [`crate::Error::Corrupt`]: a block fails its checksum; names the file where the engine knows it.
-    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed>;
+    /// [`crate::Error::Corrupt`]: a block fails its checksum; names the file where the engine knows it. Or a seal is broken.
+    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+        self.scrub_each(column, from, to, bytes_max, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Self::scrub`], and shows what it reads to `each`.
+    ///
+    /// # Errors
+    /// Also the first of `each`.
+    fn scrub_each(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        bytes_max: usize,
+        each: &mut Each<'_>,
+    ) -> Result<Scrubbed>;
 }
 
 /// A consistent read handle, see [`Engine::view`].
@@ -187,7 +224,7 @@ pub trait View: Send {
     /// Pairs of the same range, descending.
     fn scan_rev(&self, column: Column, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Pairs<'_>;
 
-    /// Shows each pair of a range to `each`, ascending, without copying it, until `each` breaks.
+    /// Shows each pair of a range to `each` without copying it, until `each` breaks.
     ///
     /// # Errors
     /// Those of the engine, and the first of `each`.
@@ -196,18 +233,7 @@ pub trait View: Send {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()>;
-
-    /// As [`Self::visit`], descending.
-    ///
-    /// # Errors
-    /// Those of the engine, and the first of `each`.
-    fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()>;
 

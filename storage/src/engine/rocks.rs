@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompactionStyle, DBCompressionType,
     DBPinnableSlice, DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions,
     ReadOptions, ReadTier, SliceTransform, Snapshot, SstFileWriter, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
 use super::{
-    Batch, Cached, Column, Engine, EngineStats, Op, Pair, Pairs, Scrubbed, SstInfo, View, Visitor,
-    health,
+    Batch, Cached, Column, Direction, Each, Engine, EngineStats, Op, Pair, Pairs, Scrubbed,
+    SstInfo, View, Visitor, health,
 };
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
@@ -75,6 +75,8 @@ pub struct DataOptions {
     pub background_jobs: i32,
     /// Open files at most; each costs a descriptor and its reader's memory.
     pub open_files_max: i32,
+    /// Whether blocks are compressed. Sealed values do not get shorter, and are compressed before they are sealed.
+    pub compress: bool,
 }
 
 impl Default for DataOptions {
@@ -85,6 +87,7 @@ impl Default for DataOptions {
             kept_rows_bytes: memory::kept_rows_bytes(BUDGET_BYTES),
             background_jobs: background_jobs(),
             open_files_max: 4_096,
+            compress: true,
         }
     }
 }
@@ -191,6 +194,11 @@ impl Rocks {
         })
     }
 
+    /// Ends flushes and compactions that are under way, and begins none any more: for the end of the process.
+    pub(crate) fn cancel(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
     fn read(&self, column: Column, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>> {
         Ok(self
             .db
@@ -272,16 +280,12 @@ impl Engine for Rocks {
 
     fn write_sst(
         &self,
-        view: &dyn View,
+        pairs: Pairs<'_>,
         column: Column,
-        from: &StoreId,
-        to: &StoreId,
+        to: StoreId,
         path: &Path,
     ) -> Result<Option<SstInfo>> {
-        let (first, end) = (from.prefix(), from.end());
-        let mut pairs = view
-            .scan(column, Bound::Included(&first), Bound::Excluded(&end))
-            .peekable();
+        let mut pairs = pairs.peekable();
         if pairs.peek().is_none() {
             return Ok(None);
         }
@@ -310,7 +314,25 @@ impl Engine for Rocks {
         }
     }
 
-    fn scrub(&self, column: Column, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Scrubbed> {
+    fn compact(&self) -> Result<()> {
+        let mut options = CompactOptions::default();
+        // What compacts by itself goes on meanwhile.
+        options.set_exclusive_manual_compaction(false);
+        for cf in handles(&self.db)? {
+            self.db
+                .compact_range_cf_opt(cf, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
+    }
+
+    fn scrub_each(
+        &self,
+        column: Column,
+        from: &[u8],
+        to: &[u8],
+        bytes_max: usize,
+        each: &mut Each<'_>,
+    ) -> Result<Scrubbed> {
         let mut options = unbuffered();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
@@ -325,6 +347,7 @@ impl Engine for Rocks {
                 return Ok(scrubbed);
             }
             scrubbed.bytes += key.len() + value.len();
+            each(key, value)?;
             iterator.next();
         }
         iterator.status()?;
@@ -414,33 +437,22 @@ impl View for RocksView {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()> {
         let mut iterator = self.iterator(column, from, to)?;
-        iterator.seek_to_first();
-        while let Some((key, value)) = iterator.item() {
-            if each(key, value)?.is_break() {
-                return Ok(());
-            }
-            iterator.next();
+        match direction {
+            Direction::Forward => iterator.seek_to_first(),
+            Direction::Backward => iterator.seek_to_last(),
         }
-        Ok(iterator.status()?)
-    }
-
-    fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()> {
-        let mut iterator = self.iterator(column, from, to)?;
-        iterator.seek_to_last();
         while let Some((key, value)) = iterator.item() {
             if each(key, value)?.is_break() {
                 return Ok(());
             }
-            iterator.prev();
+            match direction {
+                Direction::Forward => iterator.next(),
+                Direction::Backward => iterator.prev(),
+            }
         }
         Ok(iterator.status()?)
     }
@@ -533,6 +545,10 @@ pub(crate) fn column_options(
             family.set_level_zero_file_num_compaction_trigger(RUNS_MERGED);
             family.set_compression_type(DBCompressionType::Lz4);
         }
+    }
+    if !options.compress {
+        family.set_compression_per_level(&[DBCompressionType::None; LEVELS.len()]);
+        family.set_compression_type(DBCompressionType::None);
     }
     family
 }

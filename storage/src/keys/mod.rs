@@ -14,6 +14,7 @@
 //! This is the data database. The rows of the log database, which no state machine ever sees, are listed in `raft_log/layout.rs`.
 
 pub mod applied;
+pub mod audit;
 pub mod bucket;
 pub mod change;
 pub mod document;
@@ -24,6 +25,8 @@ pub mod index_progress;
 pub mod metadata;
 pub mod reader_entry;
 pub mod reservation;
+pub mod rights;
+pub mod usage;
 
 use std::fmt;
 use std::ops::Bound;
@@ -33,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::ids::StoreId;
 
 pub use applied::AppliedKey;
+pub use audit::{AuditHeadKey, AuditKey};
 pub use bucket::BucketKey;
 pub use change::ChangeKey;
 pub use document::DocumentKey;
@@ -43,6 +47,8 @@ pub use index_progress::IndexProgressKey;
 pub use metadata::MetadataKey;
 pub use reader_entry::ReaderEntryKey;
 pub use reservation::{FenceKey, ReservationKey};
+pub use rights::{RightsKey, SessionEndKey};
+pub use usage::UsageKey;
 
 /// Every kind of key of the data database: its byte, its column and what follows the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +81,16 @@ pub enum KeyKind {
     /// Documents, `store | 0x11 | database u32 | bucket u32 | index u32 | value | encoded key`: an entry of an index
     /// ([`crate::tables::indexes`]).
     IndexEntry = 0x11,
+    /// State, `store | 0x12 | database u32 | …`: which roles changed and whose sessions ended ([`crate::tables::rights`]).
+    Rights = 0x12,
+    /// State, `store | 0x13 | database u32 | key`: a user whose sessions are to be ended.
+    SessionEnd = 0x13,
+    /// State, `store | 0x14 | sequence u64`: a record of the audit log ([`crate::tables::audit`]).
+    Audit = 0x14,
+    /// State, `store | 0x15`: how far the audit log is.
+    AuditHead = 0x15,
+    /// State, `store | 0x16 | database u32`: what the database's documents take ([`crate::tables::usage`]).
+    Usage = 0x16,
     /// Documents, `store | 0x17 | database u32 | bucket u32 | reader u64 | key`: a document under a reference that may read it
     /// ([`crate::tables::readers`]).
     ReaderEntry = 0x17,
@@ -84,7 +100,7 @@ pub enum KeyKind {
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -97,6 +113,11 @@ impl KeyKind {
         Self::IndexProgress,
         Self::Document,
         Self::IndexEntry,
+        Self::Rights,
+        Self::SessionEnd,
+        Self::Audit,
+        Self::AuditHead,
+        Self::Usage,
         Self::ReaderEntry,
         Self::Change,
     ];
@@ -113,7 +134,12 @@ impl KeyKind {
             | Self::Fence
             | Self::Metadata
             | Self::Expiry
-            | Self::IndexProgress => Column::State,
+            | Self::IndexProgress
+            | Self::Rights
+            | Self::SessionEnd
+            | Self::Audit
+            | Self::AuditHead
+            | Self::Usage => Column::State,
             Self::Document | Self::IndexEntry | Self::ReaderEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
@@ -153,8 +179,18 @@ pub enum Key<'a> {
     Document(DocumentKey<'a>),
     /// See [`KeyKind::IndexEntry`].
     IndexEntry(IndexEntryKey<'a>),
+    /// See [`KeyKind::Rights`].
+    Rights(RightsKey<'a>),
+    /// See [`KeyKind::SessionEnd`].
+    SessionEnd(SessionEndKey<'a>),
     /// See [`KeyKind::ReaderEntry`].
     ReaderEntry(ReaderEntryKey<'a>),
+    /// See [`KeyKind::Audit`].
+    Audit(AuditKey),
+    /// See [`KeyKind::AuditHead`].
+    AuditHead(AuditHeadKey),
+    /// See [`KeyKind::Usage`].
+    Usage(UsageKey),
     /// See [`KeyKind::Change`].
     Change(ChangeKey),
 }
@@ -180,7 +216,12 @@ impl<'a> Key<'a> {
             KeyKind::IndexProgress => Key::IndexProgress(IndexProgressKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
             KeyKind::IndexEntry => Key::IndexEntry(IndexEntryKey::decode(key)?),
+            KeyKind::Rights => Key::Rights(RightsKey::decode(key)?),
+            KeyKind::SessionEnd => Key::SessionEnd(SessionEndKey::decode(key)?),
             KeyKind::ReaderEntry => Key::ReaderEntry(ReaderEntryKey::decode(key)?),
+            KeyKind::Audit => Key::Audit(AuditKey::decode(key)?),
+            KeyKind::AuditHead => Key::AuditHead(AuditHeadKey::decode(key)?),
+            KeyKind::Usage => Key::Usage(UsageKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
         })
     }
@@ -230,10 +271,17 @@ impl fmt::Display for Key<'_> {
                     key.place.escape_ascii()
                 )
             }
+            Self::Rights(key) => key.fmt(f),
+            Self::SessionEnd(key) => {
+                write!(f, "session_end {}/{:?}", key.database, key.user)
+            }
             Self::ReaderEntry(key) => {
                 let (database, bucket, reader) = (key.database, key.bucket, key.reader);
                 write!(f, "reader {database}/{bucket}/{reader:016x} {:?}", key.key)
             }
+            Self::Audit(key) => write!(f, "audit {}", key.sequence),
+            Self::AuditHead(AuditHeadKey) => f.write_str("audit_head"),
+            Self::Usage(key) => write!(f, "usage {}", key.database),
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
         }
     }
@@ -397,6 +445,28 @@ mod tests {
                 .encode(),
                 KeyKind::IndexEntry,
                 "entry 1/7/3/\\x10\\x00a%20b",
+            ),
+            (AuditKey { sequence: 4 }.encode(), KeyKind::Audit, "audit 4"),
+            (AuditHeadKey.encode(), KeyKind::AuditHead, "audit_head"),
+            (UsageKey { database: 1 }.encode(), KeyKind::Usage, "usage 1"),
+            (
+                RightsKey::Order {
+                    database: 1,
+                    index: 5,
+                    subject: rights::Subject::User("a"),
+                }
+                .encode(),
+                KeyKind::Rights,
+                "rights 1 at 5 user \"a\"",
+            ),
+            (
+                SessionEndKey {
+                    database: 1,
+                    user: "a",
+                }
+                .encode(),
+                KeyKind::SessionEnd,
+                "session_end 1/\"a\"",
             ),
             (
                 ReaderEntryKey {

@@ -21,13 +21,13 @@ use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
 use super::readers;
 use super::write::{Stop, Writer};
-use super::{Machine, Transaction, unique};
+use super::{Machine, Transaction, rights, unique};
 use crate::error::{Error, Result};
 use crate::ids::LogId;
 use crate::keys::{BucketKey, IndexProgressKey};
 use crate::tables::buckets::{self, BucketRow, IndexRow};
 use crate::tables::idempotency::Target;
-use crate::tables::indexes;
+use crate::tables::{audit, indexes, usage};
 
 /// The state machine of a document shard. Has no state of its own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,8 +81,28 @@ impl Machine for DocumentMachine {
             Operation::ReleaseValue(release) => unique::release(tx, &release)?,
             Operation::FenceClaims(fence) => unique::fence(tx, id.index, &fence)?,
             Operation::Idle(log::Idle {}) => Outcome::Done,
+            Operation::CountUsage(asked) => {
+                usage::count(tx, asked.database, asked.page as usize)?;
+                Outcome::Done
+            }
+            Operation::ExpireAudit(expire) => {
+                audit::expire(tx, command.stamp_us, expire.kept_us, expire.bytes_max)?;
+                Outcome::Done
+            }
             Operation::ExpireDocuments(due) => {
                 expiry::expire(tx, id, command.stamp_us, &due)?;
+                Outcome::Done
+            }
+            Operation::EndSessions(end) => {
+                rights::end(tx, id.index, &end)?;
+                Outcome::Done
+            }
+            Operation::SettleSessions(settle) => {
+                rights::settle(tx, &settle)?;
+                Outcome::Done
+            }
+            Operation::ForgetRights(forget) => {
+                rights::forget(tx, &forget)?;
                 Outcome::Done
             }
             Operation::ExpireIdempotency(expire) => {

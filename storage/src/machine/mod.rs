@@ -25,6 +25,7 @@ mod kept_rows;
 pub mod outcome;
 mod readers;
 mod replica;
+mod rights;
 mod transaction;
 mod unique;
 pub mod update;
@@ -44,6 +45,7 @@ pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENC
 pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};
 pub use kept_rows::KeptRows;
 pub use replica::{ChainPoint, Replica, apply_together};
+pub use rights::FORGET_PAGE_MAX;
 pub use transaction::{Savepoint, Transaction};
 pub use view::ReplicaView;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Applied;
 use super::replica::Damage;
-use crate::engine::{Column, Engine, Pairs, View, Visitor};
+use crate::engine::{Column, Direction, Engine, Pairs, View, Visitor};
 use crate::error::Result;
 use crate::ids::StoreId;
 use crate::keys;
@@ -84,7 +84,7 @@ impl<'a> ReplicaView<'a> {
         }))
     }
 
-    /// Shows each pair of a range of keys to `each`, ascending, without copying it, until `each` breaks. May wait for a disk at each step.
+    /// Shows each pair of a range of keys to `each` without copying it, until `each` breaks. May wait for a disk at each step.
     ///
     /// # Errors
     /// Those of the engine, and the first of `each`.
@@ -93,6 +93,7 @@ impl<'a> ReplicaView<'a> {
         column: Column,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
+        direction: Direction,
         each: &mut Visitor<'_>,
     ) -> Result<()> {
         let (from, to) = self.bounds(from, to);
@@ -100,31 +101,8 @@ impl<'a> ReplicaView<'a> {
             from.as_ref().map(Vec::as_slice),
             to.as_ref().map(Vec::as_slice),
         );
-        let visited = self.view().visit(column, from, to, &mut |key, value| {
-            each(&key[StoreId::LEN..], value)
-        });
-        noted(self.damage, visited)
-    }
-
-    /// As [`Self::visit`], descending.
-    ///
-    /// # Errors
-    /// Those of the engine, and the first of `each`.
-    pub fn visit_rev(
-        &self,
-        column: Column,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        each: &mut Visitor<'_>,
-    ) -> Result<()> {
-        let (from, to) = self.bounds(from, to);
-        let (from, to) = (
-            from.as_ref().map(Vec::as_slice),
-            to.as_ref().map(Vec::as_slice),
-        );
-        let visited = self.view().visit_rev(column, from, to, &mut |key, value| {
-            each(&key[StoreId::LEN..], value)
-        });
+        let each = &mut |key: &[u8], value: &[u8]| each(&key[StoreId::LEN..], value);
+        let visited = self.view().visit(column, from, to, direction, each);
         noted(self.damage, visited)
     }
 

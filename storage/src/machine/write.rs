@@ -16,9 +16,11 @@
 //! Versions: 1 for an id that was never there, and one more for each accepted write, also one without change, and for a delete. The
 //! tombstone keeps the last one, and an insert over it continues from there: a version never goes back.
 
+mod audit;
 mod expiry;
 mod indexes;
 mod readers;
+mod rights;
 mod update;
 
 use std::borrow::Cow;
@@ -39,6 +41,7 @@ use crate::tables::change_log::Operation as Change;
 use crate::tables::change_log::{self, NewBefore, NewEvent};
 use crate::tables::documents::{self, Entry, NewRecord, Record, Tombstone};
 use crate::tables::indexes::{KeptIndex, kept};
+use crate::tables::usage;
 pub(super) use indexes::is_public;
 
 /// Why a mutation ended early.
@@ -164,7 +167,22 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             // The ACL stays.
             Operation::Update(_) => {}
         }
+        let is_delete = matches!(operation, Operation::Delete(Delete {}));
+        self.note_rights(&site, &written, is_delete)?;
+        self.count(&site, (!is_delete).then_some(written.body.len()))?;
+        self.audit(&site)?;
         Ok(written)
+    }
+
+    /// Takes the write into account where its database is counted: how long the document is now, if there is one.
+    fn count(&mut self, site: &Site<'_>, now: Option<usize>) -> Result<(), Error> {
+        let document = DocumentKey {
+            database: site.mutation.database,
+            bucket: site.mutation.bucket,
+            key: &site.mutation.key,
+        };
+        let before = site.live.as_ref().map(|live| live.record.body.len());
+        usage::adjust(self.tx, document, before, now)
     }
 
     fn bucket(&mut self, mutation: &Mutation) -> Result<Option<Bytes>, Error> {

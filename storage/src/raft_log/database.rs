@@ -4,7 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use rocksdb::{
-    ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, ReadOptions,
+    ColumnFamilyDescriptor, CompactOptions, DB, DBCompactionStyle, DBCompressionType,
+    DBRawIterator, ReadOptions,
 };
 
 use super::layout::{self, Kind};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
 use crate::memory::Memory;
 use crate::open::open_error;
+use crate::seal::Ring;
 
 /// A memtable in use and two being flushed: past that writes wait for the disk.
 const MEMTABLES_MAX: i32 = 3;
@@ -151,7 +153,7 @@ fn edge(db: &DB, store: StoreId, from: u64, to: u64, last: bool) -> Result<Optio
         iterator.status()?;
         return Ok(None);
     };
-    Ok(Some(layout::decode_entry(key, value)?.id))
+    Ok(Some(layout::decode_entry_id(key, value)?))
 }
 
 /// A walk over the entries of `from..to`.
@@ -177,6 +179,7 @@ pub(super) fn entries(
 /// [`Error::Corrupt`]: an entry is missing or fails its checksum.
 pub(super) fn read(
     db: &DB,
+    ring: Option<&Ring>,
     store: StoreId,
     from: u64,
     to: u64,
@@ -189,7 +192,7 @@ pub(super) fn read(
             iterator.status()?;
             return Err(missing(store, index));
         };
-        let entry = layout::decode_entry(key, value)?;
+        let entry = layout::decode_entry(key, value, ring)?;
         if entry.id.index != index {
             return Err(missing(store, index));
         }
@@ -203,4 +206,13 @@ pub(super) fn read(
 
 pub(super) fn missing(store: StoreId, index: u64) -> Error {
     Error::corrupt(format!("log of store {store}: entry {index} is missing"))
+}
+
+/// Writes the memtable out, so that no write-ahead log is needed any more, and merges all files.
+pub(super) fn compact(db: &DB) -> Result<()> {
+    db.flush()?;
+    let mut options = CompactOptions::default();
+    options.set_exclusive_manual_compaction(false);
+    db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+    Ok(())
 }

@@ -21,6 +21,7 @@ use super::writer::{self, Write, Writer};
 use crate::error::{Error, Result};
 use crate::format;
 use crate::ids::{LogId, StoreId};
+use crate::seal::{self, Ring};
 
 /// A replica of this node and its stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -371,12 +372,19 @@ fn create(db: &DB, path: &Path) -> Result<()> {
             path.display()
         )));
     }
+    write_rows(
+        db,
+        [
+            put(Row::Format, &[], &format::PLAIN_VERSION.to_be_bytes()),
+            put(Row::NodeId, &[], &random_id()?.to_be_bytes()),
+            put(Row::NextStore, &[], &1_u64.to_be_bytes()),
+        ],
+    )
+}
+
+/// Writes rows in one synced batch, before there is a writer.
+fn write_rows<const N: usize>(db: &DB, rows: [Write; N]) -> Result<()> {
     let mut batch = WriteBatch::default();
-    let rows = [
-        put(Row::Format, &[], &format::VERSION.to_be_bytes()),
-        put(Row::NodeId, &[], &random_id()?.to_be_bytes()),
-        put(Row::NextStore, &[], &1_u64.to_be_bytes()),
-    ];
     for row in rows {
         if let Write::Put(key, value) = row {
             batch.put(key, value);
@@ -392,6 +400,37 @@ fn random_id() -> Result<u64> {
     let mut bytes = [0; size_of::<u64>()];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_be_bytes(bytes).max(1))
+}
+
+/// Whether entries are sealed.
+pub(super) fn is_sealed(db: &DB) -> Result<bool> {
+    Ok(field(db, Row::Sealed, |_| Some(()))?.is_some())
+}
+
+/// Compares what the directory says with the keys that there are, and notes that the directory is sealed from now on.
+///
+/// # Errors
+/// [`Error::KeysLost`]: it is sealed, and its keys are not there. Nothing was changed.
+pub(super) fn check_seal(db: &DB, path: &Path, ring: Option<&Ring>) -> Result<()> {
+    let is_sealed = is_sealed(db)?;
+    if is_sealed && ring.is_none_or(Ring::is_fresh) {
+        let dir = path.parent().unwrap_or(path);
+        return Err(Error::KeysLost {
+            path: dir.join(seal::KEY_FILE),
+        });
+    }
+    let Some(ring) = ring.filter(|_| !is_sealed) else {
+        return Ok(());
+    };
+    ring.settle()?;
+    // A release that knows nothing of seals must not open it.
+    write_rows(
+        db,
+        [
+            put(Row::Format, &[], &format::SEALED_VERSION.to_be_bytes()),
+            put(Row::Sealed, &[], &[]),
+        ],
+    )
 }
 
 /// The only field of a row that there is once.

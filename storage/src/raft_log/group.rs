@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use rocksdb::DB;
-
 use super::layout::{self, Kind};
 use super::sizes::Sizes;
 use super::tail::{Budget, Tail};
@@ -12,6 +9,7 @@ use super::writer::{Request, Write, Writer};
 use super::{Done, Inner, LogEntry, LogScrubbed, LogSize, LogState, database, scrub};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId, Vote};
+use parking_lot::Mutex;
 
 /// What memory knows of a log. The truth: the database follows it in the order of the calls.
 pub(super) struct Group {
@@ -65,7 +63,7 @@ impl Group {
     /// See [`GroupLog::read`]. Begins again if entries were removed meanwhile: what it has may be of a log that is no more.
     fn read(
         &self,
-        db: &DB,
+        writer: &Writer,
         from: u64,
         to_exclusive: u64,
         bytes_max: usize,
@@ -97,7 +95,8 @@ impl Group {
                 next..to.min(memory)
             };
             let before = read.entries.len();
-            let result = database::read(db, self.store, disk.start, disk.end, |entry| {
+            let (db, ring, store) = (writer.db(), writer.ring(), self.store);
+            let result = database::read(db, ring, store, disk.start, disk.end, |entry| {
                 read.take(entry)
             });
             if removals != Some(self.state.lock().removals) {
@@ -112,7 +111,7 @@ impl Group {
     }
 
     /// See [`GroupLog::id_at`].
-    fn id_at(&self, db: &DB, index: u64) -> Result<Option<LogId>> {
+    fn id_at(&self, writer: &Writer, index: u64) -> Result<Option<LogId>> {
         {
             let state = self.state.lock();
             let known = state.tail.get(index).map(|entry| entry.id);
@@ -125,7 +124,7 @@ impl Group {
             }
         }
         Ok(self
-            .read(db, index, index.saturating_add(1), 0)?
+            .read(writer, index, index.saturating_add(1), 0)?
             .first()
             .map(|entry| entry.id))
     }
@@ -140,7 +139,7 @@ impl Group {
         done: Done,
     ) -> Result<()> {
         writer.wait_for_space()?;
-        let holds = self.id_at(writer.db(), upto.index)? == Some(upto);
+        let holds = self.id_at(writer, upto.index)? == Some(upto);
         let mut state = self.state.lock();
         let ahead = state
             .log
@@ -391,7 +390,7 @@ impl GroupLog {
     /// [`Error::Corrupt`]: an entry is missing or changed; names store and index.
     pub fn read(&self, from: u64, to_exclusive: u64, bytes_max: usize) -> Result<Vec<LogEntry>> {
         self.group
-            .read(self.inner.writer.db(), from, to_exclusive, bytes_max)
+            .read(&self.inner.writer, from, to_exclusive, bytes_max)
     }
 
     /// Reads about `bytes_max` bytes of what is on disk, from the entry at `from` on or, with `None`, from the first; what is still
@@ -408,8 +407,9 @@ impl GroupLog {
         loop {
             let (first, removals) = look();
             let at = from.map_or(first, |from| from.max(first));
-            let (db, store) = (self.inner.writer.db(), self.group.store);
-            let scrubbed = scrub::piece(db, store, at, from.is_none(), bytes_max);
+            let (writer, store) = (&self.inner.writer, self.group.store);
+            let (db, ring) = (writer.db(), writer.ring());
+            let scrubbed = scrub::piece(db, ring, store, at, from.is_none(), bytes_max);
             // A purge or truncation that went on meanwhile looks like a hole; one that was decided before is perhaps only written now.
             let is_quiet = look().1 == removals;
             if scrubbed.is_ok() || (is_quiet && has_failed) {
@@ -424,7 +424,7 @@ impl GroupLog {
     /// # Errors
     /// As [`GroupLog::read`].
     pub fn id_at(&self, index: u64) -> Result<Option<LogId>> {
-        self.group.id_at(self.inner.writer.db(), index)
+        self.group.id_at(&self.inner.writer, index)
     }
 }
 

@@ -13,11 +13,15 @@
 //! 0      02 node id                                  u64
 //! 0      03 cluster id                               UTF-8
 //! 0      04 next store                               u64
+//! 0      05 sealed                                   nothing: bytes of entries, and the data, are sealed (`seal`)
 //! 0      10 replica        shard u32 | replica u64   log store u64 | data store u64 | receiving store u64, 0: none
 //! 0      11 dropping       store u64
 //!
 //! log id = term u64 | leader u64 | index u64
 //! ```
+//!
+//! Where entries are sealed, `encoded entry` is: sealed by the node's data key for this key of the row. Everything else says
+//! nothing of what is stored, and lies open.
 //!
 //! The checksum covers the key, so that a value under a wrong key is noticed as well as a changed one.
 
@@ -27,6 +31,7 @@ use proto::{ReplicaId, ShardId};
 use super::LogEntry;
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId, Vote};
+use crate::seal::{Ring, Scope};
 
 /// Kinds of rows below a log's store id.
 #[repr(u8)]
@@ -46,6 +51,7 @@ pub(super) enum Row {
     NodeId = 0x02,
     ClusterId = 0x03,
     NextStore = 0x04,
+    Sealed = 0x05,
     Replica = 0x10,
     Dropping = 0x11,
 }
@@ -145,19 +151,27 @@ pub(super) fn vote_fields(vote: Vote) -> Vec<u8> {
     .concat()
 }
 
-/// The stored value of an entry under `key`.
-pub(super) fn entry_value(key: &[u8], entry: &LogEntry) -> Vec<u8> {
-    seal(
+/// The stored value of an entry under `key`; with a ring, its bytes are sealed.
+pub(super) fn entry_value(key: &[u8], entry: &LogEntry, ring: Option<&Ring>) -> Result<Vec<u8>> {
+    let sealed = ring
+        .map(|ring| ring.seal(Scope::Node, key, &entry.bytes))
+        .transpose()?;
+    Ok(seal(
         key,
         &[
             &entry.id.term.to_be_bytes(),
             &entry.id.leader.to_be_bytes(),
-            &entry.bytes,
+            sealed.as_deref().unwrap_or(&entry.bytes),
         ],
-    )
+    ))
 }
 
-/// Length of an entry's bytes, by its stored value; without looking whether that is whole.
+/// What an entry's bytes are stored as, sealed or not; without looking whether that is whole.
+pub(super) fn entry_stored(value: &[u8]) -> &[u8] {
+    value.get(CRC + 2 * size_of::<u64>()..).unwrap_or_default()
+}
+
+/// Length of what an entry's bytes are stored as, by its stored value; without looking whether that is whole.
 pub(super) fn entry_bytes(value: &[u8]) -> u64 {
     (value.len() as u64).saturating_sub((CRC + 2 * size_of::<u64>()) as u64)
 }
@@ -170,19 +184,35 @@ pub(super) fn entry_index(key: &[u8]) -> Result<u64> {
 }
 
 /// The entry that was stored under `key`.
-pub(super) fn decode_entry(key: &[u8], value: &[u8]) -> Result<LogEntry> {
+pub(super) fn decode_entry(key: &[u8], value: &[u8], ring: Option<&Ring>) -> Result<LogEntry> {
+    let (id, stored) = decode_stored(key, value)?;
+    let stored = Bytes::copy_from_slice(stored);
+    let bytes = match ring {
+        None => stored,
+        Some(ring) => ring
+            .state()
+            .open(key, stored)
+            .map_err(|error| corrupt(key, &format!("does not open: {error}")))?,
+    };
+    Ok(LogEntry { id, bytes })
+}
+
+/// The id of the entry that was stored under `key`.
+pub(super) fn decode_entry_id(key: &[u8], value: &[u8]) -> Result<LogId> {
+    Ok(decode_stored(key, value)?.0)
+}
+
+fn decode_stored<'v>(key: &[u8], value: &'v [u8]) -> Result<(LogId, &'v [u8])> {
     let index = entry_index(key)?;
     let mut fields = Fields(unseal(key, value)?);
     let ids = fields.u64().and_then(|term| Some((term, fields.u64()?)));
     let (term, leader) = ids.ok_or_else(|| corrupt(key, "is too short"))?;
-    Ok(LogEntry {
-        id: LogId {
-            term,
-            leader,
-            index,
-        },
-        bytes: Bytes::copy_from_slice(fields.0),
-    })
+    let id = LogId {
+        term,
+        leader,
+        index,
+    };
+    Ok((id, fields.0))
 }
 
 /// A log id in the row at `key`.

@@ -25,11 +25,13 @@ use crate::engine::EngineStats;
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId, Vote};
 use crate::memory::Memory;
+use crate::seal::Ring;
 
 mod database;
 mod directory;
 mod group;
 mod layout;
+mod reseal;
 mod scrub;
 mod sizes;
 mod tail;
@@ -41,6 +43,7 @@ mod writer;
 
 pub use directory::{Directory, ReplicaRow};
 pub use group::GroupLog;
+pub(crate) use reseal::LogResealed;
 pub use scrub::LogScrubbed;
 
 use writer::Writer;
@@ -139,17 +142,23 @@ impl Logs {
     /// [`Error::Locked`], [`Error::Format`]: nothing was changed. [`Error::Corrupt`]: RocksDB or the directory does not read.
     pub fn open(dir: &Path, options: &LogOptions) -> Result<Self> {
         let cache = options.memtable_bytes * 4;
-        Self::open_in(dir, options, &Memory::new(cache, 0, 0))
+        Self::open_in(dir, options, &Memory::new(cache, 0, 0), None)
     }
 
-    /// As [`Self::open`], in memory that is shared with another database.
+    /// As [`Self::open`], in memory that is shared with another database; with a ring, entries are sealed by its keys.
     ///
     /// # Errors
-    /// As [`Self::open`].
-    pub fn open_in(dir: &Path, options: &LogOptions, memory: &Memory) -> Result<Self> {
+    /// As [`Self::open`]. [`Error::KeysLost`]: entries are sealed by keys that are not in the ring; nothing was changed.
+    pub fn open_in(
+        dir: &Path,
+        options: &LogOptions,
+        memory: &Memory,
+        ring: Option<Arc<Ring>>,
+    ) -> Result<Self> {
         let database = database::open(dir, options, memory)?;
         let rows = directory::load(&database, dir)?;
-        let writer = Writer::start(database, dir, options)?;
+        directory::check_seal(&database, dir, ring.as_deref())?;
+        let writer = Writer::start(database, ring, dir, options)?;
         let directory = Directory::new(Arc::clone(&writer), rows);
         Ok(Self {
             inner: Arc::new(Inner { writer, directory }),
@@ -170,6 +179,35 @@ impl Logs {
     /// Which stores there are.
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
+    }
+
+    /// Seals entries of the log of `store` anew, from index `from` on, where their seal is of an old key or missing. Looks at about
+    /// `bytes_max` bytes. What it did is on disk on return. For one caller at a time.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: an entry does not open; nothing was written. [`Error::LogFailed`], [`Error::Closed`].
+    pub(crate) fn reseal(
+        &self,
+        store: StoreId,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<LogResealed> {
+        self.inner.writer.reseal(store, from, bytes_max)
+    }
+
+    /// Waits until all that was handed to the writer is on disk.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.inner.writer.write_durably(Vec::new())
+    }
+
+    /// Rewrites the files without what was purged or overwritten. Waits for the disk, for long.
+    pub(crate) fn compact(&self) -> Result<()> {
+        database::compact(self.inner.writer.db())
+    }
+
+    /// Ends a compaction that is under way, and begins none any more: after [`Self::shutdown`].
+    pub(crate) fn cancel(&self) {
+        self.inner.writer.db().cancel_all_background_work(true);
     }
 
     /// Counters since the start.

@@ -10,6 +10,7 @@ use rocksdb::DB;
 use super::{database, layout};
 use crate::error::Result;
 use crate::ids::StoreId;
+use crate::seal::Ring;
 
 /// Readahead of a piece.
 const READAHEAD_BYTES: usize = 256 << 10;
@@ -29,6 +30,7 @@ pub struct LogScrubbed {
 /// [`crate::Error::Corrupt`]: a row fails its checksum, or an entry is missing between two others.
 pub(super) fn piece(
     db: &DB,
+    ring: Option<&Ring>,
     store: StoreId,
     from: u64,
     first: bool,
@@ -46,7 +48,7 @@ pub(super) fn piece(
             scrubbed.next = Some(expected);
             return Ok(scrubbed);
         }
-        let index = layout::decode_entry(key, value)?.id.index;
+        let index = layout::decode_entry(key, value, ring)?.id.index;
         if index != expected {
             return Err(database::missing(store, expected));
         }

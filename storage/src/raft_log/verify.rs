@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
 use crate::keys::split_store;
 use crate::memory::Memory;
+use crate::seal::{self, Ring};
 use crate::verify::{Finding, Report, describe, file_of, walk};
 
 /// What the log database says, for the check of the data.
@@ -63,8 +64,13 @@ impl Found {
 /// Checks the database in `dir`.
 ///
 /// # Errors
-/// [`Error::Format`]: a newer release wrote it. Damage goes to the report.
-pub(crate) fn check(dir: &Path, budget: usize, report: &mut Report) -> Result<Found> {
+/// [`Error::Format`]: a newer release wrote it. [`Error::KeysLost`]: it is sealed, and its keys are not there. Damage goes to the report.
+pub(crate) fn check(
+    dir: &Path,
+    budget: usize,
+    ring: Option<&Ring>,
+    report: &mut Report,
+) -> Result<Found> {
     let memory = Memory::new(budget / 2, budget / 2, 0);
     let options = super::database::options(&LogOptions::default(), &memory);
     let mut found = Found::default();
@@ -82,6 +88,12 @@ pub(crate) fn check(dir: &Path, budget: usize, report: &mut Report) -> Result<Fo
     };
     if let Err(error) = watermark::check(&db, dir) {
         report.findings.push(finding(dir, &error));
+    }
+    if ring.is_none() && directory::is_sealed(&db).unwrap_or_default() {
+        let dir = dir.parent().unwrap_or(dir);
+        return Err(Error::KeysLost {
+            path: dir.join(seal::KEY_FILE),
+        });
     }
     match directory::read(&db, dir) {
         Ok(Some((format, rows))) => {
@@ -105,7 +117,7 @@ pub(crate) fn check(dir: &Path, budget: usize, report: &mut Report) -> Result<Fo
     let mut findings = Vec::new();
     walk(&db, "log", COLUMN, &mut findings, |key, value| {
         report.bytes += (key.len() + value.len()) as u64;
-        row(key, value, &mut found.logs, &mut report.entries)
+        row(key, value, ring, &mut found.logs, &mut report.entries)
     });
     for (store, log) in &found.logs {
         if log.committed.map(|id| id.index) > log.last.or(log.purged).map(|id| id.index) {
@@ -138,6 +150,7 @@ fn finding(dir: &Path, error: &Error) -> Finding {
 fn row(
     key: &[u8],
     value: &[u8],
+    ring: Option<&Ring>,
     logs: &mut BTreeMap<StoreId, Log>,
     entries: &mut u64,
 ) -> Result<()> {
@@ -159,7 +172,7 @@ fn row(
             log.last = log.purged;
         }
         Some(kind) if kind == Kind::Entry as u8 => {
-            let id = layout::decode_entry(key, value)?.id;
+            let id = layout::decode_entry(key, value, ring)?.id;
             let expected = log.last.map(|last| last.index + 1);
             *entries += 1;
             log.first.get_or_insert(id.index);

@@ -9,6 +9,7 @@ use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -19,10 +20,11 @@ use super::group::Group;
 use super::layout::{self, Kind};
 use super::tail::Budget;
 use super::watermark::Watermark;
-use super::{Done, LogEntry, LogOptions, LogStats, database};
+use super::{Done, LogEntry, LogOptions, LogResealed, LogStats, database, reseal};
 use crate::engine::health;
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
+use crate::seal::Ring;
 
 /// Bytes that may wait; one request may pass it.
 pub(super) const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -37,6 +39,14 @@ pub(super) enum Write {
     Delete(Vec<u8>),
     /// From the first key to before the second.
     DeleteRange(Vec<u8>, Vec<u8>),
+}
+
+/// Entries of one log to be sealed anew where their seal is of an old key.
+pub(super) struct Reseal {
+    pub(super) store: StoreId,
+    pub(super) from: u64,
+    pub(super) bytes_max: usize,
+    pub(super) answer: SyncSender<Result<LogResealed>>,
 }
 
 /// What one call wants written, atomically.
@@ -82,6 +92,8 @@ struct Queue {
     bytes: usize,
     /// Newest committed points, which wait for somebody else's batch.
     committed: HashMap<StoreId, Option<LogId>>,
+    /// Asked for by one job, one piece at a time.
+    reseal: Option<Reseal>,
     closed: Option<Closed>,
 }
 
@@ -107,6 +119,8 @@ type OnFailure = Box<dyn FnOnce(&Error) + Send>;
 /// The writer and what it shares with its callers, see the module.
 pub(super) struct Writer {
     db: DB,
+    /// Keys that entries are sealed with; `None`: they are not.
+    ring: Option<Arc<Ring>>,
     tails: Arc<Budget>,
     /// What was synced, for the next start.
     watermark: Watermark,
@@ -129,9 +143,15 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread on `db`.
-    pub(super) fn start(db: DB, dir: &Path, options: &LogOptions) -> Result<Arc<Self>> {
+    pub(super) fn start(
+        db: DB,
+        ring: Option<Arc<Ring>>,
+        dir: &Path,
+        options: &LogOptions,
+    ) -> Result<Arc<Self>> {
         let writer = Arc::new(Self {
             db,
+            ring,
             tails: Budget::new(options.tail_bytes),
             watermark: Watermark::open(dir)?,
             queue: Mutex::default(),
@@ -162,6 +182,33 @@ impl Writer {
 
     pub(super) fn db(&self) -> &DB {
         &self.db
+    }
+
+    pub(super) fn ring(&self) -> Option<&Ring> {
+        self.ring.as_deref()
+    }
+
+    /// Has entries sealed anew, and waits until that is on disk. One at a time: a second one takes the first one's place.
+    pub(super) fn reseal(
+        &self,
+        store: StoreId,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<LogResealed> {
+        let (answer, resealed) = sync_channel(1);
+        let mut queue = self.queue.lock();
+        if let Some(closed) = &queue.closed {
+            return Err(closed.error());
+        }
+        queue.reseal = Some(Reseal {
+            store,
+            from,
+            bytes_max,
+            answer,
+        });
+        drop(queue);
+        self.work.notify_one();
+        resealed.recv().map_err(|_| Error::Closed)?
     }
 
     /// The state of a log in memory, loaded at the first call.
@@ -271,13 +318,20 @@ impl Writer {
     fn run(&self) {
         let mut queue = self.queue.lock();
         loop {
-            if queue.requests.is_empty() && queue.closed.is_none() {
+            if queue.requests.is_empty() && queue.reseal.is_none() && queue.closed.is_none() {
                 self.work.wait(&mut queue);
                 continue;
             }
             let stopping = queue.closed.is_some();
+            // Before the requests: what the database holds now is what they were made for, or is replaced by them.
+            let reseal = queue.reseal.take();
             let (requests, committed) = self.take(queue);
-            if let Err(error) = self.round(requests, committed, stopping) {
+            let written = match reseal {
+                Some(reseal) => self.reseal_piece(reseal),
+                None => Ok(()),
+            };
+            let written = written.and_then(|()| self.round(requests, committed, stopping));
+            if let Err(error) = written {
                 self.fail(&error);
                 return;
             }
@@ -313,7 +367,13 @@ impl Writer {
         let mut batch = WriteBatch::with_capacity_bytes(bytes);
         let mut entries = 0;
         for request in &requests {
-            entries += encode(request, &mut batch);
+            match encode(request, self.ring(), &mut batch) {
+                Ok(count) => entries += count,
+                Err(error) => {
+                    finish(requests, || Err(error.to_io()));
+                    return Err(error);
+                }
+            }
         }
         for (store, id) in committed {
             let key = layout::state_key(store, Kind::Committed);
@@ -334,6 +394,26 @@ impl Writer {
             group.written(*number);
         }
         finish(requests, || Ok(()));
+        Ok(())
+    }
+
+    /// Answers whoever asked; an error is one of writing.
+    fn reseal_piece(&self, asked: Reseal) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        let (ring, bytes_max) = (self.ring(), asked.bytes_max);
+        let read = reseal::piece(
+            &self.db,
+            ring,
+            asked.store,
+            asked.from,
+            bytes_max,
+            &mut batch,
+        );
+        if read.is_ok() && !batch.is_empty() {
+            self.write(batch, true)?;
+        }
+        // Nobody waits any more: then nobody needs the answer.
+        let _ = asked.answer.send(read);
         Ok(())
     }
 
@@ -383,7 +463,7 @@ impl Writer {
 
 /// A callback, and a wait for it on another thread.
 pub(super) fn wait() -> (Done, impl FnOnce() -> Result<()>) {
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    let (sender, receiver) = sync_channel(1);
     let done = Box::new(move |result| {
         // Nobody waits any more: then nobody needs the answer.
         let _ = sender.send(result);
@@ -399,7 +479,7 @@ pub(super) fn wait() -> (Done, impl FnOnce() -> Result<()>) {
 }
 
 /// Adds a request to the batch. Returns the number of its entries.
-fn encode(request: &Request, batch: &mut WriteBatch) -> u64 {
+fn encode(request: &Request, ring: Option<&Ring>, batch: &mut WriteBatch) -> Result<u64> {
     for row in &request.rows {
         match row {
             Write::Put(key, value) => batch.put(key, value),
@@ -408,13 +488,13 @@ fn encode(request: &Request, batch: &mut WriteBatch) -> u64 {
         }
     }
     let Some((group, _, entries)) = &request.append else {
-        return 0;
+        return Ok(0);
     };
     for entry in entries {
         let key = layout::entry_key(group.store(), entry.id.index);
-        batch.put(&key, layout::entry_value(&key, entry));
+        batch.put(&key, layout::entry_value(&key, entry, ring)?);
     }
-    entries.len() as u64
+    Ok(entries.len() as u64)
 }
 
 fn finish(requests: Vec<Request>, result: impl Fn() -> std::io::Result<()>) {

@@ -12,6 +12,7 @@ use super::*;
 use crate::engine::Engine;
 use crate::engine::memory::Memory;
 use crate::machine::{Entry, Machine, Payload, Transaction};
+use crate::seal::{MasterKey, Masters};
 use crate::{Options, Storage, open};
 
 const SHARD: ShardId = ShardId(3);
@@ -44,7 +45,24 @@ struct Node {
 
 impl Node {
     fn open(dir: TempDir) -> Self {
-        let storage = open(dir.path(), &Options::default()).unwrap();
+        Self::open_with(dir, Options::default())
+    }
+
+    /// A new one that seals its disk, with a master key of this byte.
+    fn sealed(byte: u8) -> Self {
+        let masters = Masters::On {
+            current: MasterKey::from_bytes([byte; 32]),
+            previous: None,
+        };
+        let options = Options {
+            masters,
+            ..Options::default()
+        };
+        Self::open_with(tempfile::tempdir().unwrap(), options)
+    }
+
+    fn open_with(dir: TempDir, options: Options) -> Self {
+        let storage = open(dir.path(), &options).unwrap();
         let row = storage
             .logs
             .directory()
@@ -87,10 +105,7 @@ impl Node {
     fn live_bytes(&self, store: StoreId) -> usize {
         let view = self.storage.engine.view();
         let (from, to) = (store.prefix(), store.end());
-        let range = (
-            std::ops::Bound::Included(&from[..]),
-            std::ops::Bound::Excluded(&to[..]),
-        );
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
         Column::ALL
             .into_iter()
             .map(|column| view.scan(column, range.0, range.1).count())
@@ -143,7 +158,7 @@ fn a_replica_arrives_as_it_was_when_the_files_were_begun() {
     let old = receiver.replica.store();
     let store = receiver.receive();
     let files = tempfile::tempdir().unwrap();
-    let manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     apply(&sender.replica, 3, &["late"]);
     assert_eq!(
         (manifest.last, &manifest.membership),
@@ -183,13 +198,69 @@ fn a_replica_arrives_as_it_was_when_the_files_were_begun() {
     assert_eq!(sender.value("late"), Some("late".into()));
 }
 
+/// Sealed or not, each node by keys of its own: what arrives is the same, and does not show on the way.
+#[test]
+fn nodes_that_seal_and_nodes_that_do_not_exchange_snapshots() {
+    const MARKER: &str = "an open secret";
+    for (sealed_here, sealed_there) in [(true, true), (true, false), (false, true)] {
+        let node = |is_sealed, byte| match is_sealed {
+            true => Node::sealed(byte),
+            false => Node::new(),
+        };
+        let (sender, receiver) = (node(sealed_here, 1), node(sealed_there, 2));
+        founded(&sender.replica);
+        apply(&sender.replica, 1, &[MARKER, "b"]);
+        let store = receiver.receive();
+        let files = tempfile::tempdir().unwrap();
+        let is_sealed = receiver.storage.engine.is_sealed();
+        assert_eq!(is_sealed, sealed_there);
+        let manifest = write_files(&sender.replica, store, is_sealed, files.path()).unwrap();
+        assert_eq!(manifest.files.len(), 3);
+        let shows = manifest.files.iter().any(|file| {
+            let bytes = fs::read(&file.path).unwrap();
+            bytes
+                .windows(MARKER.len())
+                .any(|part| part == MARKER.as_bytes())
+        });
+        assert!(!shows);
+
+        receiver.install(store, &manifest).unwrap();
+        assert_eq!(receiver.value(MARKER), Some(MARKER.into()));
+        assert_eq!(receiver.value("b"), Some("b".into()));
+        let (sent, got) = (sender.replica.applied(), receiver.replica.applied());
+        assert_eq!((got.id, got.chain), (sent.id, sent.chain));
+        apply(&receiver.replica, 3, &["late"]);
+        assert_eq!(receiver.value("late"), Some("late".into()));
+    }
+}
+
+#[test]
+fn a_sealed_snapshot_that_was_changed_is_not_taken_in() {
+    let (sender, receiver) = (Node::sealed(1), Node::sealed(2));
+    founded(&sender.replica);
+    apply(&sender.replica, 1, &["a"]);
+    let store = receiver.receive();
+    let files = tempfile::tempdir().unwrap();
+    let mut manifest = write_files(&sender.replica, store, true, files.path()).unwrap();
+    // With a checksum that is right again: the seal alone tells.
+    let file = &mut manifest.files[1];
+    let mut bytes = fs::read(&file.path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file.path, &bytes).unwrap();
+    file.checksum = xxhash_rust::xxh3::xxh3_64(&bytes);
+    let error = receiver.install(store, &manifest).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert_eq!(receiver.value("a"), None);
+}
+
 #[test]
 fn a_crash_while_receiving_leaves_the_old_store() {
     let (sender, receiver) = pair();
     let old = receiver.replica.store();
     let store = receiver.receive();
     let files = tempfile::tempdir().unwrap();
-    let manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     ingest(&receiver.replica, store, &manifest).unwrap();
     let after = receiver.after_a_crash();
     assert_eq!(after.replica.store(), old);
@@ -210,7 +281,7 @@ fn a_crash_after_the_switch_leaves_the_new_store() {
     let old = receiver.replica.store();
     let store = receiver.receive();
     let files = tempfile::tempdir().unwrap();
-    let manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     ingest(&receiver.replica, store, &manifest).unwrap();
     receiver
         .storage
@@ -238,7 +309,7 @@ fn files_that_are_not_the_manifests_are_refused() {
     let (sender, receiver) = pair();
     let store = receiver.receive();
     let files = tempfile::tempdir().unwrap();
-    let manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     let path = &manifest.files[0].path;
     let mut bytes = fs::read(path).unwrap();
     bytes[10] ^= 1;
@@ -250,7 +321,7 @@ fn files_that_are_not_the_manifests_are_refused() {
     );
     assert_eq!(receiver.value("old"), Some("old".into()));
 
-    let mut manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let mut manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     manifest.last = id(99);
     let error = receiver.install(store, &manifest).unwrap_err();
     assert!(
@@ -259,7 +330,7 @@ fn files_that_are_not_the_manifests_are_refused() {
     );
     assert_eq!(receiver.value("old"), Some("old".into()));
 
-    let mut manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let mut manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     manifest.membership.0 = Some(id(1));
     let error = receiver.install(store, &manifest).unwrap_err();
     assert!(
@@ -276,14 +347,14 @@ fn a_transfer_that_was_overtaken_changes_nothing() {
     let (sender, receiver) = pair();
     let store = receiver.receive();
     let files = tempfile::tempdir().unwrap();
-    let manifest = write_files(&sender.replica, store, files.path()).unwrap();
+    let manifest = write_files(&sender.replica, store, false, files.path()).unwrap();
     let newer = receiver.receive();
     assert!(matches!(
         receiver.install(store, &manifest),
         Err(Error::NotReceiving { .. })
     ));
     assert_eq!(receiver.value("old"), Some("old".into()));
-    let manifest = write_files(&sender.replica, newer, files.path()).unwrap();
+    let manifest = write_files(&sender.replica, newer, false, files.path()).unwrap();
     receiver.install(newer, &manifest).unwrap();
     assert_eq!(receiver.value("a"), Some("a".into()));
     assert_eq!(receiver.live_bytes(store), 0);
@@ -294,7 +365,7 @@ fn an_empty_replica_has_no_snapshot() {
     let node = Node::new();
     let files = tempfile::tempdir().unwrap();
     assert!(matches!(
-        write_files(&node.replica, StoreId(9), files.path()),
+        write_files(&node.replica, StoreId(9), false, files.path()),
         Err(Error::Snapshot { .. })
     ));
     assert_eq!(record(&node.replica).unwrap().id, None);
@@ -329,7 +400,7 @@ fn memory_engines_exchange_snapshots_too() {
     founded(&sender);
     apply(&sender, 1, &["a"]);
     let files = tempfile::tempdir().unwrap();
-    let manifest = write_files(&sender, StoreId(5), files.path()).unwrap();
+    let manifest = write_files(&sender, StoreId(5), false, files.path()).unwrap();
     let receiver = Replica::open(
         Arc::clone(&to) as Arc<dyn Engine>,
         Arc::new(Echo),

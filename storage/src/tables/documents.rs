@@ -23,7 +23,7 @@ use document::acl::Acl;
 
 use super::acl;
 use crate::codec::{Reader, put_bytes};
-use crate::engine::{Cached, Column};
+use crate::engine::{Cached, Column, Direction};
 use crate::error::Result;
 use crate::keys::{ChangeKey, DocumentKey, prefix_end};
 use crate::machine::{Replica, ReplicaView, Transaction};
@@ -242,6 +242,7 @@ pub fn visit(
         Column::Documents,
         start.as_ref().map(Vec::as_slice),
         end.as_ref().map(Vec::as_slice),
+        Direction::Forward,
         &mut |key, row| each(look(key, row)?),
     )
 }

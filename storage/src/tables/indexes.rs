@@ -22,7 +22,7 @@ use quick_cache::sync::Cache;
 
 use super::buckets::{self, BucketRow};
 use crate::codec::{self, Record};
-use crate::engine::Column;
+use crate::engine::{Column, Direction};
 use crate::error::{Error, Result};
 use crate::keys::{BucketKey, DocumentKey, IndexEntryKey, IndexProgressKey, prefix_end};
 use crate::machine::outcome::Progress;
@@ -136,7 +136,7 @@ pub fn of_bucket(view: &ReplicaView<'_>, database: u32, bucket: u32) -> Result<V
     Ok(indexes)
 }
 
-/// Shows the entries of an index within a range, ascending or `backward`, until `each` breaks.
+/// Shows the entries of an index within a range, until `each` breaks.
 ///
 /// # Errors
 /// [`crate::Error::Corrupt`], those of the engine, and the first of `each`.
@@ -146,7 +146,7 @@ pub fn visit(
     bucket: u32,
     index: &BucketIndex,
     range: &Range,
-    backward: bool,
+    direction: Direction,
     each: &mut dyn FnMut(IndexEntry<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let prefix = IndexEntryKey::prefix(database, bucket, index.id);
@@ -162,11 +162,7 @@ pub fn visit(
     };
     let from = Bound::Included(from.as_slice());
     let to = to.as_ref().map(Vec::as_slice);
-    if backward {
-        view.visit_rev(Column::Documents, from, to, &mut show)
-    } else {
-        view.visit(Column::Documents, from, to, &mut show)
-    }
+    view.visit(Column::Documents, from, to, direction, &mut show)
 }
 
 /// Value and decoded key of an entry's place.
@@ -290,7 +286,8 @@ fn count(
         last = Some(key.to_vec());
         Ok(ControlFlow::Break(()))
     };
-    view.visit(Column::Documents, Bound::Included(from), to, each)?;
+    let from = Bound::Included(from);
+    view.visit(Column::Documents, from, to, Direction::Forward, each)?;
     Ok((counted, last))
 }
 

@@ -10,6 +10,9 @@
 //! | [`indexes`] | entries of indexes, and how far their building is |
 //! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
+//! | [`rights`] | which roles changed and whose sessions ended |
+//! | [`usage`] | what the documents of a database take |
+//! | [`audit`] | the shard's audit log |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -17,6 +20,7 @@
 
 mod acl;
 pub mod applied;
+pub mod audit;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
@@ -25,3 +29,5 @@ pub mod idempotency;
 pub mod indexes;
 pub mod readers;
 pub mod reservations;
+pub mod rights;
+pub mod usage;

@@ -12,10 +12,27 @@ use crate::error::{Error, Result};
 use crate::keys::{self, Key};
 use crate::memory::Memory;
 use crate::raft_log::verify::Found;
-use crate::tables::{applied, documents, indexes};
+use crate::seal::Ring;
+use crate::tables::{applied, audit, documents, indexes, rights};
 
 /// Checks the database in `dir`, and adds what its replicas have applied to the report.
-pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Report) {
+pub(super) fn check(
+    dir: &Path,
+    budget: usize,
+    ring: Option<&Ring>,
+    found: &Found,
+    report: &mut Report,
+) {
+    let opened = |key: &[u8], stored: &[u8]| {
+        let stored = Bytes::copy_from_slice(stored);
+        match ring {
+            None => Ok(stored),
+            Some(ring) => {
+                let (_, bound) = keys::split_store(key)?;
+                ring.state().open(bound, stored)
+            }
+        }
+    };
     let memory = Memory::new(budget / 2, budget / 2, 0);
     let db = match open(dir, &memory) {
         Ok(db) => db,
@@ -35,14 +52,14 @@ pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Repor
         walk(&db, "data", name(column), &mut findings, |key, value| {
             report.rows += 1;
             report.bytes += (key.len() + value.len()) as u64;
-            row(column, found, key, value)
+            row(column, found, key, &opened(key, value)?)
         });
     }
     for row in &found.replicas {
         let key = applied::full_key(row.data);
         let state = db.get(&key).map_err(Error::from).and_then(|value| {
             value
-                .map(|value| applied::decode(&value.into()))
+                .map(|value| applied::decode(&opened(&key, &value)?))
                 .transpose()
         });
         let state = state.unwrap_or_else(|error| {
@@ -105,7 +122,7 @@ fn open(dir: &Path, memory: &Memory) -> Result<DB> {
 }
 
 /// One row: a store that was given out, a key of its column, and a value that decodes where it can be told.
-fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
+fn row(column: Column, found: &Found, key: &[u8], value: &Bytes) -> Result<()> {
     let (store, rest) = keys::split_store(key)?;
     if !found.knows(store) {
         return Err(Error::corrupt(format!(
@@ -120,10 +137,15 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
         )));
     }
     match decoded {
-        Key::Applied(_) => applied::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
-        Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
+        Key::Applied(_) => applied::decode(value).map(|_| ()),
+        Key::Document(_) => documents::decode(value).map(|_| ()),
         Key::IndexEntry(_) => indexes::is_public(value).map(|_| ()),
-        Key::Bucket(_)
+        Key::Rights(key) => rights::check(key, value),
+        Key::SessionEnd(_) => rights::check_end(value),
+        Key::Audit(_) => audit::decode(value).map(|_| ()),
+        Key::AuditHead(_) => audit::read_head(Some(value.clone())).map(|_| ()),
+        Key::Usage(_)
+        | Key::Bucket(_)
         | Key::ReaderEntry(_)
         | Key::Idempotency(_)
         | Key::IdempotencyAge(_)

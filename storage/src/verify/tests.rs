@@ -242,9 +242,9 @@ fn a_sound_directory_is_found_sound_and_left_as_it_is() {
         .into_iter()
         .map(|path| (fs::read(&path).unwrap(), path))
         .collect();
-    let report = verify(image.path()).unwrap();
+    let report = verify(image.path(), None).unwrap();
     assert_eq!(report.findings, []);
-    assert_eq!(report.format, Some(crate::format::VERSION));
+    assert_eq!(report.format, Some(crate::format::PLAIN_VERSION));
     assert_eq!(report.cluster.as_deref(), Some("cluster"));
     assert_eq!(report.replicas.len(), SHARDS as usize);
     assert!(report.entries > ENTRIES && report.rows >= ENTRIES);
@@ -272,7 +272,7 @@ fn no_damage_is_served() {
             let copy = copy(image.path());
             let path = copy.path().join(inside);
             damage(&path, &case);
-            let Report { findings, .. } = verify(copy.path()).unwrap();
+            let Report { findings, .. } = verify(copy.path(), None).unwrap();
             match read_all(copy.path()) {
                 Ok(()) if findings.is_empty() => {
                     harmless.insert(kind(&path).to_owned());
@@ -317,7 +317,7 @@ fn rot_in_a_table_names_its_file_and_keys() {
         .find(|path| kind(path) == "sst" && path.starts_with(image.path().join("data")))
         .unwrap();
     damage(table, &Damage::Flip(5_000));
-    let report = verify(image.path()).unwrap();
+    let report = verify(image.path(), None).unwrap();
     let named = report.findings.iter().find(|finding| {
         finding.database == "data"
             && finding.file.as_deref() == Some(table)
@@ -359,7 +359,7 @@ fn a_torn_tail_that_was_never_acknowledged_starts() {
             // The noted point is of before the write: as a power cut finds it.
             let synced = "log/SYNCED";
             fs::copy(promised.path().join(synced), image.path().join(synced)).unwrap();
-            assert_eq!(verify(image.path()).unwrap().findings, []);
+            assert_eq!(verify(image.path(), None).unwrap().findings, []);
             let storage = open(image.path(), &options()).unwrap();
             let (_, log) = replica(&storage, 1);
             assert_eq!(log.state().last, Some(id(19)));
@@ -380,7 +380,7 @@ fn a_torn_tail_that_was_never_acknowledged_starts() {
                     "{error:?}"
                 );
             }
-            assert_eq!(verify(image.path()).unwrap().findings.len(), 1);
+            assert_eq!(verify(image.path(), None).unwrap().findings.len(), 1);
         }
     }
 }
@@ -396,7 +396,7 @@ fn data_that_ends_before_its_log_begins_is_lost() {
     for lost in lost {
         assert!(lost.what.contains("entries are missing"), "{lost:?}");
     }
-    let report = verify(image.path()).unwrap();
+    let report = verify(image.path(), None).unwrap();
     assert_eq!(
         report.findings.len(),
         SHARDS as usize,
@@ -408,7 +408,7 @@ fn data_that_ends_before_its_log_begins_is_lost() {
 #[test]
 fn a_directory_in_use_or_absent_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(verify(dir.path()), Err(Error::Io(_))));
+    assert!(matches!(verify(dir.path(), None), Err(Error::Io(_))));
     assert_eq!(
         fs::read_dir(dir.path()).unwrap().count(),
         0,

@@ -3,4 +3,5 @@
 pub(crate) mod grant;
 pub mod password;
 pub mod policy;
+mod rotation;
 pub mod token;

@@ -100,11 +100,9 @@ impl IndexBuild {
         let mut worked = Ok(());
         let settled = |database: &&Database| !database.is_pending();
         for database in state.databases.values().filter(settled) {
-            for index in in_state(database, IndexState::Dropped) {
-                worked = worked.and(self.clear(state, database, index, complete).await);
-            }
-            for index in in_state(database, IndexState::Building) {
-                worked = worked.and(self.build(state, database, index, complete).await);
+            let dropped = in_state(database, IndexState::Dropped);
+            for index in dropped.chain(in_state(database, IndexState::Building)) {
+                worked = worked.and(self.finish(state, database, index, complete).await);
             }
         }
         complete.retain(|(database, index, _)| {
@@ -114,40 +112,32 @@ impl IndexBuild {
         worked
     }
 
-    async fn clear(
+    /// The work on one index, and the word that it is done.
+    async fn finish(
         &self,
         state: &Arc<ClusterState>,
         database: &Database,
         index: &IndexInfo,
         complete: &mut HashSet<(u32, u32, ShardId)>,
     ) -> Result<()> {
-        self.round(state, database, index, complete).await?;
-        tracing::info!(index = index.id, "nothing is left of a dropped index");
-        self.set_state(database, index, log::IndexState::Dropped, String::new())
-            .await
-    }
-
-    async fn build(
-        &self,
-        state: &Arc<ClusterState>,
-        database: &Database,
-        index: &IndexInfo,
-        complete: &mut HashSet<(u32, u32, ShardId)>,
-    ) -> Result<()> {
+        let is_dropped = index.state == IndexState::Dropped;
         let (now, outcome, reason) = match self.round(state, database, index, complete).await? {
+            _ if is_dropped => (log::IndexState::Dropped, "cleared", String::new()),
             Done::Complete => (log::IndexState::Ready, "ready", String::new()),
             Done::Failed(reason) => (log::IndexState::Failed, "failed", reason),
         };
-        let definition = &index.definition;
+        let (id, definition) = (index.id, &index.definition);
         tracing::info!(
-            index = index.id,
+            index = id,
             definition,
             outcome,
             reason,
-            "an index is built"
+            "work on an index is done"
         );
         self.set_state(database, index, now, reason).await?;
-        counter!(INDEXES_BUILT, "outcome" => outcome).increment(1);
+        if !is_dropped {
+            counter!(INDEXES_BUILT, "outcome" => outcome).increment(1);
+        }
         Ok(())
     }
 

@@ -9,10 +9,16 @@ mod expiry;
 mod fence;
 pub mod index_build;
 mod leader_balance;
+mod mails;
+mod quota;
 mod readers;
 mod replace;
+mod rights;
+mod session_ends;
 mod settle;
+mod signing_keys;
 mod ticker;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +34,16 @@ pub use self::expiry::Expiry;
 pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
+pub use self::mails::Mails;
+pub use self::quota::QuotaUsage;
 pub use self::readers::Readers;
 pub use self::replace::Replace;
+pub use self::rights::Rights;
+pub use self::session_ends::SessionEnds;
 pub use self::settle::Settle;
+pub use self::signing_keys::SigningKeys;
 pub use self::ticker::Ticker;
+pub use self::trail::Trail;
 use crate::Core;
 
 /// A job of the metadata leader looks again at least so often: becoming the leader is no change of the metadata.
@@ -55,8 +67,20 @@ pub struct Jobs {
     pub replace: Replace,
     /// Confirms and frees values of unique indexes.
     pub settle: Settle,
+    /// Sends mails that were asked for.
+    pub mails: Mails,
+    /// Keeps this node's copies of rights young.
+    pub rights: Rights,
+    /// Ends sessions that some write ended, if nobody has yet.
+    pub session_ends: SessionEnds,
+    /// Rotates the keys that tokens are signed with.
+    pub signing_keys: SigningKeys,
     /// Learns how old this node's replicas are.
     pub evidence: Evidence,
+    /// Counts what databases with a quota take.
+    pub quota: QuotaUsage,
+    /// Keeps the audit logs of shards.
+    pub trail: Trail,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
 }
@@ -72,7 +96,13 @@ impl Jobs {
             expiry: Expiry::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
             settle: Settle::new(Arc::clone(&core)),
+            mails: Mails::new(Arc::clone(&core)),
+            rights: Rights::new(Arc::clone(&core)),
+            session_ends: SessionEnds::new(Arc::clone(&core)),
+            signing_keys: SigningKeys::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
+            quota: QuotaUsage::new(Arc::clone(&core)),
+            trail: Trail::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
     }
@@ -88,7 +118,13 @@ impl Jobs {
             self.expiry.run(stop.clone()),
             self.replace.run(stop.clone()),
             self.settle.run(stop.clone()),
+            self.mails.run(stop.clone()),
+            self.rights.run(stop.clone()),
+            self.session_ends.run(stop.clone()),
+            self.signing_keys.run(stop.clone()),
             self.evidence.run(stop.clone()),
+            self.quota.run(stop.clone()),
+            self.trail.run(stop.clone()),
             self.leader_balance.run(stop),
         );
     }

@@ -1,38 +1,29 @@
-//! Compiled indexes, made once for each schema version; changing indexes on the metadata leader; how far they are in a shard.
+//! Compiled indexes; changing indexes on the metadata leader; how far they are in a shard.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use cluster::MetaOutcome;
 use cluster::state::{BucketInfo, Database};
 use document::index::{Candidate, Definition, Index};
-use parking_lot::RwLock;
 use proto::log::{CreateIndex, DropIndexes, meta_command};
 use proto::{Effect, ShardId};
 use storage::machine::outcome::Progress;
 use storage::tables;
 
+use super::per_schema::PerSchema;
 use super::{Shards, find_bucket, find_database};
 use crate::auth::policy;
 use crate::error::{Error, Result};
 use crate::forward::{
     Answer, ChangeIndexes, Failure, IndexProgress, IndexVerb, IndexesComplete, Request,
 };
+use crate::quotas::attributed;
 use crate::schema::meta_rejected;
 
-/// Indexes that writes keep up, by database and bucket id.
-///
-/// Bounded by the number of buckets that exist, as layouts are.
+/// Indexes of buckets that writes keep up.
 #[derive(Default)]
-pub(crate) struct Indexes {
-    compiled: RwLock<HashMap<(u32, u32), Compiled>>,
-}
-
-struct Compiled {
-    schema_version: u64,
-    indexes: Arc<[Candidate]>,
-}
+pub(crate) struct Indexes(PerSchema<[Candidate]>);
 
 impl Indexes {
     /// The indexes of a bucket under the database's present schema version, ascending by id.
@@ -40,16 +31,6 @@ impl Indexes {
     /// # Errors
     /// `Internal`: what the metadata holds does not decode.
     pub(crate) fn get(&self, database: &Database, bucket: &BucketInfo) -> Result<Arc<[Candidate]>> {
-        let key = (database.id, bucket.id);
-        let known = self
-            .compiled
-            .read()
-            .get(&key)
-            .filter(|known| known.schema_version == database.schema_version)
-            .map(|known| Arc::clone(&known.indexes));
-        if let Some(indexes) = known {
-            return Ok(indexes);
-        }
         let kept_up = database
             .indexes_of(bucket.id)
             .filter(|index| index.state.is_kept_up());
@@ -58,13 +39,8 @@ impl Indexes {
             let index = index.map_err(|error| Error::internal(&error).with_effect(Effect::None))?;
             Ok(Candidate { id: info.id, index })
         };
-        let indexes: Arc<[Candidate]> = kept_up.map(decode).collect::<Result<_>>()?;
-        let compiled = Compiled {
-            schema_version: database.schema_version,
-            indexes: Arc::clone(&indexes),
-        };
-        self.compiled.write().insert(key, compiled);
-        Ok(indexes)
+        self.0
+            .get(database, bucket, || kept_up.map(decode).collect())
     }
 }
 
@@ -79,6 +55,7 @@ impl Shards {
         policy::require_admin(&request.principal)?;
         self.barrier(ShardId::META, deadline).await?;
         let operation = self.index_command(change)?;
+        let operation = attributed(&request.principal, operation);
         match self.propose_meta(operation, deadline).await? {
             MetaOutcome::Done => {}
             MetaOutcome::Rejected(rejection) => return Err(meta_rejected(&rejection).into()),

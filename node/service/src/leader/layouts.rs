@@ -1,50 +1,24 @@
-//! Compiled classes, made once for each schema version.
+//! Compiled classes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use cluster::state::{BucketInfo, Database};
 use document::schema::Layout;
-use parking_lot::RwLock;
 
+use super::per_schema::PerSchema;
 use crate::error::{Error, Result};
 
-/// Layouts by database and bucket id.
-///
-/// Bounded by the number of buckets that exist: dropped ones keep a layout until the process ends, which costs little and is rare.
+/// Layouts of buckets.
 #[derive(Default)]
-pub(crate) struct Layouts {
-    compiled: RwLock<HashMap<(u32, u32), Compiled>>,
-}
-
-struct Compiled {
-    schema_version: u64,
-    layout: Arc<Layout>,
-}
+pub(crate) struct Layouts(PerSchema<Layout>);
 
 impl Layouts {
     /// The layout of a bucket under the database's present schema.
     pub(crate) fn get(&self, database: &Database, bucket: &BucketInfo) -> Result<Arc<Layout>> {
-        let key = (database.id, bucket.id);
-        let known = self
-            .compiled
-            .read()
-            .get(&key)
-            .filter(|known| known.schema_version == database.schema_version)
-            .map(|known| Arc::clone(&known.layout));
-        if let Some(layout) = known {
-            return Ok(layout);
-        }
-        let layout = database
-            .schema
-            .layout(&bucket.name)
-            .ok_or_else(|| Error::bucket_not_found(&bucket.name))?;
-        let compiled = Compiled {
-            schema_version: database.schema_version,
-            layout: Arc::new(layout),
-        };
-        let layout = Arc::clone(&compiled.layout);
-        self.compiled.write().insert(key, compiled);
-        Ok(layout)
+        self.0.get(database, bucket, || {
+            let layout = database.schema.layout(&bucket.name);
+            let layout = layout.ok_or_else(|| Error::bucket_not_found(&bucket.name))?;
+            Ok(Arc::new(layout))
+        })
     }
 }

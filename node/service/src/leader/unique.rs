@@ -269,13 +269,18 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::ReserveValue(_)
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
-        | command::Operation::FenceClaims(_) => true,
+        | command::Operation::FenceClaims(_)
+        | command::Operation::EndSessions(_)
+        | command::Operation::SettleSessions(_)
+        | command::Operation::ForgetRights(_) => true,
         command::Operation::Write(_)
         | command::Operation::Batch(_)
         | command::Operation::SetBuckets(_)
         | command::Operation::Idle(_)
         | command::Operation::BackfillReaders(_)
         | command::Operation::ExpireIdempotency(_)
+        | command::Operation::CountUsage(_)
+        | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_) => false,
     }
 }

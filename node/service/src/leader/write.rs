@@ -74,6 +74,7 @@ impl Shards {
             {
                 Round::Over(answer) => {
                     held.written();
+                    self.end_sessions(request.shard, writes, deadline).await?;
                     return Ok(answer);
                 }
                 Round::Again => {}
@@ -150,7 +151,8 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
-        if has_unique(database) {
+        self.check_quota(&state, database, writes)?;
+        if has_unique(database, writes) {
             Box::pin(self.claim(
                 &state,
                 database,
@@ -427,10 +429,15 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
     )
 }
 
-/// Whether some value in the database must be unique. Of most there is none, and their writes must not pay for it.
-fn has_unique(database: &Database) -> bool {
-    let mut indexes = database.indexes.values();
-    indexes.any(|index| index.unique && index.state.is_kept_up())
+/// Whether some value of what is written must be unique. Of most buckets there is none, and their writes must not pay for it.
+fn has_unique(database: &Database, writes: &Writes) -> bool {
+    writes.writes.iter().any(|write| {
+        let bucket = database.buckets.get(&write.bucket);
+        let mut indexes = bucket
+            .into_iter()
+            .flat_map(|bucket| database.indexes_of(bucket.id));
+        indexes.any(|index| index.unique && index.state.is_kept_up())
+    })
 }
 
 /// What makes a request the same as an earlier one.
@@ -506,6 +513,11 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
         | command::Operation::FenceClaims(_)
+        | command::Operation::EndSessions(_)
+        | command::Operation::SettleSessions(_)
+        | command::Operation::ForgetRights(_)
+        | command::Operation::CountUsage(_)
+        | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {

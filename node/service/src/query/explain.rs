@@ -9,9 +9,8 @@ use futures::stream::{self, StreamExt};
 use proto::{NodeId, ShardId};
 use serde_json::{Map, Value, json};
 
-use super::scatter::{SHARDS_AT_ONCE, Scatter};
-use super::token::{self, Token};
-use super::{QueryRequest, Reads, prepare};
+use super::scatter::SHARDS_AT_ONCE;
+use super::{QueryRequest, Reads, prepare, scatter};
 use crate::Core;
 use crate::auth::policy;
 use crate::context::Context;
@@ -110,26 +109,15 @@ pub(crate) async fn explain(
     if let Some(user) = user {
         session.principal = Box::pin(core.principal_as(ctx, &session, user)).await?;
     }
-    let (filter, order) = core.shards.parse_query(&template)?;
-    let fingerprint = token::fingerprint(&[
-        template.database.as_bytes(),
-        bucket.as_bytes(),
-        filter.canonical().as_bytes(),
-        order.canonical().as_bytes(),
-    ]);
-    let after = match request.continuation {
-        Some(bytes) => Some(Token::decode(bytes, fingerprint)?),
-        None => None,
-    };
     let template = forward::Query {
         explain: true,
         ..template
     };
+    let (scatter, _) = scatter(core, &session, template, request.continuation)?;
     let _permit = core.query_permit(ctx.deadline).await?;
     let wanted = request
         .count
         .map(|count| count.saturating_add(request.start).max(1));
-    let scatter = Scatter::new(session.state.shards, template, order.is_empty(), after);
     let reads = Reads {
         core,
         session: &session,

@@ -111,18 +111,7 @@ impl Query {
         request: QueryRequest,
     ) -> Result<Query> {
         let (session, template) = prepare(&core, ctx, bucket, &request).await?;
-        let (filter, order) = core.shards.parse_query(&template)?;
-        let fingerprint = token::fingerprint(&[
-            template.database.as_bytes(),
-            bucket.as_bytes(),
-            filter.canonical().as_bytes(),
-            order.canonical().as_bytes(),
-        ]);
-        let after = match request.continuation {
-            Some(bytes) => Some(Token::decode(bytes, fingerprint)?),
-            None => None,
-        };
-        let scatter = Scatter::new(session.state.shards, template, order.is_empty(), after);
+        let (scatter, fingerprint) = scatter(&core, &session, template, request.continuation)?;
         Ok(Query {
             core,
             bucket: bucket.to_owned(),
@@ -297,6 +286,30 @@ async fn prepare(
         ..forward::Query::default()
     };
     Ok((session, template))
+}
+
+/// The query of all shards from the place of a page token on, and what its own page tokens carry.
+///
+/// # Errors
+/// Those of the texts and of the token.
+fn scatter(
+    core: &Core,
+    session: &Session,
+    template: forward::Query,
+    continuation: Option<Bytes>,
+) -> Result<(Scatter, u64)> {
+    let (filter, order) = core.shards.parse_query(&template)?;
+    let fingerprint = token::fingerprint(&[
+        template.database.as_bytes(),
+        template.bucket.as_bytes(),
+        filter.canonical().as_bytes(),
+        order.canonical().as_bytes(),
+    ]);
+    let after = continuation.map(|bytes| Token::decode(bytes, fingerprint));
+    let after = after.transpose()?;
+    let shards = session.state.shards;
+    let scatter = Scatter::new(shards, template, order.is_empty(), after);
+    Ok((scatter, fingerprint))
 }
 
 impl Core {

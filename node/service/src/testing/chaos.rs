@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use proto::ShardId;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::Notify;
 
 use super::{Fault, World};
 
@@ -23,6 +24,8 @@ pub(crate) struct Chaos {
     dice: Mutex<Option<StdRng>>,
     /// Commands whose proposers gave up, and that may be applied at any time.
     late: Mutex<Vec<(ShardId, Bytes)>>,
+    /// Told of each step.
+    stepped: Notify,
 }
 
 impl World {
@@ -59,8 +62,16 @@ impl World {
 
     /// Lets others go first, now and then more than one.
     pub(super) async fn step(&self) {
+        self.chaos.stepped.notify_one();
         for _ in 0..self.throw(4) {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until about so many steps were taken. For one at a time.
+    pub(crate) async fn after_steps(&self, steps: usize) {
+        for _ in 0..steps {
+            self.chaos.stepped.notified().await;
         }
     }
 

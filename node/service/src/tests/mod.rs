@@ -1,10 +1,12 @@
 //! The rules of the product, driven through the facade over an in-memory cluster.
 
+mod accounts;
 mod class_rights;
 mod contract;
 mod expiry;
 mod freshness;
 mod fuzz;
+mod governance;
 mod idempotency;
 mod indexes;
 mod queries;

@@ -4,7 +4,6 @@ mod crashes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -62,7 +61,9 @@ async fn create(cluster: &TestCluster, definition: &str) {
 async fn built(cluster: &TestCluster, definition: &str) -> (&'static str, String) {
     let root = cluster.root().await;
     let wanted: serde_json::Value = serde_json::from_str(definition).expect("JSON");
+    let mut changes = cluster.service.core.metadata.changes();
     loop {
+        changes.mark_unchanged();
         let all = cluster.service.indexes(&root, BUCKET).await;
         let all = all.expect("the indexes are shown");
         let index = all.into_iter().find(|index| {
@@ -73,7 +74,7 @@ async fn built(cluster: &TestCluster, definition: &str) -> (&'static str, String
         if index.state != "building" {
             return (index.state, index.reason);
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        changes.changed().await.expect("the metadata goes on");
     }
 }
 

@@ -14,7 +14,7 @@ use super::Dev;
 use crate::cli::client::usage;
 use crate::cli::exit::{Exit, Status};
 use crate::config::load::{ENV_PREFIX, ENV_SEPARATOR};
-use crate::config::{Cluster, Config, Listen, Node, Security};
+use crate::config::{Cluster, Config, Listen, Node, Rates, Security};
 
 /// Between the ports of two nodes.
 const PORT_STEP: u16 = 10;
@@ -137,6 +137,11 @@ impl Layout {
                     insecure: true,
                     allow_default_password: true,
                     ..Security::default()
+                },
+                // All clients of a trial are one address.
+                rates: Rates {
+                    signup_per_min: 0,
+                    ..Rates::default()
                 },
                 ..Config::default()
             };

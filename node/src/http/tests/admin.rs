@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use service::Error;
 
 use super::harness::{Answer, Cluster, unfounded};
+use crate::audit::Log;
 use crate::http::{Limits, NodeInfo, admin::ShardControl, admin_app};
 
 /// Answers what it was asked for.
@@ -35,6 +36,8 @@ impl ShardControl for Echo {
 /// A node without a cluster, behind its admin port.
 fn admin() -> Cluster {
     let (service, mut cluster) = unfounded(Limits::default());
+    let dir = tempfile::tempdir().expect("a folder");
+    let audit = Arc::new(Log::open(dir.path()).expect("an audit log"));
     let node = NodeInfo {
         id: NodeId(1).to_string(),
         name: "n1".into(),
@@ -51,6 +54,8 @@ fn admin() -> Cluster {
         node,
         Arc::new(Echo),
         crate::config::Secret::Absent,
+        audit,
+        None,
     );
     cluster
 }

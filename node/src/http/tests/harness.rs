@@ -285,10 +285,15 @@ pub(super) fn unfounded(limits: Limits) -> (Service, Cluster) {
 
 /// A founded cluster with root's password `root` and the open bucket `Demo`.
 pub(super) async fn cluster() -> Cluster {
-    let limits = Limits {
+    founded(Limits {
         body_bytes_max: 16 * 1024,
         ..Limits::default()
-    };
+    })
+    .await
+}
+
+/// The same with other limits.
+pub(super) async fn founded(limits: Limits) -> Cluster {
     let (service, cluster) = unfounded(limits);
     let deadline = Instant::now() + Duration::from_secs(20);
     let request = InitRequest {

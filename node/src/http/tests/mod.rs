@@ -6,6 +6,7 @@ mod connect_page;
 mod export;
 mod grpc;
 mod harness;
+mod rates;
 mod refusals;
 mod spec;
 
@@ -346,7 +347,7 @@ async fn the_sender_of_a_large_body_sees_why_it_is_refused() {
         listener,
         crate::tls::Guard::new(crate::tls::Port::Client, None),
         node.app.clone(),
-        10,
+        super::Connections::at_most(10),
         stop.clone(),
         Duration::from_secs(1),
     ));

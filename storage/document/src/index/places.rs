@@ -1,7 +1,7 @@
 //! Filters about places, which are answered only where an index has them.
 
 use super::plan::Candidate;
-use crate::query::expression::{Expression, Test};
+use crate::query::expression::Expression;
 
 /// The path of a condition on places that no index has; `prefix` is that of the elements that are looked at.
 pub(super) fn place_without_index(
@@ -22,27 +22,16 @@ pub(super) fn place_without_index(
             } else {
                 format!("{prefix}.{own}")
             };
-            match test {
-                Test::Near(_) | Test::Within(_) => {
-                    let is_indexed = candidates.iter().any(|candidate| {
-                        let components = &candidate.index.0.components;
-                        components
-                            .iter()
-                            .any(|component| component.is_geo() && component.path.text() == path)
-                    });
-                    (!is_indexed).then_some(path)
-                }
-                Test::Element(inner) | Test::ElementObject(inner) => {
-                    place_without_index(inner, &path, candidates)
-                }
-                Test::Compare(..)
-                | Test::In(_)
-                | Test::Exists
-                | Test::Remainder(..)
-                | Test::Matches(_)
-                | Test::Size(_)
-                | Test::Kinds(_) => None,
+            if let Some(inner) = test.of_elements() {
+                return place_without_index(inner, &path, candidates);
             }
+            let is_indexed = candidates.iter().any(|candidate| {
+                let components = &candidate.index.0.components;
+                components
+                    .iter()
+                    .any(|component| component.is_geo() && component.path.text() == path)
+            });
+            (test.is_place() && !is_indexed).then_some(path)
         }
     }
 }

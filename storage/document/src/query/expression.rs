@@ -108,22 +108,35 @@ impl Expression {
         match self {
             Expression::And(parts) | Expression::Or(parts) => parts.iter().any(Expression::is_geo),
             Expression::Not(inner) => inner.is_geo(),
-            Expression::On(_, test) => match test {
-                Test::Near(_) | Test::Within(_) => true,
-                Test::Element(inner) | Test::ElementObject(inner) => inner.is_geo(),
-                Test::Compare(..)
-                | Test::In(_)
-                | Test::Exists
-                | Test::Remainder(..)
-                | Test::Matches(_)
-                | Test::Size(_)
-                | Test::Kinds(_) => false,
-            },
+            Expression::On(_, test) => {
+                test.is_place() || test.of_elements().is_some_and(Expression::is_geo)
+            }
         }
     }
 }
 
 impl Test {
+    /// Whether it looks at a place on earth itself.
+    pub(crate) fn is_place(&self) -> bool {
+        matches!(self, Test::Near(_) | Test::Within(_))
+    }
+
+    /// The condition on the elements of an array, if it is one.
+    pub(crate) fn of_elements(&self) -> Option<&Expression> {
+        match self {
+            Test::Element(inner) | Test::ElementObject(inner) => Some(inner),
+            Test::Compare(..)
+            | Test::In(_)
+            | Test::Exists
+            | Test::Remainder(..)
+            | Test::Matches(_)
+            | Test::Size(_)
+            | Test::Kinds(_)
+            | Test::Near(_)
+            | Test::Within(_) => None,
+        }
+    }
+
     /// Conditions on arrays as such do not look at their elements one by one.
     fn ending(&self) -> Ending {
         match self {

@@ -10,6 +10,7 @@
 //! | `wire` | descriptors as JSON, in and out; [`Change`] |
 //! | `change` | merge, replace, drop, and the rights they need |
 //! | `check` | the rules that every schema obeys |
+//! | `sensitive` | fields that no index may hold |
 //! | `layout` | [`Layout`], the compiled form that bodies are checked against |
 //!
 //! Invariants of every schema that these functions return, also listed in `check`:
@@ -23,6 +24,7 @@
 mod change;
 mod check;
 mod layout;
+mod sensitive;
 mod system;
 mod types;
 mod wire;
@@ -35,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::check::{CLASSES_MAX, FIELDS_MAX, NAME_BYTES_MAX};
 pub use self::layout::{Layout, Shape, Slot};
+pub use self::sensitive::SENSITIVE;
 pub use self::types::FieldType;
 pub use self::wire::{Change, Descriptor, FieldDescriptor};
 use crate::acl::{Principal, Rules};
@@ -287,7 +290,7 @@ pub struct Field {
     pub order: i64,
     /// How it differs from ordinary fields.
     pub flags: Flags,
-    /// Annotations, without meaning to this server.
+    /// Annotations. Only [`SENSITIVE`] means something to this server.
     pub metadata: IndexMap<String, String>,
 }
 

@@ -8,7 +8,7 @@ use super::harness::{
     Node, backfill, command, hashes, idempotency, index, mutation, payload, principal, put,
     set_bucket, set_indexes, value, write,
 };
-use crate::engine::{Batch, Column, Engine as _};
+use crate::engine::{Batch, Column, Direction, Engine as _};
 use crate::error::Error;
 use crate::keys::{
     self, AppliedKey, BucketKey, DocumentKey, IdempotencyAgeKey, IdempotencyKey,
@@ -248,7 +248,15 @@ fn corrupt_rows_of_indexes_stop_whoever_meets_them() {
     let of_bucket = |node: &Node| indexes::of_bucket(&node.replica.view(), 1, 7);
     let walk = |node: &Node, index: &indexes::BucketIndex| {
         let each = &mut |_: indexes::IndexEntry<'_>| Ok(std::ops::ControlFlow::Continue(()));
-        indexes::visit(&node.replica.view(), 1, 7, index, &everything, false, each)
+        indexes::visit(
+            &node.replica.view(),
+            1,
+            7,
+            index,
+            &everything,
+            Direction::Forward,
+            each,
+        )
     };
     let index = of_bucket(&node).expect("reads").remove(0);
     assert!(index.complete);

@@ -19,7 +19,7 @@ use super::harness::{
 };
 use crate::engine::memory::Memory;
 use crate::engine::rocks::{DataOptions, Rocks};
-use crate::engine::{Column, Engine};
+use crate::engine::{Column, Direction, Engine};
 use crate::ids::StoreId;
 use crate::keys::{FenceKey, Key};
 use crate::machine::documents::DocumentMachine;
@@ -415,8 +415,8 @@ fn expected(index: &Index, all: &[(String, Record)]) -> Entries {
 
 /// The entries of an index, by walks in both directions and in parts.
 fn entries(replica: &Replica, index: &BucketIndex) -> Entries {
-    let ahead = walk(replica, index, &EVERYTHING, false);
-    let mut back = walk(replica, index, &EVERYTHING, true);
+    let ahead = walk(replica, index, &EVERYTHING, Direction::Forward);
+    let mut back = walk(replica, index, &EVERYTHING, Direction::Backward);
     back.reverse();
     assert_eq!(ahead, back);
     if let Some((middle, ..)) = ahead.get(ahead.len() / 2) {
@@ -430,9 +430,9 @@ fn entries(replica: &Replica, index: &BucketIndex) -> Entries {
                 to: Vec::new(),
             },
         );
-        let mut parts = walk(replica, index, &low, false);
+        let mut parts = walk(replica, index, &low, Direction::Forward);
         assert!(parts.iter().all(|(value, ..)| value < middle));
-        parts.extend(walk(replica, index, &high, false));
+        parts.extend(walk(replica, index, &high, Direction::Forward));
         assert_eq!(ahead, parts);
     }
     let view = replica.view();
@@ -450,14 +450,14 @@ fn walk(
     replica: &Replica,
     index: &BucketIndex,
     range: &Range,
-    backward: bool,
+    direction: Direction,
 ) -> Vec<(Vec<u8>, String, bool)> {
     let (view, mut seen) = (replica.view(), Vec::new());
     let each = &mut |entry: indexes::IndexEntry<'_>| {
         seen.push((entry.value.to_vec(), entry.key.to_owned(), entry.is_public));
         Ok(ControlFlow::Continue(()))
     };
-    indexes::visit(&view, DATABASE, BUCKET, index, range, backward, each).expect("reads");
+    indexes::visit(&view, DATABASE, BUCKET, index, range, direction, each).expect("reads");
     seen
 }
 
@@ -479,7 +479,7 @@ proptest! {
         prop_assert_eq!(again.rows(), world.node.rows());
         prop_assert_eq!(again.replica.applied(), world.node.replica.applied());
         let (dir, receiver) = (tempfile::tempdir().expect("a folder"), Node::new(3));
-        let manifest = snapshot::write_files(&again.replica, StoreId(9), dir.path()).expect("written");
+        let manifest = snapshot::write_files(&again.replica, StoreId(9), false, dir.path()).expect("written");
         let files: Vec<_> = manifest.files.iter().map(|file| (file.column, file.path.clone())).collect();
         receiver.engine.ingest(&files).expect("taken in");
         receiver.replica.switch_store(StoreId(9)).expect("switched");

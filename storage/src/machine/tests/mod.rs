@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test -p storage scripts` writes the scripts' output anew; its diff is a change of behaviour.
 
+mod audit;
 mod corrupt;
 mod cost;
 mod harness;
@@ -12,3 +13,4 @@ mod readers;
 mod replica;
 mod script;
 mod show;
+mod usage;

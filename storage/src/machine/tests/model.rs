@@ -390,7 +390,7 @@ proptest! {
         prop_assert_eq!(sender.replica.apply(log).expect("applies"), replies);
 
         let dir = tempfile::tempdir().expect("a folder");
-        let manifest = snapshot::write_files(&sender.replica, StoreId(9), dir.path()).expect("written");
+        let manifest = snapshot::write_files(&sender.replica, StoreId(9), false, dir.path()).expect("written");
         prop_assert_eq!(Some(manifest.last), sender.replica.applied().id);
         let files: Vec<_> = manifest.files.iter().map(|file| (file.column, file.path.clone())).collect();
         receiver.engine.ingest(&files).expect("taken in");

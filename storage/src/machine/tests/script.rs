@@ -34,7 +34,7 @@ use proto::log::{self, Command, Mutation};
 use super::harness::{self, BUCKET, DATABASE, Node};
 use super::show;
 use crate::codec;
-use crate::engine::{Batch, Column, Engine as _};
+use crate::engine::{Batch, Column, Direction, Engine as _};
 use crate::keys::{self, IdempotencyUsageKey};
 use crate::machine::Payload;
 use crate::machine::outcome::Outcome;
@@ -357,7 +357,15 @@ impl Runner {
             lines.push(format!("{value} {:?}{public}", entry.key));
             Ok(ControlFlow::Continue(()))
         };
-        indexes::visit(&view, DATABASE, BUCKET, &index, &everything, false, each)?;
+        indexes::visit(
+            &view,
+            DATABASE,
+            BUCKET,
+            &index,
+            &everything,
+            Direction::Forward,
+            each,
+        )?;
         Ok(lines.join("\n"))
     }
 

@@ -9,12 +9,15 @@ use crate::codec;
 use crate::engine::Column;
 use crate::keys::{Key, KeyKind};
 use crate::machine::outcome::{Outcome, Progress, Rejection, Reservation};
+use crate::tables::audit;
 use crate::tables::buckets;
 use crate::tables::change_log::{self, Operation};
 use crate::tables::documents::{self, Entry};
 use crate::tables::idempotency::{AgeRow, IdempotencyRecord, UsageRow};
 use crate::tables::indexes::{self, ProgressRow};
 use crate::tables::reservations::FenceRow;
+use crate::tables::rights;
+use crate::tables::usage::Usage;
 
 /// One effect, in a line. The column is that of the key's kind, or the line says so.
 pub(super) fn effect(column: Column, key: &[u8], value: Option<&Bytes>) -> String {
@@ -52,6 +55,8 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             let row: UsageRow = codec::decode(value).expect("decodes");
             format!("{} bytes", row.0)
         }
+        Key::Rights(key) => rights::show(key, value),
+        Key::SessionEnd(_) => format!("{} bytes", value.len()),
         Key::Expiry(_) => format!("{} bytes", value.len()),
         Key::Reservation(_) => reservation(&codec::decode(value).expect("decodes")),
         Key::Fence(_) => {
@@ -70,6 +75,21 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             false => "restricted".to_owned(),
         },
         Key::ReaderEntry(_) => format!("{} bytes", value.len()),
+        Key::Audit(_) => text(&audit::decode(value).expect("decodes").text).to_owned(),
+        Key::AuditHead(_) => {
+            let head = audit::read_head(Some(value.clone())).expect("decodes");
+            format!(
+                "last={} removed={} {} bytes",
+                head.last, head.removed, head.bytes
+            )
+        }
+        Key::Usage(_) => {
+            let row: Usage = codec::decode(value).expect("decodes");
+            format!(
+                "{} documents {} bytes {:?}",
+                row.documents, row.bytes, row.counted
+            )
+        }
         Key::Applied(_) | Key::Metadata(_) => "…".to_owned(),
     }
 }

@@ -23,6 +23,13 @@ use crate::tables::reservations;
 /// a short list of short elements may make many entries, each with the document's whole key and the other components.
 pub(super) const ENTRY_BYTES_MAX: u64 = 32 << 20;
 
+/// What a write did to a document, as one index sees it.
+struct Change<'c> {
+    index: &'c KeptIndex,
+    before: Option<&'c Record>,
+    after: &'c Record,
+}
+
 impl Writer<'_, '_> {
     /// Brings the indexes of the site's bucket up to the document as it is now.
     pub(super) fn reindex(&mut self, site: &Site<'_>) -> Result<(), Stop> {
@@ -34,11 +41,16 @@ impl Writer<'_, '_> {
             return Ok(self.unindex(site)?);
         };
         let before = site.live.as_ref().map(|live| &live.record);
-        for KeptIndex { id, index } in &site.indexes {
-            if index.definition().unique {
-                self.check_claims(site, *id, index, before, &after)?;
+        for index in &site.indexes {
+            let change = Change {
+                index,
+                before,
+                after: &after,
+            };
+            if index.index.definition().unique {
+                self.check_claims(site, &change)?;
             }
-            self.replace_entries(site, *id, index, before, &after)?;
+            self.replace_entries(site, &change)?;
         }
         Ok(())
     }
@@ -57,14 +69,12 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    fn replace_entries(
-        &mut self,
-        site: &Site<'_>,
-        id: u32,
-        index: &Index,
-        before: Option<&Record>,
-        after: &Record,
-    ) -> Result<(), Stop> {
+    fn replace_entries(&mut self, site: &Site<'_>, change: &Change<'_>) -> Result<(), Stop> {
+        let &Change {
+            index: &KeptIndex { id, ref index },
+            before,
+            after,
+        } = change;
         let old = match before {
             Some(record) => stored_values(index, record)?,
             None => Vec::new(),
@@ -92,14 +102,12 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    fn check_claims(
-        &mut self,
-        site: &Site<'_>,
-        id: u32,
-        index: &Index,
-        before: Option<&Record>,
-        after: &Record,
-    ) -> Result<(), Stop> {
+    fn check_claims(&mut self, site: &Site<'_>, change: &Change<'_>) -> Result<(), Stop> {
+        let &Change {
+            index: &KeptIndex { id, ref index },
+            before,
+            after,
+        } = change;
         let new = index
             .unique_values(&subject(after)?)
             .map_err(|TooManyValues| too_many(id))?;

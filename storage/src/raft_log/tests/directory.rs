@@ -85,7 +85,7 @@ fn a_newer_format_is_refused_with_the_way_out() {
     ));
     let text = error.to_string();
     assert!(
-        text.contains("data format 99, this release reads up to 1") && text.contains("newer one"),
+        text.contains("data format 99, this release reads up to 2") && text.contains("newer one"),
         "{text}"
     );
 }

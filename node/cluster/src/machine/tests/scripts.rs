@@ -261,7 +261,10 @@ fn show_state(out: &mut String, state: &ClusterState) {
     let _ = writeln!(
         out,
         "bootstrapped={bootstrapped} demo={demo} key={} bytes",
-        state.signing_key.len()
+        state
+            .signing_keys
+            .current()
+            .map_or(0, |key| key.secret.len())
     );
     for database in state.databases.values() {
         let Database {
@@ -340,7 +343,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { init init_refused schema announce replace rows indexes }
+scripts! { init init_refused schema announce replace rows indexes sensitive }
 
 #[test]
 fn every_script_is_run() {
@@ -359,6 +362,7 @@ fn every_script_is_run() {
         "replace",
         "rows",
         "indexes",
+        "sensitive",
     ]
     .map(str::to_owned);
     assert_eq!(files, BTreeSet::from(run));

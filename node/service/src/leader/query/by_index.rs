@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use document::index::IndexAccess;
 use document::query::SortKey;
+use storage::engine::Direction;
 use storage::machine::ReplicaView;
 use storage::tables::documents::{self, Row};
 use storage::tables::indexes::{self, BucketIndex, IndexEntry};
@@ -184,10 +185,14 @@ impl Walk {
         mut each: impl FnMut(&mut Walk, IndexEntry<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let (database, bucket) = (self.database, self.bucket);
-        let backward = access.order.is_some_and(|order| order.backward);
+        let is_backward = access.order.is_some_and(|order| order.backward);
+        let direction = match is_backward {
+            true => Direction::Backward,
+            false => Direction::Forward,
+        };
         let ranges = access.ranges.len();
         for at in 0..ranges {
-            let at = if backward { ranges - 1 - at } else { at };
+            let at = if is_backward { ranges - 1 - at } else { at };
             let range = &access.ranges[at];
             let mut ended = Ok(ControlFlow::Continue(()));
             indexes::visit(
@@ -196,7 +201,7 @@ impl Walk {
                 bucket,
                 index,
                 range,
-                backward,
+                direction,
                 &mut |entry| {
                     let next = self.pass().and_then(|()| {
                         self.count_entry()?;

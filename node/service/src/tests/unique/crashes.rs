@@ -19,6 +19,8 @@ const ACTORS: u64 = 12;
 const WRITES: usize = 24;
 /// Polls of a driver before it stops; most writes need fewer than 60.
 const STEPS_MAX: usize = 60;
+/// Steps of all writers and of the background between two troubles.
+const TROUBLE_STEPS: usize = 16;
 
 /// What happened in a run.
 #[derive(Default)]
@@ -103,7 +105,7 @@ async fn run(cluster: &TestCluster, seed: u64, tally: &Tally) {
         loop {
             trouble(cluster);
             check(cluster, seed);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            cluster.world.after_steps(TROUBLE_STEPS).await;
         }
     };
     select(Box::pin(join_all(actors)), Box::pin(nemesis)).await;
