@@ -8,6 +8,7 @@
 //! | [`change_log`] | change events |
 //! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
+//! | [`estimates`] | none: how many of them there are |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
@@ -19,6 +20,7 @@ pub mod applied;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
+pub mod estimates;
 pub mod expiry;
 pub mod idempotency;
 pub mod indexes;
