@@ -5,15 +5,14 @@
 #
 # On two cores three nodes serve as much with 256 clients as with more. 4,000 are nearly all connections that a node
 # takes, since every client comes to every node in time, and more than all nodes work on at once: so some are refused.
-# Storage gets 128 MiB; with the default of 192, a node outgrows 512 MiB under that many connections.
-#
-# Each node is put into a memory cgroup of its own where one may be made. Elsewhere, and there too, its resident
-# memory is sampled each second and judged. Exit status 1 if a node was killed or grew past the limit.
+# Each node is put into a memory cgroup of its own where one may be made, and starts in one of the same size, so that
+# it chooses its budget for storage (a quarter of the limit) as a container of that size makes it. Elsewhere it is told
+# that budget. In both cases its resident memory is sampled each second and judged. Exit status 1 if a node was killed
+# or grew past the limit.
 source "$(dirname "$0")/systems.sh"
 
 seconds=${BENCH_OVERLOAD_SECONDS:-60}
 clients=${BENCH_OVERLOAD_CLIENTS:-4000}
-export LARDER_STORAGE__MEMORY_MIB=${LARDER_STORAGE__MEMORY_MIB:-128}
 limit=$((512 * 1024 * 1024))
 
 # v2 has one hierarchy, v1 one for memory.
@@ -22,6 +21,14 @@ remove_groups() {
     local group
     for group in "${groups[@]}"; do rmdir "$group" 2>/dev/null || true; done
     groups=()
+}
+# The group that this script is in.
+home() {
+    if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+        echo "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)"
+    else
+        echo "/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)"
+    fi
 }
 trap 'stop_all; remove_groups' EXIT
 limited() { # limited NUMBER PID: false if no group may be made
@@ -37,8 +44,12 @@ oom() { cat "$1/memory.events" "$1/memory.oom_control" 2>/dev/null | awk '$1 == 
 
 # A connection for each client, on both sides.
 ulimit -n "$(ulimit -Hn)"
-start_larder 16
+home=$(home)
 cgroup=true
+limited start $$ || cgroup=false
+$cgroup || export LARDER_STORAGE__MEMORY_MIB=${LARDER_STORAGE__MEMORY_MIB:-128}
+start_larder 16
+! $cgroup || echo $$ > "$home/cgroup.procs"
 number=0
 for pid in ${larder_pids//,/ }; do
     number=$((number + 1))

@@ -66,12 +66,27 @@ fn refusals() -> Vec<Refusal> {
         filter(r#"{"n":{"$in":1}}"#, 471, "syntax_error", "$in"),
         filter(&regex("("), 471, "syntax_error", "regular expression"),
         filter(r#"{"$where":"1"}"#, 468, "query_not_supported", "$where"),
-        filter(r#"{"n":{"$bitsAllSet":1}}"#, 468, "query_not_supported", "$bitsAllSet"),
-        filter(&regex(r"(a)\1"), 468, "query_not_supported", "regular expression"),
+        filter(
+            r#"{"n":{"$bitsAllSet":1}}"#,
+            468,
+            "query_not_supported",
+            "$bitsAllSet",
+        ),
+        filter(
+            &regex(r"(a)\1"),
+            468,
+            "query_not_supported",
+            "regular expression",
+        ),
         filter(&place[0].to_string(), 468, "query_not_supported", "place"),
         filter(&place[1].to_string(), 468, "query_not_supported", "place"),
         filter(&place[2].to_string(), 463, "invalid_type_value", "place"),
-        filter(r#"{"day":{"$gt":"tomorrow"}}"#, 463, "invalid_type_value", "day"),
+        filter(
+            r#"{"day":{"$gt":"tomorrow"}}"#,
+            463,
+            "invalid_type_value",
+            "day",
+        ),
         filter(&nested(33), 400, "bad_request", "32"),
         filter(&nested(20_000), 400, "bad_request", "limit"),
         filter(&list(10_001), 400, "bad_request", "10000"),
@@ -96,7 +111,10 @@ async fn refuse(root: &Api, filter: &str, more: &str, refusal: (u16, &str, &str)
         }
         let asked = root.post(&format!("{verb}?start=0{more}"));
         let answer = asked.body(filter.to_owned()).refused(status, code).await;
-        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        let message = answer.json()["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         assert!(message.contains(word), "{verb}: {message}");
     }
 }

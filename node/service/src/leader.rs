@@ -17,6 +17,7 @@ mod per_schema;
 mod prepare;
 mod query;
 mod read;
+pub(crate) mod readers;
 mod refusal;
 mod ticks;
 mod unique;
@@ -62,6 +63,7 @@ pub(crate) struct Shards {
     layouts: Layouts,
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
+    pub(crate) readers: Arc<readers::Readers>,
     ticks: Ticks,
     /// This node, for what answers say of themselves.
     node: NodeId,
@@ -91,6 +93,7 @@ impl Shards {
             layouts: Layouts::default(),
             indexes: Indexes::default(),
             unique,
+            readers: Arc::default(),
             node,
         }
     }

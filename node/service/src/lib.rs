@@ -15,7 +15,10 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
-//! | [`auth`] | tokens, password hashes, predefined users and roles |
+//! | `users` | users: registration, passwords, names |
+//! | [`audit`] | events for the node's audit log |
+//! | `access` | what somebody may do and why, for admins |
+//! | [`auth`] | rights, tokens, password hashes, predefined users and roles |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
@@ -26,6 +29,8 @@
 
 #![deny(unsafe_code)]
 
+mod access;
+pub mod audit;
 pub mod auth;
 mod batches;
 mod bulk;
@@ -61,6 +66,7 @@ mod testing;
 mod tests;
 mod unique;
 mod updates;
+mod users;
 
 use std::sync::{Arc, Weak};
 
@@ -69,6 +75,7 @@ pub use cluster::Assignment;
 use proto::NodeId;
 use serde_json::Value;
 
+pub use crate::access::{AccessAnswer, AccessCheck, AccessOperation, AccessQuestion};
 pub use crate::context::{
     BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
     Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
@@ -138,6 +145,7 @@ pub(crate) struct Core {
     pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
     pub(crate) sessions: sessions::Rechecks,
+    pub(crate) audit: audit::Audit,
     pub(crate) metrics: Metrics,
     pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
     /// One permit for each query at work.
@@ -173,6 +181,7 @@ impl Core {
                 limits.password_waiting_max,
             ),
             sessions: sessions::Rechecks::default(),
+            audit: audit::Audit::new(Arc::clone(&ports.clock)),
             metrics: Metrics::default(),
             slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
@@ -435,7 +444,35 @@ impl Service {
         bucket: &str,
         request: QueryRequest,
     ) -> Result<Vec<ShardExplanation>> {
-        let explain = query::explain(&self.core, ctx, bucket, request);
+        let explain = query::explain(&self.core, ctx, bucket, request, None);
+        self.core.metrics.observe(Operation::Query, explain).await
+    }
+
+    /// What somebody may do and why, rule by rule; for admins. Nothing is done.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `BucketNotFound`; `ObjectNotFound` if there is no such user.
+    pub async fn check_access(
+        &self,
+        ctx: &Context,
+        question: AccessQuestion,
+    ) -> Result<AccessAnswer> {
+        let check = self.core.check_access(ctx, question);
+        self.core.metrics.observe(Operation::Get, check).await
+    }
+
+    /// The same as [`Service::explain`] for the eyes of a user: how its query would be carried out. For admins.
+    ///
+    /// # Errors
+    /// Those of [`Service::explain`]; `ObjectNotFound` if there is no such user.
+    pub async fn explain_as(
+        &self,
+        ctx: &Context,
+        user: &str,
+        bucket: &str,
+        request: QueryRequest,
+    ) -> Result<Vec<ShardExplanation>> {
+        let explain = query::explain(&self.core, ctx, bucket, request, Some(user));
         self.core.metrics.observe(Operation::Query, explain).await
     }
 
@@ -569,10 +606,30 @@ impl Service {
     /// # Errors
     /// `BadCredentials`, never saying which of the two is wrong; `TooManyRequests` when too many log-ins wait.
     pub async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
-        self.core
+        let session = self
+            .core
             .metrics
             .observe(Operation::Login, self.core.login(ctx, username, password))
-            .await
+            .await;
+        if let Some(action) = audit::of_login(&session) {
+            self.note(audit::Event::of(ctx, action).by(username));
+        }
+        session
+    }
+
+    /// Puts an event into this node's audit log, soon. Does not wait; what comes faster than it can be kept is counted.
+    pub fn note(&self, event: audit::Event) {
+        self.core.audit.note(event);
+    }
+
+    /// Waits until events for the audit log are there.
+    pub async fn audit_arrived(&self) {
+        self.core.audit.arrived().await;
+    }
+
+    /// The events for the audit log that wait; they wait no more.
+    pub fn audit_taken(&self) -> Vec<audit::Noted> {
+        self.core.audit.taken()
     }
 
     /// The caller's user, and a renewed token. Reads user and roles again.

@@ -8,6 +8,10 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Most writes of one batch: one entry must stay far below the log's batch bytes.
 pub const BATCH_WRITES_MAX: usize = 1_000;
 
+/// Most rules of one object's ACL, for reading and writing together: the document is entered under each reader, and each request judges them.
+/// Who shares with more makes a role of them.
+pub const ACL_RULES_MAX: usize = 500;
+
 /// Settings with a default and a reason each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

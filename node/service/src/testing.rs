@@ -628,6 +628,7 @@ pub(crate) fn anonymous() -> Context {
         request_id: "test".to_owned(),
         database: String::new(),
         caller: Caller::Anonymous,
+        address: None,
         deadline: soon(),
         idempotency_key: None,
     }

@@ -1,8 +1,9 @@
 //! The command line: one binary, one tree of verbs.
 //!
-//! `start` and `dev` run nodes; `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
+//! `start` and `dev` run nodes; `acl`, `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
 //! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
 
+pub mod acl;
 pub mod bench;
 pub mod cert;
 pub mod client;
@@ -57,6 +58,7 @@ enum Command {
     Import(import::Import),
     Export(export::Export),
     Truncate(truncate::Truncate),
+    Acl(acl::Acl),
     Data(data::Data),
     Cert(cert::Cert),
     Bench(Box<bench::Bench>),
@@ -131,6 +133,7 @@ where
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Index(index) => on_this_thread(index::run(index)),
+        Command::Acl(acl) => on_this_thread(acl::run(acl)),
         Command::Truncate(truncate) => on_this_thread(truncate::run(truncate)),
         Command::Import(import) => on_this_thread(import::run(import)),
         Command::Export(export) => on_this_thread(export::run(export)),
@@ -234,6 +237,8 @@ mod tests {
             "larder import movies.json --bucket Movie --create",
             "larder export --bucket Todo --out todo.ndjson",
             "larder truncate --bucket Todo --yes",
+            "larder acl check --as /db/User/10 --doc /db/Todo/1 --op write",
+            "larder acl check --as 10 --doc /db/Todo --op query -o json",
             "larder doc put Session s1 {} --ttl 30m",
             "larder bench --clients 1,64,256 --workload a",
             "larder bench --mix read=50,update=50,insert=0,scan=0 --protocol grpc --route leader --duration 60s",

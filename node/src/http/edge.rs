@@ -27,8 +27,8 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond, schema,
-    sessions, spec, updates,
+    Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query,
+    respond, schema, sessions, spec, updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -136,6 +136,7 @@ impl Call<'_> {
             self.headers(),
             self.request_id,
             self.database,
+            address::of(&self.head.extensions),
             self.shared.limits.request_time,
         )
     }
@@ -145,6 +146,7 @@ impl Call<'_> {
         context::anonymous(
             self.request_id,
             self.database,
+            address::of(&self.head.extensions),
             self.shared.limits.request_time,
         )
     }
@@ -202,7 +204,8 @@ impl tower::Service<Request<Body>> for Edge {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        address::resolve(&mut request, &self.shared.limits.trusted_proxies);
         if grpc::is_grpc(request.headers()) {
             return self.grpc.call(request);
         }
@@ -366,6 +369,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET | &Method::POST, Route::Explain(bucket)) => {
             query::explain(call, bucket).await
         }
+        (&Method::GET, Route::AclCheck) => access::check(call).await,
         (&Method::GET, Route::Buckets) => buckets::list(call).await,
         (&Method::GET, Route::Bucket(bucket)) => buckets::export(call, bucket).await,
         (&Method::PUT, Route::Bucket(bucket)) => bulk::import(call, bucket).await,

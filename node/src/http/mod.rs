@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `edge` | the way of every request: HTTP or gRPC, permit, the table of methods and routes, error form, metrics, log |
 //! | `route` | raw path → database and resource |
+//! | `address` | where a request comes from |
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
+//! | `access` | what somebody may do, and why |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
@@ -23,6 +25,8 @@
 //!
 //! Lacks: files, caching beyond `no-cache`.
 
+mod access;
+mod address;
 pub mod admin;
 mod batch;
 mod body;
@@ -50,14 +54,17 @@ mod spec;
 mod tests;
 mod updates;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use service::Service;
 
 pub use admin::{NodeInfo, admin_app};
 pub use server::serve;
 
+pub(crate) use address::of as client_address;
 pub(crate) use context::build as build_context;
 pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;
@@ -82,6 +89,8 @@ pub struct Limits {
     pub scans_open_max: usize,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
     pub request_time: Duration,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Default for Limits {
@@ -94,6 +103,7 @@ impl Default for Limits {
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
             request_time: Duration::from_secs(5),
+            trusted_proxies: Arc::default(),
         }
     }
 }

@@ -30,13 +30,26 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// What stands in the header in place of a longer token.
 const TOKEN_TOO_LONG: HeaderValue = HeaderValue::from_static("too-long!");
 
-/// `GET|POST /explain/:bucket`.
+/// `GET|POST /explain/:bucket`; with `as=` and the id or key of a user as that user's query would be carried out.
 pub(crate) async fn explain(mut call: Call<'_>, bucket: &str) -> Result<Response, Error> {
     let parameters = Parameters::read(&mut call).await?;
     let ctx = call.context()?;
     let service = &call.shared.service;
-    let shards = service.explain(&ctx, bucket, parameters.request).await?;
+    let shards = match as_user(call.head.uri.query().unwrap_or_default())? {
+        Some(user) => {
+            let explain = service.explain_as(&ctx, &user, bucket, parameters.request);
+            explain.await?
+        }
+        None => service.explain(&ctx, bucket, parameters.request).await?,
+    };
     Ok(respond::value(&ShardExplanation::to_json(&shards)))
+}
+
+/// The user through whose eyes to look.
+fn as_user(query: &str) -> Result<Option<String>, Error> {
+    let named = parameters(query).find(|(name, _)| *name == "as");
+    let user = named.map(|(name, value)| decode(name, value));
+    Ok(user.transpose()?.filter(|user| !user.is_empty()))
 }
 
 /// `GET|POST /db/:bucket/query`.

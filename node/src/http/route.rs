@@ -72,6 +72,8 @@ pub(crate) enum Route<'a> {
     Count(Text<'a>),
     /// How documents of a bucket that match a filter are found.
     Explain(Text<'a>),
+    /// What somebody may do, and why.
+    AclCheck,
     /// One document: bucket and key.
     Document(Text<'a>, Text<'a>),
     /// One field of a document: bucket, key and path.
@@ -117,6 +119,7 @@ impl Route<'_> {
             Self::Query(_) => "query",
             Self::Count(_) => "count",
             Self::Explain(_) => "explain",
+            Self::AclCheck => "acl_check",
             Self::Document(..) => "document",
             Self::Field(..) => "field",
             Self::Batch => "batch",
@@ -145,6 +148,7 @@ impl Route<'_> {
             | Self::Version
             | Self::Spec
             | Self::Docs(_)
+            | Self::AclCheck
             | Self::Live
             | Self::Ready => "GET, HEAD, OPTIONS",
             Self::Schema => "GET, HEAD, POST, PUT, OPTIONS",
@@ -210,6 +214,7 @@ pub(crate) fn is_route_word(word: &str) -> bool {
             | "docs"
             | "batch"
             | "explain"
+            | "acl"
             | "changes"
             | "events"
             | "events-url"
@@ -241,6 +246,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
         ("explain", Some(bucket)) if !bucket.contains('/') => Route::Explain(decode(bucket)?),
+        ("acl", Some("check")) => Route::AclCheck,
         ("index", Some(bucket)) if !bucket.contains('/') => Route::Indexes(decode(bucket)?),
         ("status", None) => Route::Status,
         ("version", None) => Route::Version,

@@ -154,9 +154,7 @@ impl Peers {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ForwardError> {
-        let timeout = deadline.saturating_duration_since(Instant::now());
-        let body = Body::ForwardRequest(body);
-        reply_of(self.call(node, Class::Bulk, body, timeout).await?)
+        self.ask(node, body, deadline, Abandoned::IsFinished).await
     }
 
     /// As [`Self::forward`] for a request that changes nothing: where nobody waits for the answer any more, since the future was dropped
@@ -170,10 +168,20 @@ impl Peers {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, ForwardError> {
+        self.ask(node, body, deadline, Abandoned::IsTold).await
+    }
+
+    async fn ask(
+        &self,
+        node: NodeId,
+        body: Bytes,
+        deadline: Instant,
+        abandoned: Abandoned,
+    ) -> Result<Bytes, ForwardError> {
         let timeout = deadline.saturating_duration_since(Instant::now());
         let live = self.live(node, Class::Bulk)?;
         let body = Body::ForwardRequest(body);
-        reply_of(live.call(body, timeout, Abandoned::IsTold).await?)
+        reply_of(live.call(body, timeout, abandoned).await?)
     }
 
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {

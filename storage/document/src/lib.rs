@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`id`] | `/db/<bucket>/<encoded key>` and its parts |
 //! | [`acl`] | who may read or write: rules, object ACLs, principals |
+//! | [`decision`] | why rules let somebody do something, for people |
+//! | [`readers`] | the same as references that an index can hold |
 //! | [`time`] | microseconds since 1970 and their JSON texts |
 //! | [`schema`] | class descriptors, how they may change, and compiled layouts |
 //! | [`body`] | checking a body against its class, and writing the stored form out again |
@@ -23,11 +25,13 @@
 
 pub mod acl;
 pub mod body;
+pub mod decision;
 pub mod error;
 pub mod id;
 pub mod index;
 mod json;
 pub mod query;
+pub mod readers;
 pub mod schema;
 pub mod time;
 pub mod update;

@@ -1,8 +1,9 @@
-//! Fuzz targets for the texts that strangers send: filters, updates, schemas and documents. As ordinary tests they run over the corpus
-//! (`tests/__fuzz__`) and some thousand made-up inputs; `cargo bolero test -p document NAME` runs one for as long as one likes.
+//! Texts that strangers send: filters, updates, schemas and documents, as in the corpus (`tests/corpus`), changed in a few places, and made up.
 //!
 //! Whatever the text is, reading it ends with an answer; and what was read and is written down is read again as the same.
+//! `PROPTEST_CASES` says how many are tried.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use document::acl::Principal;
@@ -10,17 +11,55 @@ use document::body::{self, Limits as BodyLimits};
 use document::query::{Filter, Limits, Sort, Subject};
 use document::schema::{Layout, Schema};
 use document::update;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::TestRunner;
 
-/// Inputs of one run as an ordinary test, beside the corpus.
-const ITERATIONS: usize = 3_000;
-/// Bytes of one.
-const BYTES_MAX: usize = 256;
+/// Texts of one kind that are tried, beside the corpus.
+const CASES: u32 = 2_000;
 
-/// What the control characters of an input stand for, so that made-up ones are often nearly right; files of the corpus have none.
-const PARTS: [&str; 32] = [
-    "{\"", "\":{\"", "\":[", "\":", "]}", "}}", "},", "],", "$and", "$or", "$not", "$in", "$elemMatch", "$regex", "$inc", "$push", "$set",
-    "\"1970-01-01\"", "null", "1e9", "n", "tags", "map", "day", "json", "\"class\":\"/db/", "\"fields\":{\"", "\"type\":\"/db/", "String\"",
-    "collection.List[", "\\ud800", "ä",
+/// What is put in the place of a part of a text.
+const PARTS: [&str; 40] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "",
+    "{}",
+    "[]",
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e9",
+    "1e999",
+    "9223372036854775808",
+    "\"a\"",
+    "\"n\"",
+    "\"tags\"",
+    "\"map\"",
+    "\"day\"",
+    "\"json\"",
+    "\"json.n.0\"",
+    "\"id\"",
+    "\"$and\"",
+    "\"$or\"",
+    "\"$not\"",
+    "\"$in\"",
+    "\"$elemMatch\"",
+    "\"$regex\"",
+    "\"$inc\"",
+    "\"$push\"",
+    "\"$set\"",
+    "\"1970-01-01\"",
+    "\"/db/Thing\"",
+    "\"/db/collection.List[/db/Thing]\"",
+    "\\ud800",
+    "ä",
 ];
 
 const CLASS: &str = r#"[{"class":"/db/Thing","fields":{
@@ -31,22 +70,33 @@ const CLASS: &str = r#"[{"class":"/db/Thing","fields":{
     "place":{"name":"place","type":"/db/GeoPoint"},
     "json":{"name":"json","type":"/db/JsonObject"}}}]"#;
 
-/// Hands texts to `each`, one after the other.
-macro_rules! for_texts {
-    ($name:literal, $each:expr) => {
-        bolero::check!(name = $name)
-            .with_iterations(ITERATIONS)
-            .with_max_len(BYTES_MAX)
-            .for_each(|bytes: &[u8]| $each(&text(bytes)))
-    };
-}
-
-fn text(bytes: &[u8]) -> Vec<u8> {
-    let parts = bytes.iter().map(|byte| match PARTS.get(usize::from(*byte)) {
-        Some(part) => part.as_bytes(),
-        None => std::slice::from_ref(byte),
+/// Hands the texts of a corpus to `each`, as they are and changed.
+fn for_texts(corpus: &str, each: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let files = std::fs::read_dir(folder.join(corpus)).expect("a corpus");
+    let texts: Vec<String> = files
+        .map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("a text"))
+        .collect();
+    assert!(!texts.is_empty());
+    texts.iter().for_each(|text| each(text.as_bytes()));
+    // A place, how much is cut out there, and what is put in.
+    let change = (any::<Index>(), 0..12_usize, select(PARTS.to_vec()));
+    let changed = (select(texts), prop::collection::vec(change, 1..6));
+    let made_up = prop::collection::vec(select(PARTS.to_vec()), 0..24);
+    let config = ProptestConfig::with_cases(CASES);
+    let run = TestRunner::new(config).run(&(changed, made_up), |((text, changes), made_up)| {
+        let mut characters: Vec<char> = text.chars().collect();
+        for (at, length, part) in changes {
+            let at = at.index(characters.len() + 1);
+            let end = (at + length).min(characters.len());
+            characters.splice(at..end, part.chars());
+        }
+        let changed: String = characters.into_iter().collect();
+        each(changed.as_bytes());
+        each(made_up.concat().as_bytes());
+        Ok(())
     });
-    parts.flatten().copied().collect()
+    run.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 fn schema() -> (Schema, Arc<Layout>) {
@@ -72,10 +122,11 @@ const FIELDS: &[u8] = br#""n":7,"day":"1970-01-01","tags":["a","b"],"json":{"n":
 #[test]
 fn filters_and_orders() {
     let ((_, layout), limits) = (schema(), Limits::default());
-    for_texts!("filter", |text: &[u8]| {
+    for_texts("filter", |text: &[u8]| {
         if let Ok(filter) = Filter::parse(text, &layout, &limits) {
             let canonical = filter.canonical();
-            let again = Filter::parse(canonical.as_bytes(), &layout, &limits).expect("our own form");
+            let again =
+                Filter::parse(canonical.as_bytes(), &layout, &limits).expect("our own form");
             assert_eq!(again.canonical(), canonical);
             let is_match = filter.matches(&subject(FIELDS));
             assert_eq!(is_match, again.matches(&subject(FIELDS)));
@@ -91,7 +142,7 @@ fn filters_and_orders() {
 #[test]
 fn updates() {
     let ((schema, layout), limits) = (schema(), BodyLimits::default());
-    for_texts!("update", |text: &[u8]| {
+    for_texts("update", |text: &[u8]| {
         let Ok(update) = update::parse(text, &layout, &schema, &limits) else {
             return;
         };
@@ -107,7 +158,7 @@ fn updates() {
 #[test]
 fn schemas() {
     let (schema, _) = schema();
-    for_texts!("schema", |text: &[u8]| {
+    for_texts("schema", |text: &[u8]| {
         let Ok(changes) = Schema::parse_changes(text) else {
             return;
         };
@@ -124,7 +175,7 @@ fn schemas() {
 #[test]
 fn documents() {
     let ((schema, layout), limits) = (schema(), BodyLimits::default());
-    for_texts!("document", |text: &[u8]| {
+    for_texts("document", |text: &[u8]| {
         if let Ok(parsed) = body::parse(text, &layout, &schema, &limits) {
             let whole = [b"{", &parsed.fields[..], b"}"].concat();
             let again = body::parse(&whole, &layout, &schema, &limits).expect("our own form");

@@ -22,6 +22,7 @@ pub mod idempotency;
 pub mod index_entry;
 pub mod index_progress;
 pub mod metadata;
+pub mod reader_entry;
 pub mod reservation;
 
 use std::fmt;
@@ -40,6 +41,7 @@ pub use idempotency::{IdempotencyAgeKey, IdempotencyKey, IdempotencyUsageKey};
 pub use index_entry::IndexEntryKey;
 pub use index_progress::IndexProgressKey;
 pub use metadata::MetadataKey;
+pub use reader_entry::ReaderEntryKey;
 pub use reservation::{FenceKey, ReservationKey};
 
 /// Every kind of key of the data database: its byte, its column and what follows the kind.
@@ -73,13 +75,16 @@ pub enum KeyKind {
     /// Documents, `store | 0x11 | database u32 | bucket u32 | index u32 | value | encoded key`: an entry of an index
     /// ([`crate::tables::indexes`]).
     IndexEntry = 0x11,
+    /// Documents, `store | 0x17 | database u32 | bucket u32 | reader u64 | key`: a document under a reference that may read it
+    /// ([`crate::tables::readers`]).
+    ReaderEntry = 0x17,
     /// Changes, `store | 0x20 | index u64 | ordinal u32`: a change event ([`crate::tables::change_log`]).
     Change = 0x20,
 }
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -92,6 +97,7 @@ impl KeyKind {
         Self::IndexProgress,
         Self::Document,
         Self::IndexEntry,
+        Self::ReaderEntry,
         Self::Change,
     ];
 
@@ -108,7 +114,7 @@ impl KeyKind {
             | Self::Metadata
             | Self::Expiry
             | Self::IndexProgress => Column::State,
-            Self::Document | Self::IndexEntry => Column::Documents,
+            Self::Document | Self::IndexEntry | Self::ReaderEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
     }
@@ -147,6 +153,8 @@ pub enum Key<'a> {
     Document(DocumentKey<'a>),
     /// See [`KeyKind::IndexEntry`].
     IndexEntry(IndexEntryKey<'a>),
+    /// See [`KeyKind::ReaderEntry`].
+    ReaderEntry(ReaderEntryKey<'a>),
     /// See [`KeyKind::Change`].
     Change(ChangeKey),
 }
@@ -172,6 +180,7 @@ impl<'a> Key<'a> {
             KeyKind::IndexProgress => Key::IndexProgress(IndexProgressKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
             KeyKind::IndexEntry => Key::IndexEntry(IndexEntryKey::decode(key)?),
+            KeyKind::ReaderEntry => Key::ReaderEntry(ReaderEntryKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
         })
     }
@@ -220,6 +229,10 @@ impl fmt::Display for Key<'_> {
                     "entry {database}/{bucket}/{index}/{}",
                     key.place.escape_ascii()
                 )
+            }
+            Self::ReaderEntry(key) => {
+                let (database, bucket, reader) = (key.database, key.bucket, key.reader);
+                write!(f, "reader {database}/{bucket}/{reader:016x} {:?}", key.key)
             }
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
         }
@@ -384,6 +397,17 @@ mod tests {
                 .encode(),
                 KeyKind::IndexEntry,
                 "entry 1/7/3/\\x10\\x00a%20b",
+            ),
+            (
+                ReaderEntryKey {
+                    database: 1,
+                    bucket: 7,
+                    reader: 0xab,
+                    key: "a b",
+                }
+                .encode(),
+                KeyKind::ReaderEntry,
+                "reader 1/7/00000000000000ab \"a b\"",
             ),
             (
                 ChangeKey {

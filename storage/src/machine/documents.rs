@@ -2,7 +2,8 @@
 //!
 //! A command first moves T by its tick, then does one thing. A write first looks up its idempotency key; then its mutations are tried in
 //! order, each seeing what those before it did; if one is rejected, all are undone; at last the outcome is recorded under the key.
-//! What a single mutation checks and does is in `write`; `indexes` builds and purges indexes, `unique` keeps whose the values of unique
+//! What a single mutation checks and does is in `write`; `indexes` builds and purges indexes, `readers` enters documents of before under who may read
+//! them, `unique` keeps whose the values of unique
 //! ones are.
 //!
 //! Lacks: anything about validity of bodies, class rules and limits. The leader's service checks these before it proposes, under the
@@ -18,6 +19,7 @@ use super::expiry;
 use super::idempotency::{self, Begun};
 use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
+use super::readers;
 use super::write::{Stop, Writer};
 use super::{Machine, Transaction, unique};
 use crate::error::{Error, Result};
@@ -72,6 +74,7 @@ impl Machine for DocumentMachine {
             }
             Operation::SetBuckets(set) => set_buckets(tx, &set)?,
             Operation::BackfillIndex(backfilled) => backfill(tx, &backfilled)?,
+            Operation::BackfillReaders(page) => readers::backfill(tx, &page)?,
             Operation::PurgeIndex(purged) => purge(tx, &purged)?,
             Operation::ReserveValue(reserve) => unique::reserve(tx, id.index, &reserve)?,
             Operation::ConfirmValue(confirm) => unique::confirm(tx, &confirm)?,
@@ -178,6 +181,8 @@ fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcom
             name: &bucket.name,
             dropped: bucket.dropped,
             indexes: indexes.collect(),
+            // The shard's own, whatever the metadata says of the bucket.
+            keeps_readers: stored.as_ref().is_some_and(|stored| stored.keeps_readers),
         };
         // A definition that this release cannot read stops the shard here, where it came in, and not at the first write.
         indexes::kept(&row)?;

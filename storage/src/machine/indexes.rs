@@ -297,6 +297,6 @@ pub(super) fn purge(tx: &mut Transaction<'_>, command: &PurgeIndex) -> Result<Ou
 }
 
 /// How much a page that asks for `wanted` looks at: something, and at most `max`.
-fn page_of(wanted: u32, max: usize) -> usize {
+pub(super) fn page_of(wanted: u32, max: usize) -> usize {
     usize::try_from(wanted).unwrap_or(max).clamp(1, max)
 }

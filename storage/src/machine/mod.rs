@@ -23,6 +23,7 @@ mod idempotency;
 mod indexes;
 mod kept_rows;
 pub mod outcome;
+mod readers;
 mod replica;
 mod transaction;
 mod unique;

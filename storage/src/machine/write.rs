@@ -9,7 +9,7 @@
 //! 4. the version is the expected one. After the ACL, so that the version is told to writers only.
 //!
 //! Then, as the write would leave the document: in each index it has no more values than there may be, and what it takes of a unique one
-//! is claimed (`indexes`).
+//! is claimed (`indexes`). Who may find it is kept up beside that (`readers`).
 //!
 //! A partial update needs a document, and may be answered with it, so it needs the right to read as well; the rest is in `update`.
 //!
@@ -18,6 +18,7 @@
 
 mod expiry;
 mod indexes;
+mod readers;
 mod update;
 
 use std::borrow::Cow;
@@ -74,7 +75,7 @@ pub(super) struct Writer<'w, 'tx> {
     updated_bytes: u64,
     /// Deletes are those of expired documents.
     by_expiry: bool,
-    /// Bytes of the keys of index entries that this entry changed.
+    /// Bytes of the keys of entries of indexes and readers that this entry changed.
     entry_bytes: u64,
 }
 
@@ -84,6 +85,8 @@ struct Site<'m> {
     bucket_name: &'m str,
     /// What the write keeps up.
     indexes: Vec<KeptIndex>,
+    /// Likewise who finds the document.
+    keeps_readers: bool,
     /// Key of the document row, without store id.
     key: Vec<u8>,
     live: Option<Live>,
@@ -150,11 +153,17 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             matches!(operation, Operation::Put(_)).then_some(acl.as_ref()),
         )?;
         let written = match operation {
-            Operation::Put(put) => self.put(&site, put, acl),
+            Operation::Put(put) => self.put(&site, put, acl.as_ref()),
             Operation::Delete(Delete {}) => self.delete(&site),
             Operation::Update(update) => self.update(&site, update)?,
         };
         self.reindex(&site)?;
+        match operation {
+            Operation::Put(_) => self.enter(&site, acl.as_ref())?,
+            Operation::Delete(Delete {}) => self.leave(&site),
+            // The ACL stays.
+            Operation::Update(_) => {}
+        }
         Ok(written)
     }
 
@@ -191,6 +200,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             mutation,
             bucket_name: bucket.name,
             indexes: kept(bucket)?,
+            keeps_readers: bucket.keeps_readers,
             key,
             live,
             last_version,
@@ -240,7 +250,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
         }
     }
 
-    fn put(&mut self, site: &Site<'_>, put: &Put, acl: Option<Acl>) -> Written {
+    fn put(&mut self, site: &Site<'_>, put: &Put, acl: Option<&Acl>) -> Written {
         let stored = site.live.as_ref().map(|live| &live.record);
         let version = site.last_version.saturating_add(1);
         let created_us = stored.map_or(self.time_us, |record| record.created_us);
@@ -262,7 +272,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             site.bucket_name,
             key,
             version,
-            acl.as_ref(),
+            acl,
             signed(created_us),
             signed(self.time_us),
             &fields,
@@ -278,7 +288,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
                 Change::Insert
             },
             version,
-            acl: acl.as_ref(),
+            acl,
             body: &body,
             before: site.live.as_ref().map(Live::as_before),
             user: self.user(),
@@ -286,7 +296,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
         };
         let position = self.next;
         change_log::put(self.tx, position, &event);
-        let (updated_us, acl) = (self.time_us, acl.as_ref());
+        let updated_us = self.time_us;
         let record = NewRecord {
             version,
             position,

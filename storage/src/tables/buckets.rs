@@ -1,6 +1,7 @@
 //! What apply knows of a bucket: put there by `SetBuckets` entries, so that no apply ever asks the metadata.
 //!
-//! Format 2 has the indexes; a bucket without any is written in format 1, the same bytes as before there were indexes.
+//! Format 2 has the indexes; a bucket without any is written in format 1, the same bytes as before there were indexes. Format 3 is that of a
+//! bucket that keeps up entries of readers.
 
 use bincode::{BorrowDecode, Encode};
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub struct BucketRow<'a> {
     pub dropped: bool,
     /// What every write keeps up.
     pub indexes: Vec<IndexRow<'a>>,
+    /// Every write keeps up under which references its document is found ([`super::readers`]).
+    pub keeps_readers: bool,
 }
 
 /// An index of a bucket.
@@ -34,6 +37,20 @@ pub struct IndexRow<'a> {
 }
 
 impl Record for BucketRow<'_> {
+    const FORMAT: u8 = 3;
+    const WHAT: &'static str = "bucket row";
+}
+
+/// A bucket that keeps up indexes, but not readers.
+#[derive(Encode, BorrowDecode)]
+struct IndexedRow<'a> {
+    version: u64,
+    name: &'a str,
+    dropped: bool,
+    indexes: Vec<IndexRow<'a>>,
+}
+
+impl Record for IndexedRow<'_> {
     const FORMAT: u8 = 2;
     const WHAT: &'static str = "bucket row";
 }
@@ -70,20 +87,37 @@ pub(crate) fn get_row(tx: &mut Transaction<'_>, key: BucketKey) -> Result<Option
 
 /// Reads a stored row. Allocates nothing for a bucket without indexes.
 pub(crate) fn decode(row: &[u8]) -> Result<BucketRow<'_>> {
-    if row.first() != Some(&PlainRow::FORMAT) {
-        return codec::decode(row);
+    match row.first() {
+        Some(&PlainRow::FORMAT) => {
+            let PlainRow {
+                version,
+                name,
+                dropped,
+            } = codec::decode(row)?;
+            Ok(BucketRow {
+                version,
+                name,
+                dropped,
+                ..BucketRow::default()
+            })
+        }
+        Some(&IndexedRow::FORMAT) => {
+            let IndexedRow {
+                version,
+                name,
+                dropped,
+                indexes,
+            } = codec::decode(row)?;
+            Ok(BucketRow {
+                version,
+                name,
+                dropped,
+                indexes,
+                keeps_readers: false,
+            })
+        }
+        _ => codec::decode(row),
     }
-    let PlainRow {
-        version,
-        name,
-        dropped,
-    } = codec::decode(row)?;
-    Ok(BucketRow {
-        version,
-        name,
-        dropped,
-        indexes: Vec::new(),
-    })
 }
 
 /// Stores a bucket.
@@ -93,13 +127,27 @@ pub(crate) fn put(tx: &mut Transaction<'_>, key: BucketKey, row: &BucketRow<'_>)
 }
 
 fn encode(row: &BucketRow<'_>) -> Result<Bytes> {
-    if !row.indexes.is_empty() {
+    let &BucketRow {
+        version,
+        name,
+        dropped,
+        ..
+    } = row;
+    if row.keeps_readers {
         return codec::encode(row);
     }
-    codec::encode(&PlainRow {
-        version: row.version,
-        name: row.name,
-        dropped: row.dropped,
+    if row.indexes.is_empty() {
+        return codec::encode(&PlainRow {
+            version,
+            name,
+            dropped,
+        });
+    }
+    codec::encode(&IndexedRow {
+        version,
+        name,
+        dropped,
+        indexes: row.indexes.clone(),
     })
 }
 
@@ -115,7 +163,7 @@ mod tests {
             version: 7,
             name: "Todo",
             dropped: true,
-            indexes: Vec::new(),
+            ..BucketRow::default()
         };
         let bytes = b"\x01\x07\x04Todo\x01";
         assert_eq!(decode(bytes).expect("decodes"), row);
@@ -124,15 +172,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(version: u64, name: String, dropped: bool, indexes: Vec<(u32, Vec<u8>)>) {
+        fn round_trips(version: u64, name: String, dropped: bool, indexes: Vec<(u32, Vec<u8>)>, keeps_readers: bool) {
             let indexes = indexes.iter().map(|(id, definition)| IndexRow { id: *id, definition });
-            let row = BucketRow { version, name: &name, dropped, indexes: indexes.collect() };
+            let row = BucketRow { version, name: &name, dropped, indexes: indexes.collect(), keeps_readers };
             let bytes = encode(&row).expect("encodes");
             prop_assert_eq!(decode(&bytes).expect("decodes"), row);
         }
 
         #[test]
-        fn any_bytes_decode_or_are_corrupt(format in 0..4u8, bytes: Vec<u8>) {
+        fn any_bytes_decode_or_are_corrupt(format in 0..5u8, bytes: Vec<u8>) {
             let bytes = [&[format], &bytes[..]].concat();
             if let Err(error) = decode(&bytes) {
                 let is_corrupt = matches!(error, crate::Error::Corrupt { .. });

@@ -151,6 +151,27 @@ pub fn get(replica: &Replica, database: u32, bucket: u32, key: &str) -> Result<O
     }
 }
 
+/// The document as a view shows it. May wait for a disk.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: the row does not decode.
+pub fn get_at(
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    key: &str,
+) -> Result<Option<Record>> {
+    let key = DocumentKey {
+        database,
+        bucket,
+        key,
+    };
+    match view.get(Column::Documents, &key.encode())? {
+        Some(row) => Ok(decode(&row)?.live()),
+        None => Ok(None),
+    }
+}
+
 /// The documents of a bucket in the order of their keys, from `from` on. May wait for a disk at each step; bounding the walk is the
 /// caller's part. After an error it ends.
 pub fn scan<'v>(

@@ -25,6 +25,16 @@ pub struct Effort {
     pub enough: u64,
 }
 
+impl Effort {
+    /// So many one by one, and beyond that as close as it can be told.
+    pub const fn exact(exact_max: u64) -> Effort {
+        Effort {
+            exact_max,
+            enough: u64::MAX,
+        }
+    }
+}
+
 /// About how many entries of an index lie in the range: exact up to `exact_max`. What is counted is shown to `each`, ascending from the
 /// first entry on: all of it, if the estimate is not above `exact_max`.
 ///
@@ -56,10 +66,16 @@ pub fn documents(
     bucket: u32,
     effort: Effort,
 ) -> Result<u64> {
-    let prefix = DocumentKey::prefix(database, bucket);
-    pairs(view, &prefix, &prefix_end(&prefix), effort, &mut |_, _| {
-        Ok(())
-    })
+    of_prefix(view, &DocumentKey::prefix(database, bucket), effort)
+}
+
+/// About how many pairs there are with keys that begin with a prefix, likewise.
+///
+/// # Errors
+/// Those of the engine.
+pub(crate) fn of_prefix(view: &ReplicaView<'_>, prefix: &[u8], effort: Effort) -> Result<u64> {
+    let each = &mut |_: &[u8], _: &[u8]| Ok(());
+    pairs(view, prefix, &prefix_end(prefix), effort, each)
 }
 
 /// Counts up to `exact_max`; if there is more, compares the files of what was counted with the files of all. Where what was counted is in

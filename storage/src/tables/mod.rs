@@ -9,6 +9,7 @@
 //! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
 //! | [`estimates`] | none: how many of them there are |
+//! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
@@ -24,4 +25,5 @@ pub mod estimates;
 pub mod expiry;
 pub mod idempotency;
 pub mod indexes;
+pub mod readers;
 pub mod reservations;

@@ -124,6 +124,7 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
         Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::IndexEntry(_) => indexes::is_public(value).map(|_| ()),
         Key::Bucket(_)
+        | Key::ReaderEntry(_)
         | Key::Idempotency(_)
         | Key::IdempotencyAge(_)
         | Key::IdempotencyUsage(_)

@@ -1,5 +1,6 @@
-//! Who a caller is, and what users and roles every cluster begins with.
+//! Who a caller is, what it may do, and what users and roles every cluster begins with.
 
+pub(crate) mod grant;
 pub mod password;
 pub mod policy;
 pub mod token;

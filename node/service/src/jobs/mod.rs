@@ -9,6 +9,7 @@ mod expiry;
 mod fence;
 pub mod index_build;
 mod leader_balance;
+mod readers;
 mod replace;
 mod settle;
 mod ticker;
@@ -27,6 +28,7 @@ pub use self::expiry::Expiry;
 pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
+pub use self::readers::Readers;
 pub use self::replace::Replace;
 pub use self::settle::Settle;
 pub use self::ticker::Ticker;
@@ -41,6 +43,8 @@ pub struct Jobs {
     pub fence: Fence,
     /// Fills new indexes and clears away dropped ones.
     pub index_build: IndexBuild,
+    /// Enters documents under who may read them.
+    pub readers: Readers,
     /// Writes predefined users and roles.
     pub bootstrap: Bootstrap,
     /// Ages what is kept for a time.
@@ -62,6 +66,7 @@ impl Jobs {
         Jobs {
             fence: Fence::new(Arc::clone(&core)),
             index_build: IndexBuild::new(Arc::clone(&core)),
+            readers: Readers::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
             expiry: Expiry::new(Arc::clone(&core)),
@@ -77,6 +82,7 @@ impl Jobs {
         tokio::join!(
             self.fence.run(stop.clone()),
             self.index_build.run(stop.clone()),
+            self.readers.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
             self.expiry.run(stop.clone()),

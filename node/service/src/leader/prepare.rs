@@ -18,6 +18,7 @@ use crate::context::Condition;
 use crate::error::{Error, Result};
 use crate::forward::{Request, Write, Writes};
 use crate::ids;
+use crate::limits::ACL_RULES_MAX;
 
 /// A write that is ready for the log, and what its author asked for.
 pub(super) struct Prepared {
@@ -149,6 +150,7 @@ impl Shards {
         let parsed = body::parse(&write.body, &layout, &database.schema, &limits)?;
         parsed.check_id(&write.bucket, &write.key)?;
         prepared.acl = parsed.acl.clone();
+        check_rules(prepared.acl.as_ref())?;
         check_expiry(write, parsed.expiry)?;
         let expiry = storage::machine::expiry::to_log(parsed.expiry);
         if parsed.acl.is_none() && write.bucket == policy::USERS {
@@ -180,6 +182,18 @@ impl Shards {
         prepared.mutation.operation = Some(Operation::Put(put));
         Ok(prepared)
     }
+}
+
+/// # Errors
+/// `BadRequest`: more than [`ACL_RULES_MAX`] rules.
+fn check_rules(acl: Option<&Acl>) -> Result<()> {
+    let rules = acl.map_or(0, |acl| acl.read.iter().count() + acl.write.iter().count());
+    if rules <= ACL_RULES_MAX {
+        return Ok(());
+    }
+    Err(Error::bad_request(format!(
+        "an acl has at most {ACL_RULES_MAX} rules, this one has {rules}: allow a role, and make the users its members"
+    )))
 }
 
 /// The fields that only admins change.

@@ -13,6 +13,7 @@
 //! | `planned` | which plan, with which indexes |
 //! | `many` | one query of several shards |
 //! | `by_index` | documents that keys and indexes name |
+//! | `by_reader` | those that the caller may read |
 //! | `explain` | what a shard says about its plan, and counting plans |
 //! | `readable` `top` | the object ACL as a predicate; the first few of an order |
 //!
@@ -21,6 +22,7 @@
 //! - The result does not depend on the plan.
 
 mod by_index;
+mod by_reader;
 mod explain;
 mod many;
 mod planned;
@@ -33,7 +35,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use document::acl::Principal;
 use document::body::envelope;
 use document::index::{Access, IndexAccess};
 use document::query::{Filter, Limits, Sort, SortKey, Subject};
@@ -42,14 +43,16 @@ use proto::{ErrorCode, ShardId};
 use storage::machine::{Replica, ReplicaView};
 use storage::tables::documents::{self, Row};
 
+pub(super) use self::by_reader::cheaper_references;
 pub(super) use self::explain::PlanMeter;
 pub(super) use self::planned::Counts;
 use self::planned::{Place, Planned};
 use self::readable::Readable;
 use self::top::Top;
 use super::near::{index, see};
+use super::readers::Readers;
 use super::{Shards, find_bucket, find_database};
-use crate::auth::policy::check_class;
+use crate::auth::grant::Grant;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Found, Hit, Query, Request};
 
@@ -85,7 +88,7 @@ impl Shards {
         if barrier {
             self.barrier(request.shard, deadline).await?;
         }
-        let walk = asked.walk(request.shard, query);
+        let walk = asked.walk(request.shard, &replica, query);
         let run = move || walk.run(&replica);
         let walked = self.walks.run(deadline, run).await?;
         Ok(Answer::Found(self.walked(walked)))
@@ -96,16 +99,16 @@ impl Shards {
         let (filter, order) = self.parse_query(query)?;
         let state = self.metadata.current();
         let database = find_database(&state, &query.database)?;
-        let (database_id, bucket_id) = (database.id, find_bucket(database, &query.bucket)?.id);
         let caller = &request.principal;
-        check_class(database, &query.bucket, Operation::Query, caller)?;
+        let grant = Grant::of_caller(database, &query.bucket, Operation::Query, caller)?;
         Ok(Asked {
             counts: Arc::clone(&self.counts),
-            database: database_id,
-            bucket: bucket_id,
+            database: grant.database(),
+            bucket: grant.bucket(),
             filter,
             order,
-            principal: caller.clone(),
+            grant,
+            readers: Arc::clone(&self.readers),
             cap: self.limits.query_rows_max,
             is_unlimited: query.allow_scan && caller.is_admin(),
             deadline,
@@ -146,7 +149,8 @@ struct Asked {
     bucket: u32,
     filter: Filter,
     order: Sort,
-    principal: Principal,
+    grant: Grant,
+    readers: Arc<Readers>,
     /// Documents that may be looked at in each shard, over all pages.
     cap: usize,
     is_unlimited: bool,
@@ -155,8 +159,8 @@ struct Asked {
 }
 
 impl Asked {
-    /// The walk through one shard.
-    fn walk(&self, shard: ShardId, query: &Query) -> Walk {
+    /// The walk through one shard, as far as its replica is now.
+    fn walk(&self, shard: ShardId, replica: &Replica, query: &Query) -> Walk {
         Walk {
             shard,
             counts: Arc::clone(&self.counts),
@@ -165,6 +169,8 @@ impl Asked {
             filter: self.filter.clone(),
             order: self.order.clone(),
             after: query.after.clone(),
+            applied: index(replica),
+            wanted_readers: Arc::clone(&self.readers),
             count_only: query.count_only,
             documents_max: usize::try_from(query.documents_max).unwrap_or(usize::MAX),
             share: usize::try_from(query.share).unwrap_or(usize::MAX),
@@ -174,7 +180,7 @@ impl Asked {
             } else {
                 (self.cap as u64).saturating_sub(query.examined)
             },
-            readable: Readable::new(self.principal.clone()),
+            readable: Readable::new(self.grant.clone()),
             cap: self.cap,
             deadline: self.deadline,
             abandoned: Arc::clone(&self.abandon.0),
@@ -210,6 +216,10 @@ struct Walk {
     filter: Filter,
     order: Sort,
     after: Option<Bytes>,
+    /// How far the replica is.
+    applied: u64,
+    /// Told where entries of readers would have helped.
+    wanted_readers: Arc<Readers>,
     count_only: bool,
     documents_max: usize,
     /// Enough documents where an index gives their order; 0: all of `documents_max`.
@@ -238,11 +248,11 @@ impl Walk {
     fn run(self, replica: &Replica) -> Result<Walked> {
         let began = Instant::now();
         let view = replica.view();
-        let planned = self.plan(&view, replica)?;
+        let planned = self.plan(&view)?;
         self.carry_out(&view, &planned, began)
     }
 
-    fn plan(&self, view: &ReplicaView<'_>, replica: &Replica) -> Result<Planned> {
+    fn plan(&self, view: &ReplicaView<'_>) -> Result<Planned> {
         let wanted = match self.count_only {
             true => Some(0),
             false => Some(self.documents_max as u64).filter(|_| self.documents_max < usize::MAX),
@@ -254,7 +264,7 @@ impl Walk {
                 shard: self.shard,
                 database: self.database,
                 bucket: self.bucket,
-                applied: index(replica),
+                applied: self.applied,
             },
             (&self.filter, &self.order),
             wanted,
@@ -268,11 +278,19 @@ impl Walk {
         planned: &Planned,
         began: Instant,
     ) -> Result<Walked> {
-        self.kind = explain::kind(&planned.plan.access);
+        let by_reader = self.readers_instead(view, planned)?;
+        self.kind = match by_reader {
+            Some(_) => by_reader::KIND,
+            None => explain::kind(&planned.plan.access),
+        };
         if self.count_only || self.order.is_empty() {
-            self.run_in_key_order(view, planned)?;
+            self.run_in_key_order(view, planned, by_reader.is_some())?;
         } else {
-            self.run_in_order(view, planned)?;
+            self.run_in_order(view, planned, by_reader.is_some())?;
+        }
+        if by_reader.is_none() && self.readable.has_refused() {
+            self.wanted_readers
+                .want((self.shard, self.database, self.bucket));
         }
         if self.explain {
             let mut explanation = explain::describe(planned)?;
@@ -287,7 +305,12 @@ impl Walk {
         Ok((self.kind, self.found))
     }
 
-    fn run_in_key_order(&mut self, view: &ReplicaView<'_>, planned: &Planned) -> Result<()> {
+    fn run_in_key_order(
+        &mut self,
+        view: &ReplicaView<'_>,
+        planned: &Planned,
+        by_reader: bool,
+    ) -> Result<()> {
         let (database, bucket) = (self.database, self.bucket);
         let after = self.after.take();
         let after = match after.as_deref().map(std::str::from_utf8) {
@@ -296,6 +319,7 @@ impl Walk {
             Some(Err(_)) => return Err(Error::bad_request("malformed continuation")),
         };
         match &planned.plan.access {
+            _ if by_reader => self.take_by_reader(view, after),
             Access::Scan => {
                 let from = after.map_or(Bound::Unbounded, Bound::Excluded);
                 let slice_end = Instant::now() + SLICE;
@@ -315,10 +339,16 @@ impl Walk {
         }
     }
 
-    fn run_in_order(&mut self, view: &ReplicaView<'_>, planned: &Planned) -> Result<()> {
+    fn run_in_order(
+        &mut self,
+        view: &ReplicaView<'_>,
+        planned: &Planned,
+        by_reader: bool,
+    ) -> Result<()> {
         let (database, bucket) = (self.database, self.bucket);
         let is_ordered = |access: &IndexAccess| access.order.is_some_and(|order| order.is_whole);
         let documents_max = match &planned.plan.access {
+            _ if by_reader => self.documents_max,
             // The next page goes on where this one ends.
             Access::Index(access) if is_ordered(access) && self.share > 0 => {
                 self.share.min(self.documents_max)
@@ -332,6 +362,7 @@ impl Walk {
         let after = after.as_deref().map(SortKey::from_bytes);
         let after = after.as_ref();
         match &planned.plan.access {
+            _ if by_reader => self.offer_by_reader(view, after, &mut top)?,
             Access::Scan => self.visit(view, database, bucket, Bound::Unbounded, |walk, row| {
                 walk.offer(row, after, &mut top)
             })?,

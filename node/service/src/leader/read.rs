@@ -1,20 +1,23 @@
 //! Reads at the leader: one document, a page, and the two look-ups behind log-in.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Instant;
 
-use document::acl::may_read;
 use document::id::object_id;
+
 use document::schema::Operation;
 use proto::{ErrorCode, ShardId};
 use serde::Deserialize;
 use storage::machine::Replica;
 use storage::tables::documents::{self, CachedRecord};
+use storage::tables::readers;
 
 use super::near::see;
-use super::{Shards, find_bucket, find_database};
-use crate::auth::policy::{ROLES, USERS, check_class};
+use super::query::cheaper_references;
+use super::{Shards, find_database};
+use crate::auth::grant::Grant;
+use crate::auth::policy::{ROLES, USERS};
 use crate::error::{Error, Result};
 use crate::forward::{
     Answer, Failure, FindRoles, FindUser, Get, Page, Record, Request, Roles, Scan,
@@ -48,16 +51,14 @@ impl Shards {
     ) -> Result<Answer> {
         let state = self.metadata.current();
         let database = find_database(&state, &get.database)?;
-        let bucket = find_bucket(database, &get.bucket)?;
-        if !get.internal {
-            check_class(database, &get.bucket, Operation::Load, &request.principal)?;
-        }
-        let record = self
-            .record(replica, database.id, bucket.id, &get.key, deadline)
-            .await?;
+        let grant = match get.internal {
+            true => Grant::of_service(database, &get.bucket)?,
+            false => Grant::of_caller(database, &get.bucket, Operation::Load, &request.principal)?,
+        };
+        let record = self.record(replica, &grant, &get.key, deadline).await?;
         match record {
             Some(record) if get.internal => Ok(Answer::Record(internal(get.key.clone(), record))),
-            Some(record) if may_read(record.acl.as_ref(), &request.principal) => {
+            Some(record) if grant.may_read(record.acl.as_ref()) => {
                 Ok(Answer::Record(served(get.key.clone(), record)))
             }
             None if get.internal => Ok(Answer::Done(false)),
@@ -68,15 +69,15 @@ impl Shards {
         }
     }
 
-    /// The stored document, from memory if it is there, else from a thread that may wait for the disk.
+    /// The stored document, from memory if it is there, else from a thread that may wait for the disk. Its own rules are the caller's to ask.
     pub(super) async fn record(
         &self,
         replica: &Arc<Replica>,
-        database: u32,
-        bucket: u32,
+        grant: &Grant,
         key: &str,
         deadline: Instant,
     ) -> Result<Option<documents::Record>> {
+        let (database, bucket) = (grant.database(), grant.bucket());
         match documents::get_cached(replica, database, bucket, key)? {
             CachedRecord::Found(record) => return Ok(Some(record)),
             CachedRecord::Absent => return Ok(None),
@@ -113,8 +114,11 @@ impl Shards {
     ) -> Result<Answer, Failure> {
         let state = self.metadata.current();
         let database = find_database(&state, &scan.database)?;
-        check_class(database, &scan.bucket, Operation::Query, &request.principal)?;
-        let (scan, principal) = (scan.clone(), request.principal.clone());
+        let caller = &request.principal;
+        let grant = Grant::of_caller(database, &scan.bucket, Operation::Query, caller)?;
+        let (scan, readable) = (scan.clone(), grant.clone());
+        let place = (request.shard, grant.database(), grant.bucket());
+        let wanted = Arc::clone(&self.readers);
         let visits_max = self.limits.scan_page_visits;
         let documents_max = usize::try_from(scan.documents_max)
             .unwrap_or(usize::MAX)
@@ -129,34 +133,32 @@ impl Shards {
         } else {
             Bound::Included(scan.from)
         };
-        let form = if scan.hidden && principal.is_admin() {
+        let form = if scan.hidden && caller.is_admin() {
             internal
         } else {
             served
         };
         let take = move |key: String, record: documents::Record, page: &mut Page| {
             visits += 1;
-            let next = may_read(record.acl.as_ref(), &principal).then(|| form(key.clone(), record));
+            let is_readable = readable.may_read(record.acl.as_ref());
+            let next = is_readable.then(|| form(key.clone(), record));
+            if !is_readable {
+                wanted.want(place);
+            }
             if let Some(record) = next {
                 bytes += record.body.len();
                 page.records.push(record);
             }
-            let full =
-                page.records.len() >= documents_max || bytes >= bytes_max || visits >= visits_max;
+            // A page never ends at a document that the caller may not read: the place to go on would tell its key.
+            let full = is_readable
+                && (page.records.len() >= documents_max
+                    || bytes >= bytes_max
+                    || visits >= visits_max);
             page.last = full.then_some(key);
             Ok(full)
         };
         page = self
-            .walk(
-                request.shard,
-                &scan.database,
-                &scan.bucket,
-                from,
-                barrier,
-                deadline,
-                page,
-                take,
-            )
+            .walk(request.shard, &grant, from, barrier, deadline, page, take)
             .await?;
         Ok(Answer::Page(page))
     }
@@ -168,6 +170,8 @@ impl Shards {
         find: &FindUser,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let state = self.metadata.current();
+        let grant = Grant::of_service(find_database(&state, &find.database)?, USERS)?;
         let username = find.username.clone();
         let take = move |key: String, record: documents::Record, found: &mut Option<Record>| {
             if named(&record.body).is_some_and(|name| name == username) {
@@ -178,8 +182,7 @@ impl Shards {
         let found = self
             .walk(
                 request.shard,
-                &find.database,
-                USERS,
+                &grant,
                 Bound::Unbounded,
                 true,
                 deadline,
@@ -197,6 +200,8 @@ impl Shards {
         find: &FindRoles,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let state = self.metadata.current();
+        let grant = Grant::of_service(find_database(&state, &find.database)?, ROLES)?;
         let user = find.user.clone();
         let take = move |key: String, record: documents::Record, roles: &mut Vec<String>| {
             if members(&record.body).contains(&user) {
@@ -207,8 +212,7 @@ impl Shards {
         let ids = self
             .walk(
                 request.shard,
-                &find.database,
-                ROLES,
+                &grant,
                 Bound::Unbounded,
                 true,
                 deadline,
@@ -220,6 +224,8 @@ impl Shards {
     }
 
     /// Takes a barrier, if told to, and walks a bucket's part in this shard on a reading thread, until `take` says that it has enough.
+    ///
+    /// Shows all documents, or, where that is cheaper, those that are entered under the readers of the grant; so `take` asks their rules.
     #[expect(
         clippy::too_many_arguments,
         reason = "a walk is a place, a start, a bound and a fold"
@@ -227,8 +233,7 @@ impl Shards {
     async fn walk<T, F>(
         &self,
         shard: ShardId,
-        database: &str,
-        bucket: &str,
+        grant: &Grant,
         from: Bound<String>,
         barrier: bool,
         deadline: Instant,
@@ -239,19 +244,39 @@ impl Shards {
         T: Send + 'static,
         F: FnMut(String, documents::Record, &mut T) -> Result<bool> + Send + 'static,
     {
-        let state = self.metadata.current();
-        let database = find_database(&state, database)?;
-        let (database_id, bucket_id) = (database.id, find_bucket(database, bucket)?.id);
         let replica = self.replica(shard)?;
         if barrier {
             self.barrier(shard, deadline).await?;
         }
+        let grant = grant.clone();
         let walk = move || {
             let view = replica.view();
+            let (database, bucket) = (grant.database(), grant.bucket());
             let from = from.as_ref().map(String::as_str);
-            for (at, row) in documents::scan(&view, database_id, bucket_id, from).enumerate() {
-                if at % WALK_CHECK == WALK_CHECK - 1 && Instant::now() >= deadline {
-                    return Err(Error::unavailable("the walk took too long"));
+            let mut seen = 0;
+            let mut is_late = || {
+                seen += 1;
+                seen % WALK_CHECK == 0 && Instant::now() >= deadline
+            };
+            let late = || Error::unavailable("the walk took too long");
+            if let Some(references) = cheaper_references(&view, &grant)? {
+                readers::visit(&view, database, bucket, &references, from, &mut |key| {
+                    if is_late() {
+                        return Err(late());
+                    }
+                    let Some(record) = documents::get_at(&view, database, bucket, key)? else {
+                        return Ok(ControlFlow::Continue(()));
+                    };
+                    Ok(match take(key.to_owned(), record, &mut found)? {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    })
+                })?;
+                return Ok(found);
+            }
+            for row in documents::scan(&view, database, bucket, from) {
+                if is_late() {
+                    return Err(late());
                 }
                 let (key, record) = row?;
                 if take(key, record, &mut found)? {

@@ -68,10 +68,8 @@ pub(super) fn rejected(
         .map(|write| object_id(&write.bucket, &write.key))
         .unwrap_or_default();
     match rejection {
-        Rejection::Exists { version } => Error::new(
-            ErrorCode::ObjectExists,
-            format!("{id} exists, at version {version}"),
-        ),
+        // Its version is not told: the caller may not be allowed to read it.
+        Rejection::Exists { .. } => Error::new(ErrorCode::ObjectExists, format!("{id} exists")),
         Rejection::OutOfDate {
             stored: Some(version),
         } => Error::new(

@@ -274,6 +274,7 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::Batch(_)
         | command::Operation::SetBuckets(_)
         | command::Operation::Idle(_)
+        | command::Operation::BackfillReaders(_)
         | command::Operation::ExpireIdempotency(_)
         | command::Operation::ExpireDocuments(_) => false,
     }

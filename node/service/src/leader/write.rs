@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use cluster::state::Database;
 use document::acl::Principal;
 use document::body::{render, with_expiry};
-use document::schema::Operation as ClassOperation;
 use proto::ErrorCode;
 use proto::log::command;
 use proto::log::mutation::Operation;
@@ -23,8 +22,7 @@ use super::near;
 use super::prepare::{Prepared, fingerprint, located};
 use super::refusal::{is_condition, refusal, rejected};
 use super::{Shards, find_database};
-use crate::auth::policy;
-use crate::context::Condition;
+use crate::auth::grant::{Grant, WriteGrant};
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Request, Write, Writes, WrittenAll, WrittenOne};
 use crate::limits::RETRY_AFTER;
@@ -131,7 +129,7 @@ impl Shards {
                     .await;
             }
         }
-        check_class(database, request, writes)?;
+        let grant = granted(database, request, writes)?;
         if self.seems_refused(&prepared, &replica, &request.principal)?
             || prepared.iter().any(Prepared::is_undecided)
         {
@@ -152,7 +150,7 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
-        if has_unique(database) {
+        if has_unique(database, writes) {
             Box::pin(self.claim(
                 &state,
                 database,
@@ -168,11 +166,16 @@ impl Shards {
         let command = self.command(
             shard,
             &replica,
-            log_operation(request, writes, &mut prepared, repetition),
+            log_operation(&grant, request, writes, &mut prepared, repetition),
         );
         let outcome = self.propose(shard, &command, deadline).await?;
         if let Some(operation) = command.operation {
             take_back(operation, &mut prepared);
+        }
+        for prepared in &prepared {
+            let (database, bucket) = (prepared.mutation.database, prepared.mutation.bucket);
+            let place = (shard, database, bucket);
+            self.readers.written(place, prepared.acl.as_ref());
         }
         self.conclude(outcome, request, writes, &prepared, &replica, deadline)
             .await
@@ -373,14 +376,9 @@ impl Shards {
             return Ok(answer);
         }
         let mutation = &prepared.mutation;
+        let grant = Grant::of_repetition(mutation.database, mutation.bucket);
         let stored = self
-            .record(
-                replica,
-                mutation.database,
-                mutation.bucket,
-                &mutation.key,
-                deadline,
-            )
+            .record(replica, &grant, &mutation.key, deadline)
             .await?;
         answer.body = match stored {
             Some(record) if record.version == written.version => record.body,
@@ -391,31 +389,13 @@ impl Shards {
 }
 
 /// Whether the rules of their classes let the caller do all of the writes.
-fn check_class(database: &Database, request: &Request, writes: &Writes) -> Result<()> {
-    for (ordinal, write) in writes.writes.iter().enumerate() {
-        for &needed in needed(write) {
-            let checked = policy::check_class(database, &write.bucket, needed, &request.principal);
-            checked.map_err(|error| {
-                if writes.batch {
-                    located(error, ordinal)
-                } else {
-                    error
-                }
-            })?;
+fn granted(database: &Database, request: &Request, writes: &Writes) -> Result<WriteGrant> {
+    WriteGrant::of_caller(database, writes, &request.principal).map_err(|(ordinal, error)| {
+        match writes.batch {
+            true => located(error, ordinal),
+            false => error,
         }
-    }
-    Ok(())
-}
-
-/// What a write takes, as far as its class goes (contract 7.3). It is not looked whether the document is there.
-fn needed(write: &Write) -> &'static [ClassOperation] {
-    match write.condition() {
-        _ if write.delete => &[ClassOperation::Delete],
-        _ if write.update => &[ClassOperation::Update],
-        Some(Condition::Absent) => &[ClassOperation::Insert],
-        Some(Condition::Exists | Condition::Version(_)) => &[ClassOperation::Update],
-        Some(Condition::None) | None => &[ClassOperation::Insert, ClassOperation::Update],
-    }
+    })
 }
 
 /// The document as the repeated request wrote it, which has been overwritten since. Read-only fields are as the request has them, and so
@@ -447,10 +427,15 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
     )
 }
 
-/// Whether some value in the database must be unique. Of most there is none, and their writes must not pay for it.
-fn has_unique(database: &Database) -> bool {
-    let mut indexes = database.indexes.values();
-    indexes.any(|index| index.unique && index.state.is_kept_up())
+/// Whether some value of what is written must be unique. Of most buckets there is none, and their writes must not pay for it.
+fn has_unique(database: &Database, writes: &Writes) -> bool {
+    writes.writes.iter().any(|write| {
+        let bucket = database.buckets.get(&write.bucket);
+        let mut indexes = bucket
+            .into_iter()
+            .flat_map(|bucket| database.indexes_of(bucket.id));
+        indexes.any(|index| index.unique && index.state.is_kept_up())
+    })
 }
 
 /// What makes a request the same as an earlier one.
@@ -476,8 +461,9 @@ fn repetition(
     })
 }
 
-/// Moves the mutations into the operation of a command.
+/// Moves the mutations into the operation of a command. Only for what was granted.
 fn log_operation(
+    _: &WriteGrant,
     request: &Request,
     writes: &Writes,
     prepared: &mut [Prepared],
@@ -519,6 +505,7 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::Idle(_)
         | command::Operation::ExpireIdempotency(_)
         | command::Operation::BackfillIndex(_)
+        | command::Operation::BackfillReaders(_)
         | command::Operation::PurgeIndex(_)
         | command::Operation::ReserveValue(_)
         | command::Operation::ConfirmValue(_)

@@ -96,15 +96,19 @@ fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1_000.0
 }
 
-/// See [`crate::Service::explain`].
+/// See [`crate::Service::explain`] and [`crate::Service::explain_as`].
 pub(crate) async fn explain(
     core: &Arc<Core>,
     ctx: &Context,
     bucket: &str,
     request: QueryRequest,
+    user: Option<&str>,
 ) -> Result<Vec<ShardExplanation>> {
-    let (session, template) = prepare(core, ctx, bucket, &request).await?;
+    let (mut session, template) = prepare(core, ctx, bucket, &request).await?;
     policy::require_admin(&session.principal)?;
+    if let Some(user) = user {
+        session.principal = Box::pin(core.principal_as(ctx, &session, user)).await?;
+    }
     let template = forward::Query {
         explain: true,
         ..template

@@ -166,6 +166,27 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         method: HttpMethod::Get,
+        path: "/acl/check",
+        summary: "Tells admins what a user may do with a bucket or a document, and why",
+        query: &[
+            (
+                "as",
+                "id or key of a user; without it a caller who is not logged in",
+            ),
+            (
+                "id",
+                "the document, /db/<bucket>/<key>, or /db/<bucket> for its class alone",
+            ),
+            (
+                "operation",
+                "load (read), query, insert, update (write), delete or upsert",
+            ),
+        ],
+        body: "",
+        answers: &[("200", "granted or not, and each rule that was asked")],
+    },
+    Operation {
+        method: HttpMethod::Get,
         path: "/db/{bucket}/count",
         summary: "Counts the documents that match a filter",
         query: FILTER,

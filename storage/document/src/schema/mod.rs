@@ -38,6 +38,7 @@ pub use self::layout::{Layout, Shape, Slot};
 pub use self::types::FieldType;
 pub use self::wire::{Change, Descriptor, FieldDescriptor};
 use crate::acl::{Principal, Rules};
+use crate::decision::{Decision, decide};
 
 /// The root of all entity classes.
 pub const OBJECT: &str = "Object";
@@ -124,6 +125,13 @@ impl Class {
             return rules.permits_by_rule(principal);
         }
         rules.permits(principal)
+    }
+
+    /// Why [`Class::permits`] says what it says.
+    pub fn decide(&self, operation: Operation, principal: &Principal) -> Decision {
+        let rules = self.acl.rules(operation);
+        let binds_admins = rules.denies_everybody() && self.name.starts_with("logs.");
+        decide(rules, principal, binds_admins)
     }
 
     /// Its own fields by their `order`.

@@ -565,10 +565,7 @@ fn estimates_tell_small_from_large() {
         size
     };
     let documents = |bucket| {
-        let effort = Effort {
-            exact_max: 100,
-            enough: u64::MAX,
-        };
+        let effort = Effort::exact(100);
         estimates::documents(&replica.view(), DATABASE, bucket, effort).expect("reads")
     };
     assert_eq!(about(&few, 0), 50);

@@ -8,6 +8,7 @@ mod harness;
 mod indexes;
 mod kept;
 mod model;
+mod readers;
 mod replica;
 mod script;
 mod show;

@@ -69,6 +69,7 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             true => "public".to_owned(),
             false => "restricted".to_owned(),
         },
+        Key::ReaderEntry(_) => format!("{} bytes", value.len()),
         Key::Applied(_) | Key::Metadata(_) => "…".to_owned(),
     }
 }

@@ -33,6 +33,7 @@ impl Writer<'_, '_> {
             self.by_expiry = true;
             self.delete(&site);
             self.unindex(&site)?;
+            self.leave(&site);
         } else {
             // The row goes all the same, or it would be looked at for ever.
             let (at_us, due_us) = (0, due.due_us);

@@ -19,9 +19,9 @@ use crate::tables::documents::{self, Entry, Record};
 use crate::tables::indexes::{KeptIndex, Places};
 use crate::tables::reservations;
 
-/// Bytes of the keys of entries that the writes of one entry of the log change. Part of the state machine: it bounds what one costs, since
+/// Bytes of the keys of entries, of indexes and of readers, that the writes of one entry of the log change. Part of the state machine: it bounds what one costs, since
 /// a short list of short elements may make many entries, each with the document's whole key and the other components.
-const ENTRY_BYTES_MAX: u64 = 32 << 20;
+pub(super) const ENTRY_BYTES_MAX: u64 = 32 << 20;
 
 /// What a write did to a document, as one index sees it.
 struct Change<'c> {

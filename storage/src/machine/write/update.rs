@@ -45,7 +45,7 @@ impl Writer<'_, '_> {
             expiry: update.expiry,
             ..Put::default()
         };
-        let written = self.put(site, &put, record.acl.clone());
+        let written = self.put(site, &put, record.acl.as_ref());
         self.updated_bytes = self.updated_bytes.saturating_add(written.body.len() as u64);
         if self.updated_bytes > UPDATED_BYTES_MAX {
             let bytes_max = UPDATED_BYTES_MAX;

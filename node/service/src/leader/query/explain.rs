@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use document::index::{Access, IndexAccess};
 use metrics::{Counter, counter};
 
+use super::by_reader;
 use super::planned::Planned;
 use crate::error::Result;
 use crate::forward::{ExplainedAccess, ExplainedRefusal, Explanation};
@@ -14,7 +15,7 @@ use crate::metrics::{QUERY_EXAMINED, QUERY_PLANS};
 const RANGES_SHOWN: usize = 16;
 
 /// Kinds of plans, as they are named.
-const KINDS: [&str; 4] = ["scan", "keys", "index", "union"];
+const KINDS: [&str; 5] = ["scan", "keys", "index", "union", by_reader::KIND];
 
 /// The kind of a plan.
 pub(super) fn kind(access: &Access) -> &'static str {

@@ -53,7 +53,7 @@ impl Shards {
             let shard = ShardId(part.shard);
             let replica = self.replica(shard)?;
             self.barrier(shard, deadline).await?;
-            let walk = asked.walk(shard, &part.question(query));
+            let walk = asked.walk(shard, &replica, &part.question(query));
             Ok(Ready { replica, walk })
         });
         let mut replies = Vec::with_capacity(queries.parts.len());
@@ -129,7 +129,7 @@ impl Ready {
     fn run_if_light(self) -> Ran {
         let began = Instant::now();
         let view = self.replica.view();
-        let planned = match self.walk.plan(&view, &self.replica) {
+        let planned = match self.walk.plan(&view) {
             Ok(planned) if planned.plan.estimated > LIGHT_MAX => {
                 drop(view);
                 return Ran::Heavy(self);

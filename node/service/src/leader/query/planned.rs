@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// Entries and documents that are counted one by one before sizes are believed. Counted entries are kept, so that a walk over so few reads
 /// them once.
-const EXACT_MAX: u64 = 512;
+pub(super) const EXACT_MAX: u64 = 512;
 
 /// About how many documents buckets have, by shard, database and bucket id, so that not every query counts them.
 ///
@@ -36,7 +36,7 @@ struct Count {
 
 impl Counts {
     /// What was counted when the shard had at most an eighth fewer or more documents than now.
-    fn get(&self, place: (ShardId, u32, u32), applied: u64) -> Option<u64> {
+    pub(super) fn get(&self, place: (ShardId, u32, u32), applied: u64) -> Option<u64> {
         let count = *self.known.read().get(&place)?;
         // No entry of the log writes many documents, as a rule.
         let is_recent = applied.abs_diff(count.applied) <= count.documents / 8;
@@ -213,10 +213,7 @@ impl Statistics for Sizes<'_, '_> {
         if let Some(documents) = self.counts.get(place, applied) {
             return documents;
         }
-        let effort = Effort {
-            exact_max: EXACT_MAX,
-            enough: u64::MAX,
-        };
+        let effort = Effort::exact(EXACT_MAX);
         let size = estimates::documents(self.view, database, bucket, effort);
         let documents = self.known(size);
         self.counts.set(place, applied, documents);
