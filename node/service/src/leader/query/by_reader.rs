@@ -10,7 +10,8 @@ use document::index::Access;
 use document::query::SortKey;
 use document::readers::of_caller;
 use storage::machine::ReplicaView;
-use storage::tables::{indexes, readers};
+use storage::tables::estimates::{self, Effort};
+use storage::tables::readers;
 
 use super::planned::{EXACT_MAX, Planned};
 use super::top::Top;
@@ -37,7 +38,7 @@ pub(in crate::leader) fn cheaper_references<'g>(
         return Ok(None);
     };
     let (database, bucket) = (grant.database(), grant.bucket());
-    let all = indexes::estimate_documents(view, database, bucket, EXACT_MAX)?;
+    let all = estimates::documents(view, database, bucket, Effort::exact(EXACT_MAX))?;
     let is_cheaper = entries.saturating_mul(ENTRY_AND_READ) < all;
     Ok(is_cheaper.then_some(references))
 }
@@ -76,7 +77,7 @@ impl Walk {
         let place = (self.shard, database, bucket);
         let all = match self.counts.get(place, self.applied) {
             Some(all) => all,
-            None => indexes::estimate_documents(view, database, bucket, EXACT_MAX)?,
+            None => estimates::documents(view, database, bucket, Effort::exact(EXACT_MAX))?,
         };
         let planned_cost = match &planned.plan.access {
             // Ends as early for what it finds as a walk over the entries would.
