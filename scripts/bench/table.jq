@@ -41,6 +41,16 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
            (($a | map(.throughput) | median) | over($b | map(.throughput) | median)),
            ($a | map(.p50) | median | ms), ($b | map(.p50) | median | ms), ($a | map(.p99) | median | ms), ($b | map(.p99) | median | ms),
            (map(.failed) | add // 0 | tostring)] | row) end),
+  ($all | part("rights") | if . == [] then empty else
+    "## With a token and ACLs, beside public documents and nobody, over HTTP, medians\n",
+    table(["operation", "clients", "guarded /s", "public /s", "ratio", "p50 ms", "public p50", "times as long", "errors"];
+        group_by([.operation, .clients])[] | map(select(.guarded)) as $a | map(select(.guarded | not)) as $b
+        | [(.[0] | .operation, (.clients | tostring)),
+           ($a | map(.throughput) | median | show), ($b | map(.throughput) | median | show),
+           (($a | map(.throughput) | median) | over($b | map(.throughput) | median)),
+           ($a | map(.p50) | median | ms), ($b | map(.p50) | median | ms),
+           (($a | map(.p50) | median) | over($b | map(.p50) | median)),
+           (map(.failed) | add // 0 | tostring)] | row) end),
   ($all | part("syncs") | if . == [] then empty else
     "## Syncs for each put as strace counts them\n",
     table(["system", "clients", "fsync and fdatasync a put", "log syncs a put", "entries a sync"];

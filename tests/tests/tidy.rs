@@ -73,6 +73,45 @@ fn lines_where(files: &[(PathBuf, String)], is_bad: impl Fn(&Path, &str) -> bool
     found
 }
 
+/// Where the service reads stored documents, each with the reason why what is read there reaches nobody who may not see it.
+const READERS: [(&str, &str); 8] = [
+    ("leader/read.rs", "demands a grant"),
+    ("leader/query.rs", "its walk was made of a grant"),
+    ("leader/query/by_index.rs", "the same walk"),
+    ("leader/query/readable.rs", "asks the grant"),
+    ("leader/write.rs", "decides whether apply would refuse"),
+    (
+        "leader/claims.rs",
+        "foresees which unique values a write takes",
+    ),
+    (
+        "leader/unique.rs",
+        "tells other nodes which document holds a value, and whether the caller may read it",
+    ),
+    ("leader/prepare.rs", "fits a write to what is stored"),
+];
+
+/// Reading stored documents past the policy must be noticed: who adds a place says here why it is safe.
+#[test]
+fn documents_are_read_where_the_policy_is_asked() {
+    let found: BTreeSet<String> = sources()
+        .into_iter()
+        .filter(|(path, text)| {
+            path.starts_with("node/service/src")
+                && !path.components().any(|part| part.as_os_str() == "tests")
+                && text.contains("tables::documents")
+        })
+        .filter_map(|(path, _)| {
+            let path = path.strip_prefix("node/service/src").ok()?;
+            Some(path.display().to_string())
+        })
+        // Only judges what it is given.
+        .filter(|path| path != "leader/refusal.rs")
+        .collect();
+    let known: BTreeSet<String> = READERS.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(found, known);
+}
+
 #[test]
 fn nothing_is_left_half_done() {
     // Put together, so that this file does not find itself.

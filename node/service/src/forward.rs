@@ -26,10 +26,10 @@ pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
 };
-pub use self::query::{Found, Hit, Query};
+pub use self::query::{Found, Hit, Queries, Query, QueryPart};
 pub use self::rights::{EndedSessions, FollowRights, Rights, RoleMembers};
 pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
-pub use self::wire::{decode_reply, encode_reply};
+pub use self::wire::{Replies, decode_reply, encode_reply};
 
 use crate::context::Condition;
 use crate::error::Error;
@@ -104,6 +104,9 @@ pub enum Operation {
     /// The documents of a bucket's part in this shard that match a filter, or how many there are.
     #[prost(message, tag = "31")]
     Query(Query),
+    /// One query of several shards that the asked node is thought to lead. Answered shard by shard; never refused for not leading.
+    #[prost(message, tag = "32")]
+    Queries(Queries),
     /// As `Write`, with a partial update among the writes. Apart from it, so that a node which does not know updates refuses instead of
     /// taking one for a whole document.
     #[prost(message, tag = "30")]
@@ -156,6 +159,7 @@ impl Operation {
             Operation::Get(_)
             | Operation::Scan(_)
             | Operation::Query(_)
+            | Operation::Queries(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -187,7 +191,8 @@ impl Operation {
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::Scan(_)
-            | Operation::Query(_) => true,
+            | Operation::Query(_)
+            | Operation::Queries(_) => true,
             Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -449,6 +454,9 @@ pub enum Answer {
     /// To [`Operation::Query`].
     #[prost(message, tag = "20")]
     Found(Found),
+    /// To [`Operation::Queries`].
+    #[prost(message, tag = "21")]
+    Replies(Replies),
     /// To [`Operation::Command`]: what it led to, as the state machine encodes it.
     #[prost(bytes = "bytes", tag = "50")]
     Outcome(Bytes),

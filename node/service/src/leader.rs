@@ -123,6 +123,7 @@ impl Shards {
             Operation::Query(query) => {
                 Box::pin(self.query_behind_barrier(request, query, deadline)).await
             }
+            Operation::Queries(queries) => Box::pin(self.queries(request, queries, deadline)).await,
             Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
             Operation::FindRoles(find) => Box::pin(self.find_roles(request, find, deadline)).await,
             Operation::SetBuckets(buckets) => {

@@ -125,6 +125,8 @@ impl Router {
         match &reply {
             // Any replica answers these.
             _ if request.near.is_some() => {}
+            // Each shard speaks for itself.
+            Ok(Answer::Replies(_)) => {}
             Ok(_) => self.learn(request.shard, Some(node)),
             Err(Failure::NotLeader { hint }) => self.learn(request.shard, *hint),
             Err(Failure::Unknown) => self.learn(request.shard, None),
@@ -276,7 +278,9 @@ impl Core {
             }
             return encode_reply(self.shards.near(&request, near, deadline).await);
         }
-        if !self.groups.is_leader(request.shard) {
+        // Each shard of several answers for itself.
+        let is_for_one = !matches!(request.operation, Operation::Queries(_));
+        if is_for_one && !self.groups.is_leader(request.shard) {
             let hint = self.groups.leader(request.shard).map(|leader| leader.node);
             return encode_reply(Err(Failure::NotLeader { hint }));
         }

@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) barriers: Mutex<u64>,
     pub(crate) propose_script: Mutex<VecDeque<Fault>>,
     pub(crate) forward_script: Mutex<VecDeque<ForwardError>>,
+    /// Requests that were sent to other nodes so far.
+    pub(crate) forwards: Mutex<u64>,
     services: Mutex<HashMap<NodeId, Service>>,
     /// Of document shards.
     pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
@@ -116,6 +118,7 @@ impl World {
             barriers: Mutex::default(),
             propose_script: Mutex::default(),
             forward_script: Mutex::default(),
+            forwards: Mutex::default(),
             services: Mutex::default(),
             members: Mutex::default(),
             bystanders: Mutex::default(),
@@ -417,6 +420,7 @@ impl Forward for Node {
         _deadline: Instant,
     ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
         async move {
+            *self.world.forwards.lock() += 1;
             let fault = self.world.forward_script.lock().pop_front();
             if let Some(ForwardError::NotSent(reason)) = fault {
                 return Err(ForwardError::NotSent(reason));
@@ -596,6 +600,7 @@ impl TestCluster {
             tokio::spawn(jobs.mails.run(stop.clone()));
             tokio::spawn(jobs.session_ends.run(stop.clone()));
             tokio::spawn(jobs.index_build.run(stop.clone()));
+            tokio::spawn(jobs.readers.run(stop.clone()));
             tokio::spawn(jobs.evidence.run(stop.clone()));
         }
         TestCluster {

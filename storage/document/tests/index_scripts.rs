@@ -146,7 +146,7 @@ impl Statistics for Counts<'_> {
         self.runner.documents.len() as u64 * self.each + self.others
     }
 
-    fn entries(&mut self, index: u32, ranges: &[Range]) -> u64 {
+    fn entries(&mut self, index: u32, ranges: &[Range], _: u64) -> u64 {
         self.runner.found(index, ranges).len() as u64 * self.each
     }
 

@@ -91,7 +91,7 @@ pub struct Reservation {
     pub owner: String,
     /// Index of the entry that reserved it last.
     pub reserved: u64,
-    /// Whether a write with it is known to have taken effect. Even so the document may have given it up since.
+    /// Whether the write that it was reserved for is known to have taken effect. Even so the document may have given it up since.
     pub confirmed: bool,
 }
 

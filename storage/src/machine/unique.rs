@@ -37,14 +37,15 @@ pub(super) fn reserve(
         return Ok(rejected(rejection));
     }
     let held = reservations::held(tx, key)?;
-    if let Some(holder) = held.clone().filter(|held| held.owner != command.owner) {
+    if let Some(holder) = held.filter(|held| held.owner != command.owner) {
         let is_own = false;
         return Ok(Outcome::Reserved { holder, is_own });
     }
     let holder = Reservation {
         owner: command.owner.clone(),
         reserved: at,
-        confirmed: held.is_some_and(|held| held.confirmed),
+        // Another write has it in mind, whatever became of the one before.
+        confirmed: false,
     };
     reservations::put(tx, key, &holder)?;
     let is_own = true;

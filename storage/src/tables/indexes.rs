@@ -24,7 +24,7 @@ use super::buckets::{self, BucketRow};
 use crate::codec::{self, Record};
 use crate::engine::{Column, Direction};
 use crate::error::{Error, Result};
-use crate::keys::{BucketKey, DocumentKey, IndexEntryKey, IndexProgressKey, prefix_end};
+use crate::keys::{BucketKey, IndexEntryKey, IndexProgressKey, prefix_end};
 use crate::machine::outcome::Progress;
 use crate::machine::{Replica, ReplicaView, Transaction};
 
@@ -33,9 +33,6 @@ const COMPILED_MAX: usize = 4_096;
 
 /// Compiled indexes by their bytes, of all shards of the process. What is found follows from the bytes alone, so apply stays pure.
 static COMPILED: LazyLock<Cache<Bytes, Index>> = LazyLock::new(|| Cache::new(COMPILED_MAX));
-
-/// Pairs that an estimate counts one by one where files do not tell how many there are.
-const COUNTED_MAX: u64 = 4_096;
 
 /// Row value of an entry of a document that everybody may read.
 const PUBLIC: u8 = 1;
@@ -151,18 +148,26 @@ pub fn visit(
 ) -> Result<()> {
     let prefix = IndexEntryKey::prefix(database, bucket, index.id);
     let (from, to) = bounds(&prefix, range);
-    let components = index.index.definition().keys.len();
-    let mut show = |key: &[u8], row: &[u8]| {
-        let (value, key) = split(&index.index, components, &key[prefix.len()..])?;
-        each(IndexEntry {
-            value,
-            key: &key,
-            is_public: is_public(row)?,
-        })
-    };
+    let mut show =
+        |key: &[u8], row: &[u8]| show(&index.index, &key[prefix.len()..], row, &mut *each);
     let from = Bound::Included(from.as_slice());
     let to = to.as_ref().map(Vec::as_slice);
     view.visit(Column::Documents, from, to, direction, &mut show)
+}
+
+/// Shows one entry.
+pub(super) fn show<T>(
+    index: &Index,
+    place: &[u8],
+    row: &[u8],
+    each: &mut dyn FnMut(IndexEntry<'_>) -> Result<T>,
+) -> Result<T> {
+    let (value, key) = split(index, index.definition().keys.len(), place)?;
+    each(IndexEntry {
+        value,
+        key: &key,
+        is_public: is_public(row)?,
+    })
 }
 
 /// Value and decoded key of an entry's place.
@@ -197,7 +202,7 @@ pub(crate) fn is_public(row: &[u8]) -> Result<bool> {
 }
 
 /// The keys of an index's entries within a range, without store id.
-fn bounds(prefix: &[u8], range: &Range) -> (Vec<u8>, Bound<Vec<u8>>) {
+pub(super) fn bounds(prefix: &[u8], range: &Range) -> (Vec<u8>, Bound<Vec<u8>>) {
     let from = [prefix, &range.from].concat();
     let to = if range.to.is_empty() {
         prefix_end(prefix)
@@ -205,90 +210,6 @@ fn bounds(prefix: &[u8], range: &Range) -> (Vec<u8>, Bound<Vec<u8>>) {
         Bound::Excluded([prefix, &range.to].concat())
     };
     (from, to)
-}
-
-/// About how many entries lie in the range: exact up to `exact_max`, beyond that by the size of what is stored.
-///
-/// # Errors
-/// Those of the engine.
-pub fn estimate(
-    view: &ReplicaView<'_>,
-    database: u32,
-    bucket: u32,
-    index: u32,
-    range: &Range,
-    exact_max: u64,
-) -> Result<u64> {
-    let (from, to) = bounds(&IndexEntryKey::prefix(database, bucket, index), range);
-    estimate_pairs(view, &from, &to, exact_max)
-}
-
-/// About how many documents a bucket has here, likewise.
-///
-/// # Errors
-/// Those of the engine.
-pub fn estimate_documents(
-    view: &ReplicaView<'_>,
-    database: u32,
-    bucket: u32,
-    exact_max: u64,
-) -> Result<u64> {
-    let prefix = DocumentKey::prefix(database, bucket);
-    estimate_pairs(view, &prefix, &prefix_end(&prefix), exact_max)
-}
-
-/// Counts up to `exact_max`; if there is more, compares the files of what was counted with the files of all. Where what was counted is in
-/// no file yet, or less than a block, it counts up to [`COUNTED_MAX`] first.
-pub(crate) fn estimate_pairs(
-    view: &ReplicaView<'_>,
-    from: &[u8],
-    to: &Bound<Vec<u8>>,
-    exact_max: u64,
-) -> Result<u64> {
-    let to = to.as_ref().map(Vec::as_slice);
-    let (counted, last) = count(view, from, to, exact_max)?;
-    let Some(last) = last else {
-        return Ok(counted);
-    };
-    let (Bound::Excluded(end) | Bound::Included(end)) = to else {
-        return Ok(counted);
-    };
-    let all = view.file_bytes(Column::Documents, from, end)?;
-    let head = |last: &[u8]| view.file_bytes(Column::Documents, from, last);
-    let (mut counted, mut head_bytes) = (counted, head(&last)?);
-    if head_bytes == 0 {
-        let (more, last) = count(view, from, to, COUNTED_MAX.max(exact_max))?;
-        let Some(last) = last else {
-            return Ok(more);
-        };
-        (counted, head_bytes) = (more, head(&last)?);
-    }
-    if head_bytes == 0 {
-        return Ok(counted);
-    }
-    let estimated = u128::from(counted) * u128::from(all) / u128::from(head_bytes);
-    Ok(u64::try_from(estimated).unwrap_or(u64::MAX).max(counted))
-}
-
-/// How many pairs there are, at most one more than `max`; with the key of that one if there is.
-fn count(
-    view: &ReplicaView<'_>,
-    from: &[u8],
-    to: Bound<&[u8]>,
-    max: u64,
-) -> Result<(u64, Option<Vec<u8>>)> {
-    let (mut counted, mut last) = (0, None);
-    let each = &mut |key: &[u8], _: &[u8]| {
-        counted += 1;
-        if counted <= max {
-            return Ok(ControlFlow::Continue(()));
-        }
-        last = Some(key.to_vec());
-        Ok(ControlFlow::Break(()))
-    };
-    let from = Bound::Included(from);
-    view.visit(Column::Documents, from, to, Direction::Forward, each)?;
-    Ok((counted, last))
 }
 
 /// How far the building of an index is in this shard.

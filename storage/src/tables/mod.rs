@@ -8,6 +8,7 @@
 //! | [`change_log`] | change events |
 //! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
+//! | [`estimates`] | none: how many of them there are |
 //! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`rights`] | which roles changed and whose sessions ended |
@@ -24,6 +25,7 @@ pub mod audit;
 pub mod buckets;
 pub mod change_log;
 pub mod documents;
+pub mod estimates;
 pub mod expiry;
 pub mod idempotency;
 pub mod indexes;

@@ -17,6 +17,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use document::acl::Acl;
 
+use super::estimates::{self, Effort};
 use super::indexes::{self, ProgressRow};
 use crate::codec;
 use crate::engine::{Column, Pairs};
@@ -70,7 +71,7 @@ pub fn estimate(
     let mut entries: u64 = 0;
     for reader in readers_of(references) {
         let prefix = ReaderEntryKey::prefix(database, bucket, reader);
-        let some = indexes::estimate_pairs(view, &prefix, &prefix_end(&prefix), exact_max)?;
+        let some = estimates::of_prefix(view, &prefix, Effort::exact(exact_max))?;
         entries = entries.saturating_add(some);
     }
     Ok(entries)

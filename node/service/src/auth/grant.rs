@@ -3,6 +3,8 @@
 //!
 //! The rules of single objects are asked for each document: by [`Grant::may_read`] where one is shown, and by apply where one is written.
 
+use std::borrow::Cow;
+
 use cluster::state::Database;
 use document::acl::{self, Acl, Principal};
 use document::schema::Operation;
@@ -14,22 +16,22 @@ use crate::forward::{Write, Writes};
 
 /// The right to read documents of one bucket.
 #[derive(Clone, Debug)]
-pub(crate) struct Grant {
+pub(crate) struct Grant<'p> {
     database: u32,
     bucket: u32,
-    readable: Readable,
+    readable: Readable<'p>,
 }
 
 /// Which documents of the bucket.
 #[derive(Clone, Debug)]
-enum Readable {
+enum Readable<'p> {
     /// Those whose own rules let the caller.
-    By(Principal),
+    By(Cow<'p, Principal>),
     /// All of them.
     All,
 }
 
-impl Grant {
+impl<'p> Grant<'p> {
     /// What the rules of the class let a caller read for `operation`.
     ///
     /// # Errors
@@ -38,22 +40,22 @@ impl Grant {
         database: &Database,
         bucket: &str,
         operation: Operation,
-        caller: &Principal,
-    ) -> Result<Grant> {
+        caller: &'p Principal,
+    ) -> Result<Grant<'p>> {
         check_class(database, bucket, operation, caller)?;
-        Grant::new(database, bucket, Readable::By(caller.clone()))
+        Grant::new(database, bucket, Readable::By(Cow::Borrowed(caller)))
     }
 
     /// Every document, for what the service must know itself: who logs in, and whose roles there are. No caller may be shown any of it.
     ///
     /// # Errors
     /// `BucketNotFound`.
-    pub(crate) fn of_service(database: &Database, bucket: &str) -> Result<Grant> {
+    pub(crate) fn of_service(database: &Database, bucket: &str) -> Result<Grant<'p>> {
         Grant::new(database, bucket, Readable::All)
     }
 
     /// What a caller wrote itself in this bucket, for the answer to a repetition of that write. Only the version that it wrote may be shown.
-    pub(crate) fn of_repetition(database: u32, bucket: u32) -> Grant {
+    pub(crate) fn of_repetition(database: u32, bucket: u32) -> Grant<'p> {
         Grant {
             database,
             bucket,
@@ -61,7 +63,7 @@ impl Grant {
         }
     }
 
-    fn new(database: &Database, bucket: &str, readable: Readable) -> Result<Grant> {
+    fn new(database: &Database, bucket: &str, readable: Readable<'p>) -> Result<Grant<'p>> {
         let info = database.buckets.get(bucket);
         let info = info.ok_or_else(|| Error::bucket_not_found(bucket))?;
         Ok(Grant {
@@ -69,6 +71,19 @@ impl Grant {
             bucket: info.id,
             readable,
         })
+    }
+
+    /// The same, for another thread.
+    pub(crate) fn into_owned(self) -> Grant<'static> {
+        let readable = match self.readable {
+            Readable::By(caller) => Readable::By(Cow::Owned(caller.into_owned())),
+            Readable::All => Readable::All,
+        };
+        Grant {
+            database: self.database,
+            bucket: self.bucket,
+            readable,
+        }
     }
 
     /// Id of the database.
@@ -92,7 +107,7 @@ impl Grant {
     /// Who finds less than everything; `None`: all documents are found.
     pub(crate) fn restricted(&self) -> Option<&Principal> {
         match &self.readable {
-            Readable::By(caller) if !caller.is_admin() => Some(caller),
+            Readable::By(caller) if !caller.is_admin() => Some(&**caller),
             Readable::By(_) | Readable::All => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use proto::ShardId;
 
 use super::{Explanation, Seen};
 
@@ -41,6 +42,75 @@ pub struct Query {
     /// Say how it was found, and leave the documents out.
     #[prost(bool, tag = "11")]
     pub explain: bool,
+    /// How many documents are wanted if the rest can be had cheaply, since an index gives their order; 0: all of `documents_max`.
+    #[prost(uint64, tag = "12")]
+    pub share: u64,
+}
+
+/// See [`super::Operation::Queries`].
+#[derive(Clone, PartialEq, Message)]
+pub struct Queries {
+    /// What all shards are asked. Of places, numbers and sizes the parts speak.
+    #[prost(message, optional, tag = "1")]
+    pub query: Option<Query>,
+    /// At least one.
+    #[prost(message, repeated, tag = "2")]
+    pub parts: Vec<QueryPart>,
+}
+
+/// What one shard is asked beside the rest. Its members are those of [`Query`].
+#[derive(Clone, PartialEq, Message)]
+pub struct QueryPart {
+    /// The shard.
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// See [`Query::after`].
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub after: Option<Bytes>,
+    /// See [`Query::documents_max`].
+    #[prost(uint64, tag = "3")]
+    pub documents_max: u64,
+    /// See [`Query::bytes_max`].
+    #[prost(uint64, tag = "4")]
+    pub bytes_max: u64,
+    /// See [`Query::examined`].
+    #[prost(uint64, tag = "5")]
+    pub examined: u64,
+    /// See [`Query::share`].
+    #[prost(uint64, tag = "6")]
+    pub share: u64,
+}
+
+impl Queries {
+    /// One query of several shards; the questions differ in nothing but what a [`QueryPart`] says. `None` without any.
+    pub(crate) fn of(questions: &[(ShardId, Query)]) -> Option<Queries> {
+        let part = |(shard, query): &(ShardId, Query)| QueryPart {
+            shard: shard.0,
+            after: query.after.clone(),
+            documents_max: query.documents_max,
+            bytes_max: query.bytes_max,
+            examined: query.examined,
+            share: query.share,
+        };
+        Some(Queries {
+            query: Some(questions.first()?.1.clone()),
+            parts: questions.iter().map(part).collect(),
+        })
+    }
+}
+
+impl QueryPart {
+    /// The question to the shard of this part of `all`.
+    pub(crate) fn question(&self, all: &Query) -> Query {
+        Query {
+            after: self.after.clone(),
+            documents_max: self.documents_max,
+            bytes_max: self.bytes_max,
+            examined: self.examined,
+            share: self.share,
+            ..all.clone()
+        }
+    }
 }
 
 /// What one shard found.

@@ -29,7 +29,7 @@ struct WireRequest {
     near: Option<Near>,
     #[prost(
         oneof = "Operation",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30, 31, 40, 41, 50, 51, 52, 53, 60, 61, 85, 86"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 26, 30, 31, 32, 40, 41, 50, 51, 52, 53, 60, 61, 85, 86"
     )]
     operation: Option<Operation>,
 }
@@ -40,7 +40,7 @@ struct WireReply {
     failure: Option<WireFailure>,
     #[prost(
         oneof = "Answer",
-        tags = "10, 11, 12, 13, 14, 15, 16, 20, 41, 50, 51, 52, 53, 60, 86"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 41, 50, 51, 52, 53, 60, 86"
     )]
     answer: Option<Answer>,
 }
@@ -110,28 +110,58 @@ impl Request {
     }
 }
 
+/// Replies of several shards, in the order in which they were asked.
+#[derive(Clone, PartialEq, Message)]
+pub struct Replies {
+    #[prost(message, repeated, tag = "1")]
+    replies: Vec<WireReply>,
+}
+
+impl Replies {
+    pub(crate) fn new(replies: impl IntoIterator<Item = Result<Answer, Failure>>) -> Replies {
+        Replies {
+            replies: replies.into_iter().map(WireReply::from).collect(),
+        }
+    }
+
+    pub(crate) fn into_results(self) -> impl ExactSizeIterator<Item = Result<Answer, Failure>> {
+        self.replies.into_iter().map(WireReply::into_result)
+    }
+}
+
 /// The wire form of a leader's reply.
 pub fn encode_reply(reply: Result<Answer, Failure>) -> Bytes {
-    let wire = match reply {
-        Ok(answer) => WireReply {
-            failure: None,
-            answer: Some(answer),
-        },
-        Err(failure) => WireReply {
-            failure: Some(failure.into()),
-            answer: None,
-        },
-    };
-    wire.encode_to_vec().into()
+    WireReply::from(reply).encode_to_vec().into()
 }
 
 /// Reads a reply. What cannot be read may have happened.
 pub fn decode_reply(bytes: Bytes) -> Result<Answer, Failure> {
     let wire = WireReply::decode(bytes).map_err(|_| Failure::Unknown)?;
-    match (wire.failure, wire.answer) {
-        (None, Some(answer)) => Ok(answer),
-        (Some(failure), _) => Err(failure.into()),
-        (None, None) => Err(Failure::Unknown),
+    wire.into_result()
+}
+
+impl From<Result<Answer, Failure>> for WireReply {
+    fn from(reply: Result<Answer, Failure>) -> WireReply {
+        match reply {
+            Ok(answer) => WireReply {
+                failure: None,
+                answer: Some(answer),
+            },
+            Err(failure) => WireReply {
+                failure: Some(failure.into()),
+                answer: None,
+            },
+        }
+    }
+}
+
+impl WireReply {
+    fn into_result(self) -> Result<Answer, Failure> {
+        match (self.failure, self.answer) {
+            (None, Some(answer)) => Ok(answer),
+            (Some(failure), _) => Err(failure.into()),
+            (None, None) => Err(Failure::Unknown),
+        }
     }
 }
 
@@ -274,7 +304,11 @@ mod tests {
     #[test]
     fn replies_round_trip() {
         let error = Error::unavailable("later").with_effect(Effect::None);
+        let several = [Ok(Answer::Done(true)), Err(Failure::Busy(error.clone()))];
+        let replies = Replies::new(several.clone());
+        assert!(replies.clone().into_results().eq(several));
         for reply in [
+            Ok(Answer::Replies(replies)),
             Ok(Answer::Done(true)),
             Ok(Answer::Version(4)),
             Err(Failure::NotLeader {

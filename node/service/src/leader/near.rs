@@ -51,6 +51,7 @@ impl Shards {
             Operation::Query(query) => self.query(request, query, false, deadline).await?,
             Operation::Write(_)
             | Operation::Update(_)
+            | Operation::Queries(_)
             | Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::SetBuckets(_)
@@ -80,15 +81,13 @@ impl Shards {
 
 /// Adds to an answer how far the replica is that it was read from. After the read: what was read lies at or below it.
 pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u64>) {
-    let seen = Some(Seen {
-        index: index(replica),
-        age_us,
-    });
+    let seen = Some(seen(replica, age_us));
     match answer {
         Answer::Record(record) => record.seen = seen,
         Answer::Page(page) => page.seen = seen,
         Answer::Found(found) => found.seen = seen,
         Answer::Written(_)
+        | Answer::Replies(_)
         | Answer::Roles(_)
         | Answer::Version(_)
         | Answer::Done(_)
@@ -100,6 +99,14 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Rights(_)
         | Answer::AuditPage(_)
         | Answer::Proofs(_) => {}
+    }
+}
+
+/// How far a replica is that something was just read from.
+pub(super) fn seen(replica: &Replica, age_us: Option<u64>) -> Seen {
+    Seen {
+        index: index(replica),
+        age_us,
     }
 }
 

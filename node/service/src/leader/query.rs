@@ -11,6 +11,7 @@
 //! | part | owns |
 //! |---|---|
 //! | `planned` | which plan, with which indexes |
+//! | `many` | one query of several shards |
 //! | `by_index` | documents that keys and indexes name |
 //! | `by_reader` | those that the caller may read |
 //! | `explain` | what a shard says about its plan, and counting plans |
@@ -23,6 +24,7 @@
 mod by_index;
 mod by_reader;
 mod explain;
+mod many;
 mod planned;
 mod readable;
 mod top;
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use document::body::envelope;
-use document::index::Access;
+use document::index::{Access, IndexAccess};
 use document::query::{Filter, Limits, Sort, SortKey, Subject};
 use document::schema::Operation;
 use proto::{ErrorCode, ShardId};
@@ -81,56 +83,46 @@ impl Shards {
         barrier: bool,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let asked = self.ask(request, query, deadline)?;
+        let replica = self.replica(request.shard)?;
+        if barrier {
+            self.barrier(request.shard, deadline).await?;
+        }
+        let walk = asked.walk(request.shard, &replica, query);
+        let run = move || walk.run(&replica);
+        let walked = self.walks.run(deadline, run).await?;
+        Ok(Answer::Found(self.walked(walked)))
+    }
+
+    /// What a query asks of each shard here, read once.
+    fn ask(&self, request: &Request, query: &Query, deadline: Instant) -> Result<Asked, Failure> {
         let (filter, order) = self.parse_query(query)?;
         let state = self.metadata.current();
         let database = find_database(&state, &query.database)?;
         let caller = &request.principal;
         let grant = Grant::of_caller(database, &query.bucket, Operation::Query, caller)?;
-        let replica = self.replica(request.shard)?;
-        if barrier {
-            self.barrier(request.shard, deadline).await?;
-        }
-        let is_unlimited = query.allow_scan && request.principal.is_admin();
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let walk = Walk {
-            shard: request.shard,
+        Ok(Asked {
             counts: Arc::clone(&self.counts),
             database: grant.database(),
             bucket: grant.bucket(),
             filter,
             order,
-            after: query.after.clone(),
-            applied: index(&replica),
-            wanted_readers: Arc::clone(&self.readers),
-            count_only: query.count_only,
-            documents_max: usize::try_from(query.documents_max).unwrap_or(usize::MAX),
-            bytes_max: usize::try_from(query.bytes_max).unwrap_or(usize::MAX),
-            rows_max: if is_unlimited {
-                u64::MAX
-            } else {
-                (self.limits.query_rows_max as u64).saturating_sub(query.examined)
-            },
-            readable: Readable::new(grant),
+            grant: grant.into_owned(),
+            readers: Arc::clone(&self.readers),
             cap: self.limits.query_rows_max,
+            is_unlimited: query.allow_scan && caller.is_admin(),
             deadline,
-            abandoned: Arc::clone(&abandoned),
-            is_unlimited,
-            explain: query.explain,
-            kind: "",
-            rows: 0,
-            entries: 0,
-            found: Found::default(),
-            bytes: 0,
-        };
-        // Nobody waits any more once this future is gone.
-        let _guard = Abandon(abandoned);
-        let walked = self.walks.run(deadline, move || walk.run(&replica)).await?;
-        let (kind, mut found) = walked;
+            abandon: Abandon(Arc::default()),
+        })
+    }
+
+    /// What a walk found, counted and signed.
+    fn walked(&self, (kind, mut found): Walked) -> Found {
         self.plans.count(kind, found.examined);
         if let Some(explanation) = &mut found.explanation {
             explanation.node = self.node.0;
         }
-        Ok(Answer::Found(found))
+        found
     }
 
     /// The filter, and the order of its results; an empty order is that of keys.
@@ -150,6 +142,59 @@ impl Shards {
     }
 }
 
+/// What a query asks of all shards here. Its walks end soon after it is dropped.
+struct Asked {
+    counts: Arc<Counts>,
+    database: u32,
+    bucket: u32,
+    filter: Filter,
+    order: Sort,
+    grant: Grant<'static>,
+    readers: Arc<Readers>,
+    /// Documents that may be looked at in each shard, over all pages.
+    cap: usize,
+    is_unlimited: bool,
+    deadline: Instant,
+    abandon: Abandon,
+}
+
+impl Asked {
+    /// The walk through one shard, as far as its replica is now.
+    fn walk(&self, shard: ShardId, replica: &Replica, query: &Query) -> Walk {
+        Walk {
+            shard,
+            counts: Arc::clone(&self.counts),
+            database: self.database,
+            bucket: self.bucket,
+            filter: self.filter.clone(),
+            order: self.order.clone(),
+            after: query.after.clone(),
+            applied: index(replica),
+            wanted_readers: Arc::clone(&self.readers),
+            count_only: query.count_only,
+            documents_max: usize::try_from(query.documents_max).unwrap_or(usize::MAX),
+            share: usize::try_from(query.share).unwrap_or(usize::MAX),
+            bytes_max: usize::try_from(query.bytes_max).unwrap_or(usize::MAX),
+            rows_max: if self.is_unlimited {
+                u64::MAX
+            } else {
+                (self.cap as u64).saturating_sub(query.examined)
+            },
+            readable: Readable::new(self.grant.clone()),
+            cap: self.cap,
+            deadline: self.deadline,
+            abandoned: Arc::clone(&self.abandon.0),
+            is_unlimited: self.is_unlimited,
+            explain: query.explain,
+            kind: "",
+            rows: 0,
+            entries: 0,
+            found: Found::default(),
+            bytes: 0,
+        }
+    }
+}
+
 /// Tells a walk that its caller is gone, when dropped.
 struct Abandon(Arc<AtomicBool>);
 
@@ -158,6 +203,9 @@ impl Drop for Abandon {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// The kind of a plan, and what was found.
+type Walked = (&'static str, Found);
 
 /// One walk over a bucket.
 struct Walk {
@@ -174,6 +222,8 @@ struct Walk {
     wanted_readers: Arc<Readers>,
     count_only: bool,
     documents_max: usize,
+    /// Enough documents where an index gives their order; 0: all of `documents_max`.
+    share: usize,
     bytes_max: usize,
     /// Documents that this walk may still look at.
     rows_max: u64,
@@ -195,16 +245,20 @@ struct Walk {
 }
 
 impl Walk {
-    /// The kind of the plan, and what was found.
-    fn run(mut self, replica: &Replica) -> Result<(&'static str, Found)> {
-        let view = replica.view();
+    fn run(self, replica: &Replica) -> Result<Walked> {
         let began = Instant::now();
+        let view = replica.view();
+        let planned = self.plan(&view)?;
+        self.carry_out(&view, &planned, began)
+    }
+
+    fn plan(&self, view: &ReplicaView<'_>) -> Result<Planned> {
         let wanted = match self.count_only {
             true => Some(0),
             false => Some(self.documents_max as u64).filter(|_| self.documents_max < usize::MAX),
         };
-        let planned = Planned::choose(
-            &view,
+        Planned::choose(
+            view,
             &self.counts,
             Place {
                 shard: self.shard,
@@ -215,23 +269,31 @@ impl Walk {
             (&self.filter, &self.order),
             wanted,
             Some(self.rows_max).filter(|_| !self.is_unlimited),
-        )?;
-        let by_reader = self.readers_instead(&view, &planned)?;
+        )
+    }
+
+    fn carry_out(
+        mut self,
+        view: &ReplicaView<'_>,
+        planned: &Planned,
+        began: Instant,
+    ) -> Result<Walked> {
+        let by_reader = self.readers_instead(view, planned)?;
         self.kind = match by_reader {
             Some(_) => by_reader::KIND,
             None => explain::kind(&planned.plan.access),
         };
         if self.count_only || self.order.is_empty() {
-            self.run_in_key_order(&view, &planned, by_reader.is_some())?;
+            self.run_in_key_order(view, planned, by_reader.is_some())?;
         } else {
-            self.run_in_order(&view, &planned, by_reader.is_some())?;
+            self.run_in_order(view, planned, by_reader.is_some())?;
         }
-        if by_reader.is_none() && self.readable.has_refused() {
-            self.wanted_readers
-                .want((self.shard, self.database, self.bucket));
-        }
+        self.want_readers(view)?;
         if self.explain {
-            let mut explanation = explain::describe(&planned)?;
+            let mut explanation = explain::describe(planned)?;
+            if let Some(entries) = by_reader {
+                Walk::describe_readers(&mut explanation, entries);
+            }
             explanation.entries = self.entries;
             explanation.documents = self.found.examined - self.entries;
             explanation.returned = self.found.hits.len() as u64 + self.found.count;
@@ -284,7 +346,18 @@ impl Walk {
         by_reader: bool,
     ) -> Result<()> {
         let (database, bucket) = (self.database, self.bucket);
-        let mut top = Top::new(self.documents_max, self.bytes_max);
+        let is_ordered = |access: &IndexAccess| access.order.is_some_and(|order| order.is_whole);
+        let documents_max = match &planned.plan.access {
+            _ if by_reader => self.documents_max,
+            // The next page goes on where this one ends.
+            Access::Index(access) if is_ordered(access) && self.share > 0 => {
+                self.share.min(self.documents_max)
+            }
+            Access::Index(_) | Access::Scan | Access::Keys(_) | Access::Union(_) => {
+                self.documents_max
+            }
+        };
+        let mut top = Top::new(documents_max, self.bytes_max);
         let after = self.after.take();
         let after = after.as_deref().map(SortKey::from_bytes);
         let after = after.as_ref();

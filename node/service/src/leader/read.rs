@@ -2,6 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use document::id::object_id;
@@ -10,6 +11,7 @@ use document::schema::Operation;
 use proto::{ErrorCode, ShardId};
 use serde::Deserialize;
 use storage::machine::Replica;
+use storage::machine::outcome::Progress;
 use storage::tables::documents::{self, CachedRecord};
 use storage::tables::readers;
 
@@ -73,7 +75,7 @@ impl Shards {
     pub(super) async fn record(
         &self,
         replica: &Arc<Replica>,
-        grant: &Grant,
+        grant: &Grant<'_>,
         key: &str,
         deadline: Instant,
     ) -> Result<Option<documents::Record>> {
@@ -116,9 +118,10 @@ impl Shards {
         let database = find_database(&state, &scan.database)?;
         let caller = &request.principal;
         let grant = Grant::of_caller(database, &scan.bucket, Operation::Query, caller)?;
-        let (scan, readable) = (scan.clone(), grant.clone());
+        let (scan, readable) = (scan.clone(), grant.clone().into_owned());
         let place = (request.shard, grant.database(), grant.bucket());
-        let wanted = Arc::clone(&self.readers);
+        let has_refused = Arc::new(AtomicBool::new(false));
+        let refused = Arc::clone(&has_refused);
         let visits_max = self.limits.scan_page_visits;
         let documents_max = usize::try_from(scan.documents_max)
             .unwrap_or(usize::MAX)
@@ -143,7 +146,7 @@ impl Shards {
             let is_readable = readable.may_read(record.acl.as_ref());
             let next = is_readable.then(|| form(key.clone(), record));
             if !is_readable {
-                wanted.want(place);
+                refused.store(true, Ordering::Relaxed);
             }
             if let Some(record) = next {
                 bytes += record.body.len();
@@ -158,8 +161,15 @@ impl Shards {
             Ok(full)
         };
         page = self
-            .walk(request.shard, &grant, from, barrier, deadline, page, take)
+            .walk(request.shard, grant, from, barrier, deadline, page, take)
             .await?;
+        if has_refused.load(Ordering::Relaxed) {
+            let replica = self.replica(request.shard)?;
+            let progress = readers::progress(&replica, place.1, place.2).map_err(Error::from)?;
+            if progress != Progress::Complete {
+                self.readers.want(place);
+            }
+        }
         Ok(Answer::Page(page))
     }
 
@@ -182,7 +192,7 @@ impl Shards {
         let found = self
             .walk(
                 request.shard,
-                &grant,
+                grant,
                 Bound::Unbounded,
                 true,
                 deadline,
@@ -212,7 +222,7 @@ impl Shards {
         let ids = self
             .walk(
                 request.shard,
-                &grant,
+                grant,
                 Bound::Unbounded,
                 true,
                 deadline,
@@ -233,7 +243,7 @@ impl Shards {
     async fn walk<T, F>(
         &self,
         shard: ShardId,
-        grant: &Grant,
+        grant: Grant<'_>,
         from: Bound<String>,
         barrier: bool,
         deadline: Instant,
@@ -248,7 +258,7 @@ impl Shards {
         if barrier {
             self.barrier(shard, deadline).await?;
         }
-        let grant = grant.clone();
+        let grant = grant.into_owned();
         let walk = move || {
             let view = replica.view();
             let (database, bucket) = (grant.database(), grant.bucket());

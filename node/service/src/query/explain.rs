@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt};
 use proto::{NodeId, ShardId};
 use serde_json::{Map, Value, json};
 
-use super::scatter::SHARDS_AT_ONCE;
-use super::{QueryRequest, Reads, prepare, scatter};
+use super::reads::{REQUESTS_AT_ONCE, Reads};
+use super::{QueryRequest, prepare, scatter};
 use crate::Core;
 use crate::auth::policy;
 use crate::context::Context;
@@ -127,15 +127,15 @@ pub(crate) async fn explain(
     let questions = scatter.questions(wanted).into_iter();
     let answers = questions.map(|(shard, query)| one(&reads, shard, query));
     Ok(stream::iter(answers)
-        .buffered(SHARDS_AT_ONCE)
+        .buffered(REQUESTS_AT_ONCE)
         .collect()
         .await)
 }
 
 async fn one(reads: &Reads<'_>, shard: ShardId, query: forward::Query) -> ShardExplanation {
     let began = Instant::now();
-    let answer = reads.page(shard, query).await.and_then(|(found, _)| {
-        found
+    let answer = reads.page(shard, query).await.and_then(|page| {
+        page.found
             .explanation
             .ok_or_else(|| Error::unavailable("the node of the shard cannot explain yet"))
     });

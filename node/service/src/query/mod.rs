@@ -6,7 +6,8 @@
 //!
 //! | part | owns |
 //! |---|---|
-//! | `scatter` | pages of all shards, several at a time, and their merge |
+//! | `scatter` | pages of all shards and their merge |
+//! | `reads` | pages of several shards at a time, one request to each node |
 //! | `token` | page tokens |
 //! | `explain` | how each shard finds its part, for people |
 //!
@@ -20,19 +21,21 @@
 //! Lacks: one view over all shards.
 
 mod explain;
+mod reads;
 mod scatter;
 mod token;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use metrics::histogram;
 use proto::{ErrorCode, ShardId};
 
 pub use self::explain::ShardExplanation;
 pub(crate) use self::explain::explain;
+use self::reads::Reads;
 use self::scatter::Scatter;
 use self::token::Token;
 use crate::Core;
@@ -40,7 +43,7 @@ use crate::auth::policy;
 use crate::context::{Context, Document, Freshness, Served};
 use crate::documents::{Session, unexpected};
 use crate::error::{Error, Result};
-use crate::forward::{self, Answer, Operation};
+use crate::forward;
 use crate::metrics::QUERY_SLOWEST_SHARD;
 
 /// The filter that every document matches.
@@ -249,15 +252,27 @@ pub(crate) async fn count(
         freshness: &request.freshness,
         deadline: ctx.deadline,
     };
+    let mut count = 0;
+    let mut served = BTreeMap::new();
     let shards = (1..=session.state.shards).map(ShardId);
-    let counts = shards.map(|shard| reads.count(shard, template.clone()));
-    let parts: Vec<(u64, Option<Served>)> = stream::iter(counts)
-        .buffered(scatter::SHARDS_AT_ONCE)
-        .try_collect()
-        .await?;
+    let mut questions: Vec<_> = shards.map(|shard| (shard, template.clone())).collect();
+    while !questions.is_empty() {
+        let pages = reads.pages(&questions).await?;
+        let mut rest = Vec::new();
+        for ((shard, mut query), page) in questions.into_iter().zip(pages) {
+            count += page.found.count;
+            served.insert(shard, page.served);
+            if page.found.rest.is_some() {
+                query.after = page.found.rest;
+                query.examined += page.found.examined;
+                rest.push((shard, query));
+            }
+        }
+        questions = rest;
+    }
     Ok(Counted {
-        count: parts.iter().map(|(count, _)| count).sum(),
-        served: parts.iter().filter_map(|(_, served)| *served).collect(),
+        count,
+        served: served.into_values().flatten().collect(),
     })
 }
 
@@ -318,52 +333,6 @@ impl Core {
         match tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Error::unavailable("too many queries at once")),
-        }
-    }
-}
-
-/// How shards are read for one page.
-struct Reads<'a> {
-    core: &'a Core,
-    session: &'a Session,
-    freshness: &'a Freshness,
-    deadline: Instant,
-}
-
-impl Reads<'_> {
-    /// One page of one shard.
-    async fn page(
-        &self,
-        shard: ShardId,
-        query: forward::Query,
-    ) -> Result<(forward::Found, Option<Served>)> {
-        let request = self.session.request(shard, None, Operation::Query(query));
-        let state = &self.session.state;
-        let read = self
-            .core
-            .read(state, request, self.freshness, self.deadline);
-        let (Answer::Found(found), level) = Box::pin(read).await? else {
-            return Err(unexpected());
-        };
-        let served = Served::of(shard, found.seen, level);
-        Ok((found, served))
-    }
-
-    /// All matches of one shard.
-    async fn count(
-        &self,
-        shard: ShardId,
-        mut query: forward::Query,
-    ) -> Result<(u64, Option<Served>)> {
-        let mut count = 0;
-        loop {
-            let (found, served) = self.page(shard, query.clone()).await?;
-            count += found.count;
-            if found.rest.is_none() {
-                return Ok((count, served));
-            }
-            query.after = found.rest;
-            query.examined += found.examined;
         }
     }
 }

@@ -5,10 +5,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use proto::ShardId;
 
 use super::Reads;
@@ -16,8 +15,6 @@ use crate::context::Served;
 use crate::error::Result;
 use crate::forward::{self, Found, Hit};
 
-/// Shards that are read at the same time for one query: a cluster of usual size at once, and a large one without a thousand requests.
-pub(super) const SHARDS_AT_ONCE: usize = 16;
 /// What the pages of all shards of a query may hold together.
 pub(super) const HELD_BYTES: usize = 4 * 1024 * 1024;
 /// A page of a shard is never asked to be smaller: below, round trips cost more than memory.
@@ -45,6 +42,8 @@ struct Part {
     shard: ShardId,
     hits: VecDeque<Hit>,
     rest: Rest,
+    /// Pages that it gave.
+    pages: u32,
     /// Documents that it has looked at, where that adds up over pages.
     examined: u64,
     served: Option<Served>,
@@ -75,6 +74,7 @@ impl Scatter {
             shard: ShardId(shard),
             hits: VecDeque::new(),
             rest: Rest::Behind(after.clone()),
+            pages: 0,
             examined: 0,
             served: None,
         };
@@ -103,22 +103,13 @@ impl Scatter {
     pub(super) async fn fill(&mut self, reads: &Reads<'_>, wanted: Option<u64>) -> Result<()> {
         while !self.is_settled {
             let open = (0..self.parts.len()).filter(|&at| self.parts[at].is_open());
-            let asked: Vec<_> = open
-                .map(|at| (at, self.parts[at].shard, self.question(at, wanted)))
-                .collect();
-            self.is_settled = asked.is_empty();
-            let pages = asked.into_iter().map(|(at, shard, query)| async move {
-                let began = Instant::now();
-                let (found, served) = reads.page(shard, query).await?;
-                Ok::<_, crate::Error>((at, found, served, began.elapsed()))
-            });
-            let pages: Vec<_> = stream::iter(pages)
-                .buffer_unordered(SHARDS_AT_ONCE)
-                .try_collect()
-                .await?;
-            for (at, found, served, took) in pages {
-                self.slowest = self.slowest.max(took);
-                self.take(at, found, served);
+            let open: Vec<usize> = open.collect();
+            self.is_settled = open.is_empty();
+            let question = |&at: &usize| (self.parts[at].shard, self.question(at, wanted));
+            let questions: Vec<_> = open.iter().map(question).collect();
+            for (at, page) in open.into_iter().zip(reads.pages(&questions).await?) {
+                self.slowest = self.slowest.max(page.took);
+                self.take(at, page.found, page.served);
             }
         }
         Ok(())
@@ -132,18 +123,20 @@ impl Scatter {
             Rest::Behind(place) => place.clone(),
             Rest::Nothing => None,
         };
-        let documents_max = match wanted {
-            None => u64::MAX,
+        let (documents_max, share) = match wanted {
+            None => (u64::MAX, 0),
             // A shard can go on where it stopped, so it is asked for its share first.
             Some(wanted) if self.in_key_order => {
                 let share = wanted.saturating_mul(2) / shards as u64;
-                share.max(PAGE_DOCUMENTS_MIN).min(wanted)
+                (share.max(PAGE_DOCUMENTS_MIN).min(wanted), 0)
             }
-            Some(wanted) => wanted,
+            // Only the shard knows whether it can.
+            Some(wanted) => (wanted, share(wanted, shards, part.pages)),
         };
         forward::Query {
             after,
             documents_max,
+            share,
             bytes_max: (HELD_BYTES / shards).max(PAGE_BYTES_MIN) as u64,
             examined: part.examined,
             ..self.template.clone()
@@ -155,6 +148,7 @@ impl Scatter {
         if self.in_key_order {
             part.examined += found.examined;
         }
+        part.pages += 1;
         part.served = served.or(part.served);
         part.rest = found
             .rest
@@ -195,4 +189,13 @@ impl Scatter {
     pub(super) fn served(&self) -> Vec<Served> {
         self.parts.iter().filter_map(|part| part.served).collect()
     }
+}
+
+/// How many of the first `wanted` documents a shard is likely to have at most: what falls to it on average and twice the usual scatter. So
+/// few shards are asked again; those that are have more than their share, and are asked for twice as many each time.
+fn share(wanted: u64, shards: usize, pages: u32) -> u64 {
+    let average = wanted.div_ceil(shards as u64);
+    let likely = average.saturating_add(average.isqrt().saturating_mul(2));
+    let factor = 1_u64.checked_shl(pages).unwrap_or(u64::MAX);
+    likely.saturating_mul(factor).clamp(1, wanted.max(1))
 }

@@ -355,6 +355,49 @@ async fn a_shard_without_a_leader_keeps_an_index_unfinished_and_queries_honest()
     assert_eq!(all.len(), 40);
 }
 
+#[tokio::test]
+async fn in_the_order_of_an_index_a_shard_gives_its_share_and_more_when_asked_again() {
+    let cluster = classes(1, Limits::default()).await;
+    let root = cluster.root().await;
+    create(&cluster, &root, r#"[{"n":"asc"}]"#).await;
+    settled(&cluster).await;
+    for at in 0..200 {
+        // The first hundred lie in one shard.
+        let tag = if at < 100 { "{t}" } else { "" };
+        let (key, document) = (format!("{tag}k{at:03}"), value!({ "n": at }));
+        put(&cluster, &root, INDEXED, &key, &document).await;
+    }
+    let filter = value!({ "n": { "$gte": 20 } });
+    let explained = explain(&cluster, &filter, r#"{"n":1}"#, 60).await;
+    // An entry and a document each: the average of 15 and 6 more. One entry more says that no other document has the last value.
+    let looked = [
+        total(&explained, "examinedEntries"),
+        total(&explained, "examinedDocuments"),
+    ];
+    assert_eq!((looked, total(&explained, "returned")), ([88, 84], 84));
+    for sort in [r#"{"n":1}"#, r#"{"n":-1}"#] {
+        let request = ask(&filter, sort);
+        for count in [60, 7, 1_000] {
+            let request = QueryRequest {
+                count: Some(count),
+                ..request.clone()
+            };
+            let found = cluster.service.query(&root, INDEXED, request).await;
+            let found = found.expect("answered").documents;
+            let found: Vec<u64> = found
+                .iter()
+                .map(|document| json(&document.body)["n"].as_u64().expect("a number"))
+                .collect();
+            let mut expected: Vec<u64> = (20..200).collect();
+            if sort.contains('-') {
+                expected.reverse();
+            }
+            expected.truncate(usize::try_from(count).expect("small"));
+            assert_eq!(found, expected, "{sort} {count}");
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, Value),

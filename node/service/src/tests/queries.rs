@@ -1,5 +1,7 @@
 //! Queries over all shards: one order, nothing left out in silence, only what the caller may read.
 
+mod several;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -27,7 +27,7 @@ pub struct IndexOrder {
     pub(super) passed: usize,
     pub(super) passed_descending: u64,
     /// All fields of the order of the query are components.
-    pub(super) is_whole: bool,
+    pub is_whole: bool,
 }
 
 impl IndexOrder {

@@ -27,8 +27,8 @@ pub struct Candidate {
 pub trait Statistics {
     /// About how many documents the bucket has here.
     fn documents(&mut self) -> u64;
-    /// About how many entries of an index lie in these ranges.
-    fn entries(&mut self, index: u32, ranges: &[Range]) -> u64;
+    /// About how many entries of an index lie in these ranges. How many more than `enough` there are does not matter.
+    fn entries(&mut self, index: u32, ranges: &[Range], enough: u64) -> u64;
     /// How many entries and documents one query may look at. A plan that stays below is preferred to one that does not.
     fn examined_max(&mut self) -> u64 {
         u64::MAX
@@ -150,12 +150,20 @@ pub fn plan(
             refused: Vec::new(),
         });
     }
+    let documents = statistics.documents();
+    let examined_max = statistics.examined_max();
+    let scan = (SCAN + documents as f64) / (ENTRY + READ);
     let mut planner = Planner {
         order,
         wanted,
         candidates,
-        documents: statistics.documents(),
-        examined_max: statistics.examined_max(),
+        documents,
+        examined_max,
+        // A scan costs less than more entries; unless it may not be, and then the least is looked for.
+        enough: match documents > examined_max {
+            true => u64::MAX,
+            false => scan.ceil() as u64,
+        },
         statistics,
         refused: Vec::new(),
     };
@@ -168,6 +176,8 @@ struct Planner<'p> {
     candidates: &'p [Candidate],
     documents: u64,
     examined_max: u64,
+    /// Entries beyond which an index without the order is not taken.
+    enough: u64,
     statistics: &'p mut dyn Statistics,
     refused: Vec<Refused>,
 }
@@ -199,7 +209,7 @@ impl<'p> Planner<'p> {
         let mut weighed: Vec<(Option<u32>, Weighed)> = Vec::with_capacity(reached.len() + 2);
         for one in reached {
             let id = one.candidate.id;
-            let is_walk = one.reach.bounded > 0 || self.wanted.is_some_and(|wanted| wanted > 0);
+            let is_walk = one.reach.bounded > 0 || self.is_first_few();
             if is_walk {
                 weighed.push((Some(id), self.weigh(one, matching)));
             } else {
@@ -249,19 +259,31 @@ impl<'p> Planner<'p> {
     }
 
     fn reach(&mut self, candidate: &'p Candidate, conditions: &Conditions<'_>) -> Reached<'p> {
+        let (enough, is_first_few) = (self.enough, self.is_first_few());
         let statistics = &mut *self.statistics;
-        let mut estimate = |ranges: &[Range]| statistics.entries(candidate.id, ranges);
+        let mut estimate =
+            |ranges: &[Range], enough| statistics.entries(candidate.id, ranges, enough);
         let reach = Reach::of(&candidate.index, conditions, &mut estimate);
-        let entries = match reach.bounded {
-            0 => self.documents,
-            _ => estimate(&reach.ranges),
+        let order = IndexOrder::of(&candidate.index, &reach, self.order);
+        let entries = match (reach.bounded, order) {
+            (0, _) => self.documents,
+            // However many there are, a walk ends after as many as are wanted.
+            (_, Some(order)) if order.is_whole && reach.is_exact() && is_first_few => {
+                self.documents
+            }
+            _ => estimate(&reach.ranges, enough),
         };
         Reached {
             candidate,
-            order: IndexOrder::of(&candidate.index, &reach, self.order),
+            order,
             reach,
             entries: entries as f64,
         }
+    }
+
+    /// Whether some documents are wanted, and not all.
+    fn is_first_few(&self) -> bool {
+        self.wanted.is_some_and(|wanted| wanted > 0)
     }
 
     /// About how many documents match.

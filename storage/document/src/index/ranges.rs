@@ -28,6 +28,9 @@ impl Range {
     }
 }
 
+/// Says about how many entries lie in ranges; how many more than a number there are does not matter.
+pub(super) type Estimate<'e> = dyn FnMut(&[Range], u64) -> u64 + 'e;
+
 /// What a filter leaves of an index.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
@@ -53,11 +56,12 @@ impl Reach {
         self.covered.iter().filter(|covered| !**covered).count()
     }
 
-    /// `estimate` says about how many entries lie in ranges. It is asked where conditions must not be put together.
+    /// `estimate` says about how many entries lie in ranges, as far as a number matters. It is asked where conditions must not be put
+    /// together.
     pub(super) fn of(
         index: &Index,
         conditions: &Conditions<'_>,
-        estimate: &mut dyn FnMut(&[Range]) -> u64,
+        estimate: &mut Estimate<'_>,
     ) -> Reach {
         let components = &index.0.components;
         let mut prefixes = vec![Vec::new()];
@@ -156,14 +160,15 @@ fn best(
     offers: &mut Vec<Offer>,
     component: &Component,
     prefixes: &[Vec<u8>],
-    estimate: &mut dyn FnMut(&[Range]) -> u64,
+    estimate: &mut Estimate<'_>,
 ) -> Option<Offer> {
     let mut best = 0;
     if offers.len() > 1 {
         let mut least = u64::MAX;
         for (at, offer) in offers.iter().enumerate() {
             let bounds = offer.bounds.coarser(RANGES_MAX / prefixes.len());
-            let entries = estimate(&join(prefixes, &oriented(&bounds, component), within));
+            let ranges = join(prefixes, &oriented(&bounds, component), within);
+            let entries = estimate(&ranges, least);
             if entries < least {
                 (least, best) = (entries, at);
             }

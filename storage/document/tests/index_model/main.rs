@@ -71,7 +71,7 @@ impl Statistics for Large<'_> {
         1_000_000
     }
 
-    fn entries(&mut self, index: u32, ranges: &[Range]) -> u64 {
+    fn entries(&mut self, index: u32, ranges: &[Range], _: u64) -> u64 {
         let entries = &self.0[index as usize];
         ranges
             .iter()

@@ -25,9 +25,10 @@ use crate::keys::{FenceKey, Key};
 use crate::machine::documents::DocumentMachine;
 use crate::machine::indexes::subject;
 use crate::machine::outcome::{Outcome, Progress, Rejection};
-use crate::machine::{Entry, KeptRows, Payload, Replica};
+use crate::machine::{Entry, KeptRows, Payload, Replica, ReplicaView};
 use crate::snapshot;
 use crate::tables::documents::{self, Record};
+use crate::tables::estimates::{self, Effort};
 use crate::tables::indexes::{self, BucketIndex};
 
 const KEYS: [&str; 5] = ["a", "b", "c c", "d/ä", "e"];
@@ -436,14 +437,39 @@ fn entries(replica: &Replica, index: &BucketIndex) -> Entries {
         assert_eq!(ahead, parts);
     }
     let view = replica.view();
-    let count = indexes::estimate(&view, DATABASE, BUCKET, index.id, &EVERYTHING, 100);
-    assert_eq!(count.expect("counts"), ahead.len() as u64);
+    let mut counted = Vec::new();
+    let count = estimate(&view, index, &EVERYTHING, 100, &mut counted);
+    let is_all = counted
+        .iter()
+        .zip(&ahead)
+        .all(|(key, (_, other, _))| key == other);
+    assert!(is_all && counted.len() == ahead.len());
+    assert_eq!(count, ahead.len() as u64);
     let by_value_and_id = |entry: &(Vec<u8>, String, bool)| {
         let id = document::id::encode_key(&entry.1).into_owned();
         (entry.0.clone(), id)
     };
     assert!(ahead.is_sorted_by_key(by_value_and_id));
     ahead.into_iter().collect()
+}
+
+/// The estimate, and the keys that it has seen.
+fn estimate(
+    view: &ReplicaView<'_>,
+    index: &BucketIndex,
+    range: &Range,
+    enough: u64,
+    seen: &mut Vec<String>,
+) -> u64 {
+    let effort = Effort {
+        exact_max: 100,
+        enough,
+    };
+    let each = &mut |entry: indexes::IndexEntry<'_>| {
+        seen.push(entry.key.to_owned());
+        Ok(())
+    };
+    estimates::entries(view, DATABASE, BUCKET, index, range, effort, each).expect("counts")
 }
 
 fn walk(
@@ -527,32 +553,41 @@ fn estimates_tell_small_from_large() {
     };
     let few = range(r#""n":1"#, r#""n":101"#);
     let half = range(r#""n":0"#, r#""n":1"#);
-    let estimate = |range: &Range| {
-        let view = replica.view();
-        indexes::estimate(&view, DATABASE, BUCKET, 3, range, 200).expect("reads")
+    let kept = |id| BucketIndex {
+        id,
+        index: by_n.clone(),
+        complete: true,
     };
-    let documents = || {
-        let view = replica.view();
-        indexes::estimate_documents(&view, DATABASE, BUCKET, 200).expect("reads")
+    let about = |range: &Range, enough| {
+        let mut seen = Vec::new();
+        let size = estimate(&replica.view(), &kept(3), range, enough, &mut seen);
+        assert_eq!(seen.len() as u64, size.min(100));
+        size
     };
-    assert_eq!(estimate(&few), 50);
-    assert!(estimate(&half) > 4_000 && documents() > 4_000);
+    let documents = |bucket| {
+        let effort = Effort::exact(100);
+        estimates::documents(&replica.view(), DATABASE, bucket, effort).expect("reads")
+    };
+    assert_eq!(about(&few, 0), 50);
+    assert!(about(&half, u64::MAX) > 4_000 && documents(BUCKET) > 4_000);
+    // Who has heard enough is not told more.
+    assert_eq!(about(&half, 500), 501);
+    assert_eq!(about(&half, 0), 101);
     engine.flush().expect("flushed");
-    assert_eq!(estimate(&few), 50);
+    assert_eq!(about(&few, u64::MAX), 50);
     for (estimated, real) in [
-        (estimate(&half), DOCUMENTS / 2),
-        (estimate(&EVERYTHING), DOCUMENTS),
-        (documents(), DOCUMENTS),
+        (about(&half, u64::MAX), DOCUMENTS / 2),
+        (about(&EVERYTHING, u64::MAX), DOCUMENTS),
+        (documents(BUCKET), DOCUMENTS),
     ] {
         assert!(
             (real / 3..real * 3).contains(&estimated),
             "{estimated} for {real}"
         );
     }
+    assert_eq!(documents(BUCKET + 1), 0);
     let view = replica.view();
-    let none = indexes::estimate_documents(&view, DATABASE, BUCKET + 1, 200).expect("reads");
-    assert_eq!(none, 0);
-    let absent = indexes::estimate(&view, DATABASE, BUCKET, 4, &EVERYTHING, 200).expect("reads");
+    let absent = estimate(&view, &kept(4), &EVERYTHING, 0, &mut Vec::new());
     assert_eq!(absent, 0);
     let rows = view.scan_prefix(Column::Documents, &[]).count();
     assert_eq!(rows as u64, 2 * DOCUMENTS);

@@ -61,18 +61,15 @@ impl Walk {
             && self.count_only
             && !access.is_multiple
         {
-            let index = planned.index(access)?;
-            return self.visit_entries(view, index, access, |walk, entry| {
-                if !is_wanted(entry.key) {
-                    return Ok(ControlFlow::Continue(()));
+            return self.visit_keys(view, planned, access, |walk, key, is_public| {
+                if !is_wanted(key) {
+                    return Ok(());
                 }
                 // Only what is certain to match and may be read by everybody is believed unseen.
-                let is_found = (is_exact && entry.is_public)
-                    || walk
-                        .fetch(view, entry.key, Walk::is_match)?
-                        .unwrap_or_default();
+                let is_found = (is_exact && is_public)
+                    || walk.fetch(view, key, Walk::is_match)?.unwrap_or_default();
                 walk.found.count += u64::from(is_found);
-                Ok(ControlFlow::Continue(()))
+                Ok(())
             });
         }
         let mut keys = Keys {
@@ -80,12 +77,11 @@ impl Walk {
             is_cut: false,
         };
         for access in accesses {
-            let index = planned.index(access)?;
-            self.visit_entries(view, index, access, |_, entry| {
-                if is_wanted(entry.key) {
-                    keys.insert(entry.key, is_exact && entry.is_public);
+            self.visit_keys(view, planned, access, |_, key, is_public| {
+                if is_wanted(key) {
+                    keys.insert(key, is_exact && is_public);
                 }
-                Ok(ControlFlow::Continue(()))
+                Ok(())
             })?;
         }
         let rest = keys.held.last_key_value().filter(|_| keys.is_cut);
@@ -174,6 +170,29 @@ impl Walk {
         self.count_row()?;
         let (database, bucket) = (self.database, self.bucket);
         documents::look_up(view, database, bucket, key, |row| each(self, row))?.transpose()
+    }
+
+    /// Shows the key of each entry of an access and whether everybody may read the document, within the limits of time and rows.
+    fn visit_keys(
+        &mut self,
+        view: &ReplicaView<'_>,
+        planned: &Planned,
+        access: &IndexAccess,
+        mut each: impl FnMut(&mut Walk, &str, bool) -> Result<()>,
+    ) -> Result<()> {
+        if let Some(seen) = planned.seen(access) {
+            for (key, is_public) in seen {
+                self.pass()?;
+                self.count_entry()?;
+                each(self, key, *is_public)?;
+            }
+            return Ok(());
+        }
+        let index = planned.index(access)?;
+        self.visit_entries(view, index, access, |walk, entry| {
+            each(walk, entry.key, entry.is_public)?;
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Shows the entries of an index in the order of the access, within the limits of time and rows.

@@ -10,13 +10,15 @@ use document::index::Access;
 use document::query::SortKey;
 use document::readers::of_caller;
 use storage::machine::ReplicaView;
-use storage::tables::{indexes, readers};
+use storage::tables::estimates::{self, Effort};
+use storage::tables::readers;
 
 use super::planned::{EXACT_MAX, Planned};
 use super::top::Top;
 use super::{SLICE, Walk};
 use crate::auth::grant::Grant;
 use crate::error::Result;
+use crate::forward::{ExplainedRefusal, Explanation};
 
 /// The name of such a plan.
 pub(super) const KIND: &str = "readers";
@@ -30,19 +32,22 @@ const ENTRY_AND_READ: u64 = 6;
 /// The references under which to look for all documents of a grant, if that is cheaper than to look at all there are.
 pub(in crate::leader) fn cheaper_references<'g>(
     view: &ReplicaView<'_>,
-    grant: &'g Grant,
+    grant: &'g Grant<'_>,
 ) -> Result<Option<Vec<&'g str>>> {
     let Some((references, entries)) = entries_of(view, grant)? else {
         return Ok(None);
     };
     let (database, bucket) = (grant.database(), grant.bucket());
-    let all = indexes::estimate_documents(view, database, bucket, EXACT_MAX)?;
+    let all = estimates::documents(view, database, bucket, Effort::exact(EXACT_MAX))?;
     let is_cheaper = entries.saturating_mul(ENTRY_AND_READ) < all;
     Ok(is_cheaper.then_some(references))
 }
 
 /// The references of a caller who may not see everything, and about how many entries there are under them; `None`: they cannot be used.
-fn entries_of<'g>(view: &ReplicaView<'_>, grant: &'g Grant) -> Result<Option<(Vec<&'g str>, u64)>> {
+fn entries_of<'g>(
+    view: &ReplicaView<'_>,
+    grant: &'g Grant<'_>,
+) -> Result<Option<(Vec<&'g str>, u64)>> {
     let Some(caller) = grant.restricted() else {
         return Ok(None);
     };
@@ -72,7 +77,7 @@ impl Walk {
         let place = (self.shard, database, bucket);
         let all = match self.counts.get(place, self.applied) {
             Some(all) => all,
-            None => indexes::estimate_documents(view, database, bucket, EXACT_MAX)?,
+            None => estimates::documents(view, database, bucket, Effort::exact(EXACT_MAX))?,
         };
         let planned_cost = match &planned.plan.access {
             // Ends as early for what it finds as a walk over the entries would.
@@ -88,6 +93,31 @@ impl Walk {
         };
         let is_cheaper = entries.saturating_mul(ENTRY_AND_READ) < planned_cost;
         Ok(is_cheaper.then_some(entries))
+    }
+
+    /// Notes that entries of readers would have helped a query that met documents which the caller may not read.
+    pub(super) fn want_readers(&self, view: &ReplicaView<'_>) -> Result<()> {
+        let (database, bucket) = (self.database, self.bucket);
+        if self.readable.has_refused() && !readers::is_complete(view, database, bucket)? {
+            self.wanted_readers.want((self.shard, database, bucket));
+        }
+        Ok(())
+    }
+
+    /// What a shard says of such a plan: the one that it was taken for is what was refused.
+    pub(super) fn describe_readers(explanation: &mut Explanation, entries: u64) {
+        explanation.refused.insert(
+            0,
+            ExplainedRefusal {
+                index: explanation.accesses.first().map(|access| access.index),
+                estimated: explanation.estimated,
+                reason: "costs more than all that the caller may read".to_owned(),
+            },
+        );
+        KIND.clone_into(&mut explanation.plan);
+        explanation.accesses.clear();
+        explanation.exact = false;
+        explanation.estimated = entries;
     }
 
     /// Results or their count in the order of keys.

@@ -10,12 +10,14 @@ use document::query::{Filter, Sort};
 use parking_lot::RwLock;
 use proto::ShardId;
 use storage::machine::ReplicaView;
-use storage::tables::indexes::{self, BucketIndex};
+use storage::tables::estimates::{self, Effort};
+use storage::tables::indexes::{self, BucketIndex, IndexEntry};
 
 use crate::error::{Error, Result};
 
-/// Entries and documents that are counted one by one before sizes are believed.
-pub(super) const EXACT_MAX: u64 = 200;
+/// Entries and documents that are counted one by one before sizes are believed. Counted entries are kept, so that a walk over so few reads
+/// them once.
+pub(super) const EXACT_MAX: u64 = 512;
 
 /// About how many documents buckets have, by shard, database and bucket id, so that not every query counts them.
 ///
@@ -61,6 +63,15 @@ pub(super) struct Place {
 pub(super) struct Planned {
     pub(super) plan: Plan,
     indexes: Vec<BucketIndex>,
+    seen: Vec<Seen>,
+}
+
+/// All entries of some ranges, as they were counted.
+struct Seen {
+    index: u32,
+    ranges: Vec<Range>,
+    /// Decoded keys in the order of the entries, and whether everybody may read the document.
+    keys: Vec<(Box<str>, bool)>,
 }
 
 impl Planned {
@@ -91,6 +102,8 @@ impl Planned {
             counts,
             place,
             examined_max,
+            indexes: &indexes,
+            seen: Vec::new(),
             failed: None,
         };
         let plan = match index::plan(filter, order, wanted, &candidates, &mut sizes) {
@@ -102,10 +115,22 @@ impl Planned {
             },
             plan => plan?,
         };
-        match sizes.failed {
+        let Sizes { failed, seen, .. } = sizes;
+        match failed {
             Some(error) => Err(error),
-            None => Ok(Planned { plan, indexes }),
+            None => Ok(Planned {
+                plan,
+                indexes,
+                seen,
+            }),
         }
+    }
+
+    /// The keys of all entries that an access reads, in the order of the index, and whether everybody may read the document; `None`: they were too
+    /// many to be looked at before the walk.
+    pub(super) fn seen(&self, access: &IndexAccess) -> Option<&[(Box<str>, bool)]> {
+        let is_it = |seen: &&Seen| seen.index == access.id && seen.ranges == access.ranges;
+        self.seen.iter().find(is_it).map(|seen| &*seen.keys)
     }
 
     /// The index that an access names.
@@ -126,6 +151,8 @@ struct Sizes<'v, 'r> {
     counts: &'v Counts,
     place: Place,
     examined_max: Option<u64>,
+    indexes: &'v [BucketIndex],
+    seen: Vec<Seen>,
     /// The first failure: the plan is worth nothing then.
     failed: Option<Error>,
 }
@@ -136,6 +163,41 @@ impl Sizes<'_, '_> {
             self.failed.get_or_insert_with(|| error.into());
             0
         })
+    }
+}
+
+impl Sizes<'_, '_> {
+    /// Counts entries over ranges and keeps the first [`EXACT_MAX`]: all of them, if there are no more.
+    fn count(
+        &self,
+        index: u32,
+        ranges: &[Range],
+        enough: u64,
+        keys: &mut Vec<(Box<str>, bool)>,
+    ) -> storage::error::Result<u64> {
+        let Some(index) = self.indexes.iter().find(|kept| kept.id == index) else {
+            return Ok(0);
+        };
+        let Place {
+            database, bucket, ..
+        } = self.place;
+        let mut entries: u64 = 0;
+        for range in ranges {
+            let effort = Effort {
+                exact_max: EXACT_MAX.saturating_sub(entries),
+                enough: enough.saturating_sub(entries),
+            };
+            let each = &mut |entry: IndexEntry<'_>| {
+                keys.push((entry.key.into(), entry.is_public));
+                Ok(())
+            };
+            let size = estimates::entries(self.view, database, bucket, index, range, effort, each)?;
+            entries = entries.saturating_add(size);
+            if entries > enough.max(EXACT_MAX) {
+                break;
+            }
+        }
+        Ok(entries)
     }
 }
 
@@ -151,20 +213,24 @@ impl Statistics for Sizes<'_, '_> {
         if let Some(documents) = self.counts.get(place, applied) {
             return documents;
         }
-        let size = indexes::estimate_documents(self.view, database, bucket, EXACT_MAX);
+        let effort = Effort::exact(EXACT_MAX);
+        let size = estimates::documents(self.view, database, bucket, effort);
         let documents = self.known(size);
         self.counts.set(place, applied, documents);
         documents
     }
 
-    fn entries(&mut self, index: u32, ranges: &[Range]) -> u64 {
-        let mut entries: u64 = 0;
-        for range in ranges {
-            let Place {
-                database, bucket, ..
-            } = self.place;
-            let size = indexes::estimate(self.view, database, bucket, index, range, EXACT_MAX);
-            entries = entries.saturating_add(self.known(size));
+    fn entries(&mut self, index: u32, ranges: &[Range], enough: u64) -> u64 {
+        let mut keys = Vec::new();
+        let size = self.count(index, ranges, enough, &mut keys);
+        let entries = self.known(size);
+        if entries == keys.len() as u64 {
+            let ranges = ranges.to_vec();
+            self.seen.push(Seen {
+                index,
+                ranges,
+                keys,
+            });
         }
         entries
     }

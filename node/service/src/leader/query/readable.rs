@@ -12,14 +12,14 @@ const VERDICTS_MAX: usize = 1_024;
 
 /// The object ACL as a predicate.
 pub(super) struct Readable {
-    grant: Grant,
+    grant: Grant<'static>,
     /// By the stored bytes of the rules.
     verdicts: HashMap<Box<[u8]>, bool>,
     has_refused: bool,
 }
 
 impl Readable {
-    pub(super) fn new(grant: Grant) -> Readable {
+    pub(super) fn new(grant: Grant<'static>) -> Readable {
         Readable {
             grant,
             verdicts: HashMap::new(),
@@ -27,7 +27,7 @@ impl Readable {
         }
     }
 
-    pub(super) fn grant(&self) -> &Grant {
+    pub(super) fn grant(&self) -> &Grant<'static> {
         &self.grant
     }
 

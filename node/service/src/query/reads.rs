@@ -1,0 +1,179 @@
+//! Reading pages of shards: of one, or of several with one request to each node that leads some of them.
+//!
+//! What a node cannot answer for a shard, as it does not lead it any more or is busy, is asked for again shard by shard, with all the
+//! patience of other reads. So asking for several is never less reliable than asking for each, only quicker.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use proto::{NodeId, ShardId};
+
+use crate::Core;
+use crate::context::{Consistency, Freshness, Served};
+use crate::documents::{Session, unexpected};
+use crate::error::Result;
+use crate::forward::{self, Answer, Failure, Operation, Queries};
+
+/// Requests on the way at the same time for one query: a cluster of usual size at once, and a large one without a thousand requests.
+pub(super) const REQUESTS_AT_ONCE: usize = 16;
+/// Shards that are asked for in one request.
+const SHARDS_A_REQUEST: usize = 32;
+/// One try of a request for several shards. Longer than a failover, so that a slow try is not given up for nothing.
+const TRY_MAX: Duration = Duration::from_millis(2_500);
+
+/// How shards are read for one page of a result.
+pub(super) struct Reads<'a> {
+    pub(super) core: &'a Core,
+    pub(super) session: &'a Session,
+    pub(super) freshness: &'a Freshness,
+    pub(super) deadline: Instant,
+}
+
+/// A page of one shard.
+pub(super) struct Page {
+    pub(super) found: forward::Found,
+    pub(super) served: Option<Served>,
+    /// Until the answer was here.
+    pub(super) took: Duration,
+}
+
+/// A shard and what it is asked.
+type Question = (ShardId, forward::Query);
+
+impl Reads<'_> {
+    /// One page of one shard.
+    pub(super) async fn page(&self, shard: ShardId, query: forward::Query) -> Result<Page> {
+        let began = Instant::now();
+        let request = self.session.request(shard, None, Operation::Query(query));
+        let state = &self.session.state;
+        let read = self
+            .core
+            .read(state, request, self.freshness, self.deadline);
+        let (Answer::Found(found), level) = Box::pin(read).await? else {
+            return Err(unexpected());
+        };
+        Ok(Page::new(shard, found, level, began))
+    }
+
+    /// One page of each of several shards, in the order of the questions, which differ in nothing but what [`Queries`] lets them.
+    ///
+    /// # Errors
+    /// The first of any shard.
+    pub(super) async fn pages(&self, questions: &[Question]) -> Result<Vec<Page>> {
+        let mut works: Vec<BoxFuture<'_, Result<Vec<(usize, Page)>>>> = Vec::new();
+        for (node, shards) in self.by_leader(questions) {
+            for several in shards.chunks(SHARDS_A_REQUEST) {
+                match (node, several) {
+                    (Some(node), [_, _, ..]) => {
+                        let several = several.to_vec();
+                        works.push(self.of_node(node, questions, several).boxed());
+                    }
+                    _ => works.extend(several.iter().map(|&at| {
+                        let one = self.of_shard(questions, at);
+                        one.map(|page| Ok(vec![page?])).boxed()
+                    })),
+                }
+            }
+        }
+        let pages: Vec<_> = stream::iter(works)
+            .buffer_unordered(REQUESTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut pages: Vec<(usize, Page)> = pages.into_iter().flatten().collect();
+        pages.sort_unstable_by_key(|(at, _)| *at);
+        Ok(pages.into_iter().map(|(_, page)| page).collect())
+    }
+
+    /// The places of the questions by the node that is thought to lead their shards; `None`: to be asked one by one.
+    fn by_leader(&self, questions: &[Question]) -> BTreeMap<Option<NodeId>, Vec<usize>> {
+        let is_from_leaders = self.freshness.consistency == Consistency::Linearizable;
+        let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (at, (shard, _)) in questions.iter().enumerate() {
+            let leader = self.core.router.leader(*shard);
+            let leader = leader.filter(|_| is_from_leaders);
+            places.entry(leader).or_default().push(at);
+        }
+        places
+    }
+
+    async fn of_shard(&self, questions: &[Question], at: usize) -> Result<(usize, Page)> {
+        let (shard, query) = questions[at].clone();
+        Ok((at, self.page(shard, query).await?))
+    }
+
+    /// Pages of some of the questions, at first from one node.
+    async fn of_node(
+        &self,
+        node: NodeId,
+        questions: &[Question],
+        places: Vec<usize>,
+    ) -> Result<Vec<(usize, Page)>> {
+        let began = Instant::now();
+        let asked: Vec<Question> = places.iter().map(|&at| questions[at].clone()).collect();
+        let replies = self.replies(node, &asked).await;
+        let mut pages = Vec::with_capacity(places.len());
+        let mut left = Vec::new();
+        for (at, reply) in places.into_iter().zip(replies) {
+            let shard = questions[at].0;
+            match reply {
+                Ok(Answer::Found(found)) => {
+                    let page = Page::new(shard, found, Consistency::Linearizable, began);
+                    pages.push((at, page));
+                }
+                Err(Failure::Refused(error)) => return Err(error),
+                Ok(_) | Err(_) => left.push(at),
+            }
+        }
+        let left = left.into_iter().map(|at| self.of_shard(questions, at));
+        let left: Vec<_> = stream::iter(left)
+            .buffer_unordered(REQUESTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        pages.extend(left);
+        Ok(pages)
+    }
+
+    /// What a node says to each question; no answer at all where it does not say.
+    async fn replies(
+        &self,
+        node: NodeId,
+        asked: &[Question],
+    ) -> Vec<std::result::Result<Answer, Failure>> {
+        let unanswered = || vec![Err(Failure::Unknown); asked.len()];
+        let Some(queries) = Queries::of(asked) else {
+            return Vec::new();
+        };
+        let operation = Operation::Queries(queries);
+        let request = self.session.request(asked[0].0, None, operation);
+        let until = self.deadline.min(Instant::now() + TRY_MAX);
+        let core = self.core;
+        let answer = if node == core.options.node {
+            core.shards.execute(&request, until).await
+        } else {
+            Box::pin(core.router.send(node, &request, until)).await
+        };
+        match answer {
+            Ok(Answer::Replies(replies)) => {
+                let replies = replies.into_results();
+                if replies.len() == asked.len() {
+                    replies.collect()
+                } else {
+                    unanswered()
+                }
+            }
+            Ok(_) | Err(_) => unanswered(),
+        }
+    }
+}
+
+impl Page {
+    fn new(shard: ShardId, found: forward::Found, level: Consistency, began: Instant) -> Page {
+        Page {
+            served: Served::of(shard, found.seen, level),
+            found,
+            took: began.elapsed(),
+        }
+    }
+}
