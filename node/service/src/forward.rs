@@ -9,6 +9,7 @@
 //!
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
+mod changes;
 mod index;
 mod query;
 mod unique;
@@ -19,6 +20,7 @@ use document::acl::Principal;
 use prost::Message;
 use proto::{NodeId, ShardId};
 
+pub use self::changes::{Change, ChangeKind, Changes, ChangesPage, Cursor, History, PageEnd, Walk};
 pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
@@ -122,6 +124,15 @@ pub enum Operation {
     /// Which indexes are complete in this shard.
     #[prost(message, tag = "41")]
     IndexProgress(IndexProgress),
+    /// What changed in this shard behind a place. Any replica answers, as far as it is.
+    #[prost(message, tag = "90")]
+    Changes(Changes),
+    /// Put the shard's time of writes into the log, unless a write did so lately: a feed in the order of time waits for it.
+    #[prost(bool, tag = "91")]
+    Watermark(bool),
+    /// The versions of a document that the change log still has.
+    #[prost(message, tag = "92")]
+    History(History),
 }
 
 impl Operation {
@@ -147,6 +158,8 @@ impl Operation {
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
             | Operation::IndexProgress(_)
+            | Operation::Changes(_)
+            | Operation::History(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -156,6 +169,7 @@ impl Operation {
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::Watermark(_)
             | Operation::Command(_) => false,
         }
     }
@@ -167,6 +181,8 @@ impl Operation {
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::Scan(_)
+            | Operation::Changes(_)
+            | Operation::History(_)
             | Operation::Query(_) => true,
             Operation::FindUser(_)
             | Operation::FindRoles(_)
@@ -182,6 +198,7 @@ impl Operation {
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
+            | Operation::Watermark(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -196,6 +213,7 @@ impl Operation {
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
+                    | Operation::Watermark(_)
                     | Operation::Command(_)
             )
     }
@@ -436,6 +454,9 @@ pub enum Answer {
     /// To [`Operation::IndexProgress`].
     #[prost(message, tag = "41")]
     IndexesComplete(IndexesComplete),
+    /// To [`Operation::Changes`] and [`Operation::History`].
+    #[prost(message, tag = "90")]
+    Changes(ChangesPage),
 }
 
 /// What a leader can prove.

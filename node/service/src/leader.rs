@@ -9,7 +9,9 @@
 //! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
+mod changes;
 mod claims;
+mod history;
 pub(crate) mod indexes;
 mod layouts;
 mod near;
@@ -32,6 +34,7 @@ use proto::{NodeId, ShardId};
 use storage::machine::Replica;
 use storage::machine::outcome::Outcome;
 
+use self::changes::Progressed;
 use self::indexes::Indexes;
 use self::layouts::Layouts;
 use self::ticks::Ticks;
@@ -62,6 +65,9 @@ pub(crate) struct Shards {
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
     ticks: Ticks,
+    /// For feeds: they have threads of their own, so that they keep no request waiting.
+    log_reads: ReadPool,
+    progressed: Arc<Progressed>,
     /// This node, for what answers say of themselves.
     node: NodeId,
 }
@@ -83,6 +89,8 @@ impl Shards {
             counts: Arc::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
+            log_reads: ReadPool::new(limits.feed_reads_max),
+            progressed: Progressed::new(Arc::clone(&groups)),
             groups,
             clock,
             metadata,
@@ -148,6 +156,9 @@ impl Shards {
             Operation::UniquePage(page) => {
                 Box::pin(self.unique_page(request.shard, *page, deadline)).await
             }
+            Operation::Changes(changes) => Box::pin(self.changes(request, changes, deadline)).await,
+            Operation::Watermark(_) => Box::pin(self.watermark(request.shard, deadline)).await,
+            Operation::History(history) => Box::pin(self.history(request, history, deadline)).await,
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }

@@ -29,6 +29,15 @@ pub const QUERY_EXAMINED: &str = "larder_query_examined_total";
 /// Seconds that the slowest shard took for a page of a query asked here.
 pub const QUERY_SLOWEST_SHARD: &str = "larder_query_slowest_shard_seconds";
 
+/// Feeds that are open at this node.
+pub const FEEDS_OPEN: &str = "larder_feeds_open";
+/// Events that its feeds told.
+pub const FEED_EVENTS: &str = "larder_feed_events_total";
+/// Bytes of change events in a shard that this node leads.
+pub const CHANGES_BYTES: &str = "larder_changes_bytes";
+/// Seconds since the oldest change event of such a shard, in the shard's time.
+pub const CHANGES_AGE: &str = "larder_changes_age_seconds";
+
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -40,6 +49,8 @@ pub(crate) enum Operation {
     Scan,
     Query,
     Count,
+    Feed,
+    History,
     Import,
     Truncate,
     ReadSchema,
@@ -51,7 +62,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 16] = [
+    const ALL: [Operation; 18] = [
         Operation::Get,
         Operation::Put,
         Operation::Update,
@@ -60,6 +71,8 @@ impl Operation {
         Operation::Scan,
         Operation::Query,
         Operation::Count,
+        Operation::Feed,
+        Operation::History,
         Operation::Import,
         Operation::Truncate,
         Operation::ReadSchema,
@@ -80,6 +93,8 @@ impl Operation {
             Operation::Scan => "scan",
             Operation::Query => "query",
             Operation::Count => "count",
+            Operation::Feed => "feed",
+            Operation::History => "history",
             Operation::Import => "import",
             Operation::Truncate => "truncate",
             Operation::ReadSchema => "schema",

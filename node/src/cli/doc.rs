@@ -1,4 +1,4 @@
-//! `larder doc get|put|update|delete`: one document. Queries are in [`super::query`].
+//! `larder doc get|history|put|update|delete`: one document. Queries are in [`super::query`].
 
 use std::io::Read as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use service::clock::{Clock as _, SystemClock};
 
 use super::client::{Answer, Client, Connect, Output, OutputArgs, Request, segment, usage};
-use super::query;
+use super::{changes, query};
 
 /// Longest time to live: moments have four-digit years.
 const TTL_SECONDS_MAX: u64 = 1_000 * 366 * 86_400;
@@ -53,6 +53,9 @@ enum Verb {
     /// Deletes a document; one that is not there is no mistake, unless --if-match is given
     #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
     Delete(Delete),
+    /// Prints the versions of a document that are kept, the newest first
+    #[command(after_help = "Example:\n  larder doc history Demo hello")]
+    History(History),
     Query(query::Query),
     Count(query::Count),
 }
@@ -80,9 +83,18 @@ struct Condition {
 }
 
 #[derive(Args, Clone, Debug)]
+struct History {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args, Clone, Debug)]
 struct Get {
     #[command(flatten)]
     target: Target,
+    /// The version it had at this token of a change feed, if it is kept
+    #[arg(long, value_name = "TOKEN")]
+    at: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -157,14 +169,21 @@ impl Condition {
 pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
     match doc.verb {
         Verb::Get(get) => {
-            let answer = call(
-                &get.target,
-                Method::GET,
-                &get.target.path(),
-                Request::default(),
-            )
-            .await?;
+            let path = match &get.at {
+                None => get.target.path(),
+                Some(at) => {
+                    let (id, at) = (segment(&get.target.id()), segment(at));
+                    format!("/changes?id={id}&at={at}")
+                }
+            };
+            let answer = call(&get.target, Method::GET, &path, Request::default()).await?;
             print_document(&answer, get.target.output.output)
+        }
+        Verb::History(history) => {
+            let Target {
+                connect, output, ..
+            } = &history.target;
+            changes::history(connect, &history.target.id(), output.output).await
         }
         Verb::Put(put) => run_put(&put).await,
         Verb::Query(query) => query::run_query(&query).await,

@@ -1,10 +1,11 @@
 //! The command line: one binary, one tree of verbs.
 //!
-//! `start` and `dev` run nodes; `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
+//! `start` and `dev` run nodes; `doc`, `changes`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
 //! `cluster` and `shard` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod bench;
 pub mod cert;
+pub mod changes;
 pub mod client;
 pub mod cluster;
 pub mod data;
@@ -52,6 +53,7 @@ enum Command {
     Cluster(cluster::Cluster),
     Shard(shard::Shard),
     Doc(doc::Doc),
+    Changes(changes::Changes),
     Index(index::Index),
     Import(import::Import),
     Export(export::Export),
@@ -129,6 +131,7 @@ where
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
+        Command::Changes(changes) => on_this_thread(changes::run(changes)),
         Command::Index(index) => on_this_thread(index::run(index)),
         Command::Truncate(truncate) => on_this_thread(truncate::run(truncate)),
         Command::Import(import) => on_this_thread(import::run(import)),

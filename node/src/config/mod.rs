@@ -37,6 +37,8 @@ pub struct Config {
     pub tls: Tls,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
+    /// `[changes]`: how long change events are kept, and who may read along.
+    pub changes: Changes,
     /// `[storage]`: memory and disk of the two databases.
     pub storage: Storage,
     /// `[raft]`: timings, the same on every node.
@@ -169,6 +171,18 @@ pub struct Limits {
     pub deadline_ms: u64,
 }
 
+/// `[changes]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Changes {
+    /// How long change events are kept, in hours.
+    pub retention_hours: u64,
+    /// Change events that a shard keeps at most, in MiB.
+    pub retention_mib: u64,
+    /// Feeds open at once.
+    pub feeds_max: usize,
+}
+
 /// `[storage]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -268,6 +282,16 @@ impl Default for Limits {
             connections_max: 4 * 1024,
             metadata_age_max_ms: 3_000,
             deadline_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            retention_hours: 24,
+            retention_mib: 512,
+            feeds_max: 1_000,
         }
     }
 }

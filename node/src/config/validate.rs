@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Limits, Raft, Storage};
+use super::{Changes, Config, Limits, Raft, Storage};
 
 /// Above it a single document would fill Raft messages and apply batches (4 MiB) several times over.
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
@@ -20,6 +20,12 @@ const LOG_BYTES_FLOOR: u64 = 1 << 20;
 const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
 /// A metadata group without a leader for less is an ordinary failover.
 const METADATA_AGE_FLOOR_MS: usize = 1_000;
+/// Ten years.
+const RETENTION_HOURS_CEILING: usize = 10 * 366 * 24;
+/// A TiB in each shard: more is a slip.
+const RETENTION_MIB_CEILING: usize = 1024 * 1024;
+/// A MiB each.
+const FEEDS_CEILING: usize = 65_536;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
 /// What storage needs at the least.
@@ -147,6 +153,7 @@ impl Config {
         }
         self.validate_tls()?;
         self.limits.validate()?;
+        self.changes.validate()?;
         self.storage.validate()?;
         self.raft.validate()?;
         below(
@@ -294,6 +301,27 @@ impl Limits {
             METADATA_AGE_FLOOR_MS,
             usize::MAX,
         )
+    }
+}
+
+impl Changes {
+    fn validate(&self) -> Result<(), Rule> {
+        for (key, value, ceiling) in [
+            (
+                "changes.retention_hours",
+                self.retention_hours,
+                RETENTION_HOURS_CEILING,
+            ),
+            (
+                "changes.retention_mib",
+                self.retention_mib,
+                RETENTION_MIB_CEILING,
+            ),
+        ] {
+            let value = usize::try_from(value).unwrap_or(usize::MAX);
+            within(key, value, 1, ceiling)?;
+        }
+        within("changes.feeds_max", self.feeds_max, 1, FEEDS_CEILING)
     }
 }
 

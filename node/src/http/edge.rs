@@ -27,8 +27,8 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond, schema,
-    sessions, spec, updates,
+    Limits, batch, body, buckets, bulk, changes, cors, documents, health, indexes, query, respond,
+    schema, sessions, spec, updates,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -392,6 +392,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
             updates::update_field(call, bucket, key, field).await
         }
         (&Method::POST, Route::Batch) => batch::write(call).await,
+        (&Method::GET, Route::Changes) => changes::read(call).await,
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

@@ -10,6 +10,7 @@
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
+//! | `changes` | feeds, and the versions of a document |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
@@ -28,6 +29,7 @@ mod batch;
 mod body;
 mod buckets;
 mod bulk;
+mod changes;
 mod conditions;
 mod connect_page;
 mod context;

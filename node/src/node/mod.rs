@@ -275,6 +275,9 @@ impl Node {
                 query_results_max: config.limits.query_results_max,
                 query_result_bytes_max: config.limits.query_result_bytes_max,
                 queries_at_once_max: config.limits.queries_at_once_max,
+                changes_kept: Duration::from_secs(config.changes.retention_hours * 3_600),
+                changes_bytes_max: config.changes.retention_mib << 20,
+                feeds_max: config.changes.feeds_max,
                 ..service::Limits::default()
             },
         };

@@ -19,10 +19,10 @@ use super::idempotency::{self, Begun};
 use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
 use super::write::{Stop, Writer};
-use super::{Machine, Transaction, unique};
+use super::{Machine, Transaction, changes, unique};
 use crate::error::{Error, Result};
 use crate::ids::LogId;
-use crate::keys::{BucketKey, IndexProgressKey};
+use crate::keys::{BucketKey, ChangeKey, IndexProgressKey};
 use crate::tables::buckets::{self, BucketRow, IndexRow};
 use crate::tables::idempotency::Target;
 use crate::tables::indexes;
@@ -70,7 +70,7 @@ impl Machine for DocumentMachine {
                 };
                 request.apply(tx, id, command.stamp_us)?
             }
-            Operation::SetBuckets(set) => set_buckets(tx, &set)?,
+            Operation::SetBuckets(set) => set_buckets(tx, id, command.stamp_us, &set)?,
             Operation::BackfillIndex(backfilled) => backfill(tx, &backfilled)?,
             Operation::PurgeIndex(purged) => purge(tx, &purged)?,
             Operation::ReserveValue(reserve) => unique::reserve(tx, id.index, &reserve)?,
@@ -80,6 +80,14 @@ impl Machine for DocumentMachine {
             Operation::Idle(log::Idle {}) => Outcome::Done,
             Operation::ExpireDocuments(due) => {
                 expiry::expire(tx, id, command.stamp_us, &due)?;
+                Outcome::Done
+            }
+            Operation::TrimChanges(trim) => {
+                changes::trim(tx, &trim)?;
+                Outcome::Done
+            }
+            Operation::Watermark(log::Watermark {}) => {
+                tx.set_stamp(command.stamp_us);
                 Outcome::Done
             }
             Operation::ExpireIdempotency(expire) => {
@@ -154,8 +162,18 @@ impl Request<'_> {
     }
 }
 
-/// Takes over the buckets whose version is new to the shard.
-fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcome> {
+/// Takes over the buckets whose version is new to the shard, with an event for each.
+fn set_buckets(
+    tx: &mut Transaction<'_>,
+    id: LogId,
+    stamp_us: u64,
+    set: &log::SetBuckets,
+) -> Result<Outcome> {
+    let time_us = tx.next_stamp(stamp_us);
+    let mut position = ChangeKey {
+        index: id.index,
+        ordinal: 0,
+    };
     for bucket in &set.buckets {
         let key = BucketKey {
             database: bucket.database,
@@ -193,6 +211,11 @@ fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcom
             }
         }
         buckets::put(tx, key, &row)?;
+        changes::tell_rules(tx, position, time_us, key, &row);
+        position.ordinal += 1;
+    }
+    if position.ordinal > 0 {
+        tx.set_stamp(time_us);
     }
     Ok(Outcome::Done)
 }

@@ -275,7 +275,9 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::SetBuckets(_)
         | command::Operation::Idle(_)
         | command::Operation::ExpireIdempotency(_)
-        | command::Operation::ExpireDocuments(_) => false,
+        | command::Operation::ExpireDocuments(_)
+        | command::Operation::TrimChanges(_)
+        | command::Operation::Watermark(_) => false,
     }
 }
 

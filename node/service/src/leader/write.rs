@@ -524,7 +524,9 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
         | command::Operation::FenceClaims(_)
-        | command::Operation::ExpireDocuments(_) => Vec::new(),
+        | command::Operation::ExpireDocuments(_)
+        | command::Operation::TrimChanges(_)
+        | command::Operation::Watermark(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {
         prepared.mutation = mutation;
