@@ -10,6 +10,7 @@
 //! The principal is part of a request: nodes of a cluster trust each other, which the peer port's mutual TLS is for.
 
 mod audit;
+mod changes;
 mod index;
 mod query;
 mod rights;
@@ -22,6 +23,7 @@ use prost::Message;
 use proto::{NodeId, ShardId};
 
 pub use self::audit::{AuditPage, AuditRow, ReadAudit};
+pub use self::changes::{Change, ChangeKind, Changes, ChangesPage, Cursor, History, PageEnd, Walk};
 pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
@@ -141,6 +143,15 @@ pub enum Operation {
     /// A part of the shard's audit log.
     #[prost(message, tag = "86")]
     ReadAudit(ReadAudit),
+    /// What changed in this shard behind a place. Any replica answers, as far as it is.
+    #[prost(message, tag = "90")]
+    Changes(Changes),
+    /// Put the shard's time of writes into the log, unless a write did so lately: a feed in the order of time waits for it.
+    #[prost(bool, tag = "91")]
+    Watermark(bool),
+    /// The versions of a document that the change log still has.
+    #[prost(message, tag = "92")]
+    History(History),
 }
 
 impl Operation {
@@ -169,6 +180,8 @@ impl Operation {
             | Operation::IndexProgress(_)
             | Operation::FollowRights(_)
             | Operation::ReadAudit(_)
+            | Operation::Changes(_)
+            | Operation::History(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -180,6 +193,7 @@ impl Operation {
             | Operation::Replicas(_)
             | Operation::RotateSigningKey(_)
             | Operation::Govern(_)
+            | Operation::Watermark(_)
             | Operation::Command(_) => false,
         }
     }
@@ -192,7 +206,9 @@ impl Operation {
             | Operation::Update(_)
             | Operation::Scan(_)
             | Operation::Query(_)
-            | Operation::Queries(_) => true,
+            | Operation::Queries(_)
+            | Operation::Changes(_)
+            | Operation::History(_) => true,
             Operation::FindUser(_)
             | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
@@ -211,6 +227,7 @@ impl Operation {
             | Operation::RotateSigningKey(_)
             | Operation::Govern(_)
             | Operation::ReadAudit(_)
+            | Operation::Watermark(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -226,6 +243,7 @@ impl Operation {
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
                     | Operation::RotateSigningKey(_)
+                    | Operation::Watermark(_)
                     | Operation::Command(_)
             )
     }
@@ -478,6 +496,9 @@ pub enum Answer {
     /// To [`Operation::ReadAudit`].
     #[prost(message, tag = "86")]
     AuditPage(AuditPage),
+    /// To [`Operation::Changes`] and [`Operation::History`].
+    #[prost(message, tag = "90")]
+    Changes(ChangesPage),
 }
 
 /// What a leader can prove.

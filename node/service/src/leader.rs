@@ -9,7 +9,9 @@
 //! - A refusal on grounds of stored state is decided behind a read barrier, or by apply; never on state that may be stale.
 //! - The accepting path of a write takes no barrier: apply checks everything again.
 
+mod changes;
 mod claims;
+mod history;
 pub(crate) mod indexes;
 mod layouts;
 mod near;
@@ -35,6 +37,7 @@ use proto::{NodeId, ShardId};
 use storage::machine::Replica;
 use storage::machine::outcome::Outcome;
 
+use self::changes::Progressed;
 use self::indexes::Indexes;
 use self::layouts::Layouts;
 use self::ticks::Ticks;
@@ -68,6 +71,9 @@ pub(crate) struct Shards {
     pub(crate) readers: Arc<readers::Readers>,
     ends: Arc<Ends>,
     ticks: Ticks,
+    /// For feeds: they have threads of their own, so that they keep no request waiting.
+    log_reads: ReadPool,
+    progressed: Arc<Progressed>,
     /// This node, for what answers say of themselves.
     node: NodeId,
 }
@@ -90,6 +96,8 @@ impl Shards {
             counts: Arc::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
+            log_reads: ReadPool::new(limits.feed_reads_max),
+            progressed: Progressed::new(Arc::clone(&groups)),
             groups,
             clock,
             metadata,
@@ -168,6 +176,9 @@ impl Shards {
             Operation::ReadAudit(asked) => {
                 Box::pin(self.read_audit(request.shard, *asked, deadline)).await
             }
+            Operation::Changes(changes) => Box::pin(self.changes(request, changes, deadline)).await,
+            Operation::Watermark(_) => Box::pin(self.watermark(request.shard, deadline)).await,
+            Operation::History(history) => Box::pin(self.history(request, history, deadline)).await,
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }

@@ -9,6 +9,7 @@
 //! | `documents` `scans` `bulk` | what the asked node does with a document request: who asks, which shard, which key |
 //! | `updates` `batches` | partial updates; batches that are not atomic |
 //! | `query` | filters over all shards of a bucket: results in order, counts, page tokens |
+//! | `changes` | feeds of what changes, and the versions of a document |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
@@ -36,6 +37,7 @@ pub mod audit;
 pub mod auth;
 mod batches;
 mod bulk;
+mod changes;
 pub mod clock;
 mod commands;
 pub mod context;
@@ -81,6 +83,7 @@ use proto::NodeId;
 use serde_json::Value;
 
 pub use crate::access::{AccessAnswer, AccessCheck, AccessOperation, AccessQuestion};
+pub use crate::changes::{Feed, FeedEvent, FeedRequest, Frame, Start};
 pub use crate::context::{
     BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
     Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
@@ -167,6 +170,8 @@ pub(crate) struct Core {
     pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
     /// One permit for each query at work.
     pub(crate) queries: tokio::sync::Semaphore,
+    /// One permit for each open feed.
+    pub(crate) feeds: Arc<tokio::sync::Semaphore>,
 }
 
 impl Core {
@@ -209,6 +214,7 @@ impl Core {
             metrics: Metrics::default(),
             slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
+            feeds: Arc::new(tokio::sync::Semaphore::new(limits.feeds_max)),
             groups: ports.groups,
             forward: ports.forward,
             members: ports.members,
@@ -512,6 +518,33 @@ impl Service {
     ) -> Result<Counted> {
         let count = query::count(&self.core, ctx, bucket, request);
         self.core.metrics.observe(Operation::Count, count).await
+    }
+
+    /// Opens a feed of what changes in the database, as far as the caller may see it.
+    ///
+    /// # Errors
+    /// `TooManyRequests`: too many are open at this node. `BucketNotFound`, `PermissionDenied` of the bucket; those of the filter;
+    /// `BadRequest` of a resume token that is none, or of another cluster or database. `Unavailable`: a shard does not answer.
+    pub async fn feed(&self, ctx: &Context, request: FeedRequest) -> Result<Feed> {
+        let open = Feed::open(Arc::clone(&self.core), ctx, request);
+        self.core.metrics.observe(Operation::Feed, open).await
+    }
+
+    /// The versions of a document that the change log still has and that the caller may read, the newest first; with `at`, a resume
+    /// token, the one that it had there.
+    ///
+    /// # Errors
+    /// `PermissionDenied` by the class; `BadRequest` of the token. With a token also `ObjectNotFound`: there was no document, none for the
+    /// caller, or its version is not kept any more.
+    pub async fn history(
+        &self,
+        ctx: &Context,
+        bucket: &str,
+        key: &str,
+        at: Option<&str>,
+    ) -> Result<Vec<FeedEvent>> {
+        let history = self.core.history(ctx, bucket, key, at);
+        self.core.metrics.observe(Operation::History, history).await
     }
 
     /// All class descriptors, as an array.

@@ -55,6 +55,14 @@ pub struct Limits {
     pub signing_key_age_max: Duration,
     /// How long idempotency records are kept.
     pub idempotency_kept: Duration,
+    /// How long change events are kept, in the shards' time.
+    pub changes_kept: Duration,
+    /// Bytes of change events that a shard keeps; past it the oldest leave before their time.
+    pub changes_bytes_max: u64,
+    /// Feeds that are open at a node at the same time, each with up to 1 MiB of pages; more are refused.
+    pub feeds_max: usize,
+    /// Reads of change logs for feeds at the same time, further ones wait in turn: each wants a core.
+    pub feed_reads_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
     pub metadata_age_max: Duration,
     /// How long records of audit logs are kept.
@@ -86,6 +94,10 @@ impl Default for Limits {
             token_long_life: Duration::from_secs(30 * 24 * 60 * 60),
             signing_key_age_max: Duration::from_secs(30 * 24 * 60 * 60),
             idempotency_kept: Duration::from_secs(24 * 60 * 60),
+            changes_kept: Duration::from_secs(24 * 60 * 60),
+            changes_bytes_max: 512 * 1024 * 1024,
+            feeds_max: 1_000,
+            feed_reads_max: 8,
             metadata_age_max: Duration::from_secs(3),
             audit_kept: Duration::from_secs(90 * 24 * 60 * 60),
             audit_bytes_max: 64 * 1024 * 1024,

@@ -35,6 +35,14 @@ pub const RIGHTS_AGE: &str = "larder_rights_age_seconds";
 pub const RIGHTS_ENDED: &str = "larder_rights_ended_sessions";
 /// Roles with members that this node knows.
 pub const RIGHTS_ROLES: &str = "larder_rights_roles";
+/// Feeds that are open at this node.
+pub const FEEDS_OPEN: &str = "larder_feeds_open";
+/// Events that its feeds told.
+pub const FEED_EVENTS: &str = "larder_feed_events_total";
+/// Bytes of change events in a shard that this node leads.
+pub const CHANGES_BYTES: &str = "larder_changes_bytes";
+/// Seconds since the oldest change event of such a shard, in the shard's time.
+pub const CHANGES_AGE: &str = "larder_changes_age_seconds";
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +55,8 @@ pub(crate) enum Operation {
     Scan,
     Query,
     Count,
+    Feed,
+    History,
     Import,
     Truncate,
     ReadSchema,
@@ -69,6 +79,8 @@ impl Operation {
         Operation::Scan,
         Operation::Query,
         Operation::Count,
+        Operation::Feed,
+        Operation::History,
         Operation::Import,
         Operation::Truncate,
         Operation::ReadSchema,
@@ -91,6 +103,8 @@ impl Operation {
             Operation::Scan => "scan",
             Operation::Query => "query",
             Operation::Count => "count",
+            Operation::Feed => "feed",
+            Operation::History => "history",
             Operation::Import => "import",
             Operation::Truncate => "truncate",
             Operation::ReadSchema => "schema",

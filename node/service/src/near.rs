@@ -99,7 +99,7 @@ impl Core {
     }
 
     /// Asks the other holders of a replica, the leader first. `None`: there is none, or none answered.
-    async fn ask_holders(
+    pub(crate) async fn ask_holders(
         &self,
         state: &ClusterState,
         request: &Request,

@@ -62,6 +62,8 @@ pub(crate) struct World {
     leaders: Mutex<HashMap<ShardId, NodeId>>,
     terms: Mutex<u64>,
     changed: Notify,
+    /// Told after each entry.
+    applied: Notify,
     handle: StateHandle,
     pub(crate) proposals: Mutex<HashMap<ShardId, u64>>,
     pub(crate) barriers: Mutex<u64>,
@@ -113,6 +115,7 @@ impl World {
             leaders: Mutex::default(),
             terms: Mutex::new(1),
             changed: Notify::new(),
+            applied: Notify::new(),
             handle,
             proposals: Mutex::default(),
             barriers: Mutex::default(),
@@ -170,10 +173,13 @@ impl World {
             },
             payload: Payload::Command(command),
         };
-        self.replicas[&shard]
+        let reply = self.replicas[&shard]
             .apply(vec![entry])
             .expect("the machine takes the command")
-            .remove(0)
+            .remove(0);
+        drop(indexes);
+        self.applied.notify_waiters();
+        reply
     }
 }
 
@@ -327,10 +333,18 @@ impl Groups for Node {
 
     fn reaches(&self, shard: ShardId, index: u64, deadline: Instant) -> BoxFuture<'_, bool> {
         async move {
-            if self.commit_index(shard) < index {
-                tokio::time::sleep_until(deadline.into()).await;
+            loop {
+                let applied = self.world.applied.notified();
+                if self.commit_index(shard) >= index {
+                    return true;
+                }
+                if tokio::time::timeout_at(deadline.into(), applied)
+                    .await
+                    .is_err()
+                {
+                    return self.commit_index(shard) >= index;
+                }
             }
-            self.commit_index(shard) >= index
         }
         .boxed()
     }

@@ -1,4 +1,4 @@
-//! `larder doc get|put|update|delete`: one document. Queries are in [`super::query`].
+//! `larder doc get|history|put|update|delete`: one document. Queries are in [`super::query`].
 
 use std::io::Read as _;
 use std::path::Path;
@@ -15,7 +15,7 @@ use service::clock::{Clock as _, SystemClock};
 
 use super::client::{Answer, Output, Request, segment, usage};
 use super::in_bucket::InBucket;
-use super::query;
+use super::{changes, query};
 
 /// Longest time to live: moments have four-digit years.
 const TTL_SECONDS_MAX: u64 = 1_000 * 366 * 86_400;
@@ -54,6 +54,9 @@ enum Verb {
     /// Deletes a document; one that is not there is no mistake, unless --if-match is given
     #[command(after_help = "Example:\n  larder doc delete Demo hello --if-match '*'")]
     Delete(Delete),
+    /// Prints the versions of a document that are kept, the newest first
+    #[command(after_help = "Example:\n  larder doc history Demo hello")]
+    History(History),
     Query(query::Query),
     Count(query::Count),
 }
@@ -77,9 +80,18 @@ struct Condition {
 }
 
 #[derive(Args, Clone, Debug)]
+struct History {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args, Clone, Debug)]
 struct Get {
     #[command(flatten)]
     target: Target,
+    /// The version it had at this token of a change feed, if it is kept
+    #[arg(long, value_name = "TOKEN")]
+    at: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -154,9 +166,22 @@ impl Condition {
 pub(crate) async fn run(doc: Doc) -> anyhow::Result<()> {
     match doc.verb {
         Verb::Get(get) => {
-            let (path, request) = (get.target.path(), Request::default());
-            let answer = get.target.place.send(Method::GET, &path, request).await?;
-            print_document(&answer, get.target.place.output())
+            let path = match &get.at {
+                None => get.target.path(),
+                Some(at) => {
+                    let (id, at) = (segment(&get.target.id()), segment(at));
+                    format!("/changes?id={id}&at={at}")
+                }
+            };
+            let place = &get.target.place;
+            let answer = place.send(Method::GET, &path, Request::default()).await?;
+            print_document(&answer, place.output())
+        }
+        Verb::History(history) => {
+            let place = &history.target.place;
+            let path = format!("/changes?id={}", segment(&history.target.id()));
+            let answer = place.send(Method::GET, &path, Request::default()).await?;
+            changes::print_versions(&answer, place.output())
         }
         Verb::Put(put) => run_put(&put).await,
         Verb::Query(query) => query::run_query(&query).await,

@@ -1,12 +1,13 @@
 //! The command line: one binary, one tree of verbs.
 //!
-//! `start` and `dev` run nodes; `acl`, `doc`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
+//! `start` and `dev` run nodes; `acl`, `doc`, `changes`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
 //! `cluster`, `shard`, `database` and `audit` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod acl;
 pub mod audit;
 pub mod bench;
 pub mod cert;
+pub mod changes;
 pub mod client;
 pub mod cluster;
 pub mod data;
@@ -59,6 +60,7 @@ enum Command {
     Database(database::Database),
     Audit(audit::Audit),
     Doc(doc::Doc),
+    Changes(changes::Changes),
     Index(index::Index),
     Import(import::Import),
     Export(export::Export),
@@ -139,6 +141,7 @@ where
         Command::Database(database) => on_this_thread(database::run(database)),
         Command::Audit(audit) => on_this_thread(audit::run(audit)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
+        Command::Changes(changes) => on_this_thread(changes::run(changes)),
         Command::Index(index) => on_this_thread(index::run(index)),
         Command::Acl(acl) => on_this_thread(acl::run(acl)),
         Command::Truncate(truncate) => on_this_thread(truncate::run(truncate)),

@@ -53,6 +53,8 @@ pub struct Config {
     pub http: Http,
     /// `[audit]`: what audit logs keep.
     pub audit: Audit,
+    /// `[changes]`: how long change events are kept, and who may read along.
+    pub changes: Changes,
     /// `[storage]`: memory and disk of the two databases.
     pub storage: Storage,
     /// `[raft]`: timings, the same on every node.
@@ -247,6 +249,18 @@ pub struct Audit {
     pub node_bytes_max: u64,
 }
 
+/// `[changes]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Changes {
+    /// How long change events are kept, in hours.
+    pub retention_hours: u64,
+    /// Change events that a shard keeps at most, in MiB.
+    pub retention_mib: u64,
+    /// Feeds open at once.
+    pub feeds_max: usize,
+}
+
 /// `[storage]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -403,6 +417,16 @@ impl Default for Audit {
             kept_days: 90,
             shard_bytes_max: 64 * MIB as u64,
             node_bytes_max: 256 * MIB as u64,
+        }
+    }
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            retention_hours: 24,
+            retention_mib: 512,
+            feeds_max: 1_000,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Encryption, Limits, Raft, Rates, Storage};
+use super::{Changes, Config, Encryption, Limits, Raft, Rates, Storage};
 
 /// Above it a single document would fill Raft messages and apply batches (4 MiB) several times over.
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
@@ -31,6 +31,12 @@ const METADATA_AGE_FLOOR_MS: usize = 1_000;
 const SIGNING_KEY_DAYS_FLOOR: usize = 3;
 /// Ten years: more is a slip.
 const SIGNING_KEY_DAYS_CEILING: usize = 3_650;
+/// Ten years.
+const RETENTION_HOURS_CEILING: usize = 10 * 366 * 24;
+/// A TiB in each shard: more is a slip.
+const RETENTION_MIB_CEILING: usize = 1024 * 1024;
+/// A MiB each.
+const FEEDS_CEILING: usize = 65_536;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
 /// What storage needs at the least.
@@ -218,6 +224,7 @@ impl Config {
         self.http
             .proxies()
             .map_err(|value| Rule::NotANetwork { value })?;
+        self.changes.validate()?;
         self.storage.validate()?;
         self.raft.validate()?;
         below(
@@ -410,6 +417,27 @@ impl Rates {
             within(key, value as usize, 1, RATE_CEILING)?;
         }
         Ok(())
+    }
+}
+
+impl Changes {
+    fn validate(&self) -> Result<(), Rule> {
+        for (key, value, ceiling) in [
+            (
+                "changes.retention_hours",
+                self.retention_hours,
+                RETENTION_HOURS_CEILING,
+            ),
+            (
+                "changes.retention_mib",
+                self.retention_mib,
+                RETENTION_MIB_CEILING,
+            ),
+        ] {
+            let value = usize::try_from(value).unwrap_or(usize::MAX);
+            within(key, value, 1, ceiling)?;
+        }
+        within("changes.feeds_max", self.feeds_max, 1, FEEDS_CEILING)
     }
 }
 

@@ -29,8 +29,8 @@ use super::error::{self, not_offered, refuse};
 use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, access, address, batch, body, buckets, bulk, cors, documents, health, indexes, query,
-    respond, schema, sessions, spec, updates, users,
+    Limits, access, address, batch, body, buckets, bulk, changes, cors, documents, health, indexes,
+    query, respond, schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -453,6 +453,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
             updates::update_field(call, bucket, key, field).await
         }
         (&Method::POST, Route::Batch) => batch::write(call).await,
+        (&Method::GET, Route::Changes) => changes::read(call).await,
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

@@ -13,6 +13,7 @@
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `users` `health` | the handlers |
 //! | `access` | what somebody may do, and why |
+//! | `changes` | feeds, and the versions of a document |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
@@ -34,6 +35,7 @@ mod batch;
 mod body;
 mod buckets;
 mod bulk;
+mod changes;
 mod conditions;
 mod connect_page;
 mod context;

@@ -15,6 +15,8 @@ use tower::{Service, ServiceExt};
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::SizeAbove;
 
+use super::changes::EVENT_STREAM;
+
 /// The content type of all bodies.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json;charset=utf-8");
 
@@ -183,6 +185,11 @@ pub(crate) async fn compress(request: &HeaderMap, response: Response) -> Respons
     let Some(coding) = accepted_coding(request) else {
         return response;
     };
+    // What is compressed comes when there is enough of it; an event comes now.
+    let content_type = response.headers().get(CONTENT_TYPE);
+    if content_type.is_some_and(|value| value == EVENT_STREAM) {
+        return response;
+    }
     if response
         .body()
         .size_hint()

@@ -82,6 +82,8 @@ pub(crate) enum Route<'a> {
     Field(Text<'a>, Text<'a>, Text<'a>),
     /// Several writes at once.
     Batch,
+    /// What changes in the database.
+    Changes,
     /// Log-in with name and password.
     Login,
     /// The caller's user.
@@ -127,6 +129,7 @@ impl Route<'_> {
             Self::Document(..) => "document",
             Self::Field(..) => "field",
             Self::Batch => "batch",
+            Self::Changes => "changes",
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
@@ -145,7 +148,7 @@ impl Route<'_> {
     /// The methods that have an answer here, as the value of `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
-            Self::Root | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout => {
+            Self::Root | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout | Self::Changes => {
                 "GET, HEAD, OPTIONS"
             }
             Self::Connect => "GET, HEAD, POST, OPTIONS",
@@ -249,6 +252,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("", None) => Route::Root,
         ("connect", None) => Route::Connect,
         ("batch", None) => Route::Batch,
+        ("changes", None) => Route::Changes,
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
         ("explain", Some(bucket)) if !bucket.contains('/') => Route::Explain(decode(bucket)?),
@@ -274,7 +278,8 @@ fn later(word: &str) -> Option<&'static str> {
         "query" => "prepared queries",
         "config" => "configuration over HTTP",
         "batch" => "parts of batches",
-        "changes" | "events" | "events-url" => "the change feed",
+        "changes" => "the change feed over WebSocket",
+        "events" | "events-url" => "real-time queries",
         "slices" => "sliced filters",
         "banned" => "bans",
         "asset" | "speedkit" | "pwa" => "asset caching",
@@ -426,6 +431,13 @@ mod tests {
                 Route::Field("Todo".into(), "a/b".into(), "list.0".into()),
             ),
             ("/batch", "", Route::Batch),
+            ("/changes", "", Route::Changes),
+            ("/shop/changes", "shop", Route::Changes),
+            (
+                "/changes/ws",
+                "",
+                Route::Later("the change feed over WebSocket"),
+            ),
             ("/shop/batch", "shop", Route::Batch),
             ("/batch/1", "", Route::Later("parts of batches")),
             ("/db/User/register", "", Route::User(UserRoute::Register)),

@@ -322,6 +322,9 @@ impl Node {
                 signing_key_age_max: Duration::from_secs(
                     u64::from(config.security.signing_key_days) * 24 * 60 * 60,
                 ),
+                changes_kept: Duration::from_secs(config.changes.retention_hours * 3_600),
+                changes_bytes_max: config.changes.retention_mib << 20,
+                feeds_max: config.changes.feeds_max,
                 ..service::Limits::default()
             },
             accounts: config.accounts.for_service(),

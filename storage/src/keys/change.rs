@@ -4,7 +4,7 @@ use super::{KeyKind, begin, open};
 use crate::error::Result;
 
 /// Key of a change event, and with the shard its id. Ordered as the events happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeKey {
     /// Log index of the entry that made the event.
     pub index: u64,

@@ -21,10 +21,10 @@ use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
 use super::readers;
 use super::write::{Stop, Writer};
-use super::{Machine, Transaction, rights, unique};
+use super::{Machine, Transaction, changes, rights, unique};
 use crate::error::{Error, Result};
 use crate::ids::LogId;
-use crate::keys::{BucketKey, IndexProgressKey};
+use crate::keys::{BucketKey, ChangeKey, IndexProgressKey};
 use crate::tables::buckets::{self, BucketRow, IndexRow};
 use crate::tables::idempotency::Target;
 use crate::tables::{audit, indexes, usage};
@@ -72,7 +72,7 @@ impl Machine for DocumentMachine {
                 };
                 request.apply(tx, id, command.stamp_us)?
             }
-            Operation::SetBuckets(set) => set_buckets(tx, &set)?,
+            Operation::SetBuckets(set) => set_buckets(tx, id, command.stamp_us, &set)?,
             Operation::BackfillIndex(backfilled) => backfill(tx, &backfilled)?,
             Operation::BackfillReaders(page) => readers::backfill(tx, &page)?,
             Operation::PurgeIndex(purged) => purge(tx, &purged)?,
@@ -103,6 +103,14 @@ impl Machine for DocumentMachine {
             }
             Operation::ForgetRights(forget) => {
                 rights::forget(tx, &forget)?;
+                Outcome::Done
+            }
+            Operation::TrimChanges(trim) => {
+                changes::trim(tx, &trim)?;
+                Outcome::Done
+            }
+            Operation::Watermark(log::Watermark {}) => {
+                tx.set_stamp(command.stamp_us);
                 Outcome::Done
             }
             Operation::ExpireIdempotency(expire) => {
@@ -177,8 +185,18 @@ impl Request<'_> {
     }
 }
 
-/// Takes over the buckets whose version is new to the shard.
-fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcome> {
+/// Takes over the buckets whose version is new to the shard, with an event for each.
+fn set_buckets(
+    tx: &mut Transaction<'_>,
+    id: LogId,
+    stamp_us: u64,
+    set: &log::SetBuckets,
+) -> Result<Outcome> {
+    let time_us = tx.next_stamp(stamp_us);
+    let mut position = ChangeKey {
+        index: id.index,
+        ordinal: 0,
+    };
     for bucket in &set.buckets {
         let key = BucketKey {
             database: bucket.database,
@@ -218,6 +236,11 @@ fn set_buckets(tx: &mut Transaction<'_>, set: &log::SetBuckets) -> Result<Outcom
             }
         }
         buckets::put(tx, key, &row)?;
+        changes::tell_rules(tx, position, time_us, key, &row);
+        position.ordinal += 1;
+    }
+    if position.ordinal > 0 {
+        tx.set_stamp(time_us);
     }
     Ok(Outcome::Done)
 }

@@ -17,6 +17,7 @@
 //! will, and the log is kept until it has.
 
 mod chain;
+mod changes;
 pub mod documents;
 pub mod expiry;
 mod idempotency;
@@ -39,7 +40,9 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::ids::LogId;
+use crate::keys::ChangeKey;
 
+pub use changes::CHANGES_PAGE_MAX;
 pub use expiry::EXPIRY_PAGE_MAX;
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
 pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};
@@ -82,6 +85,17 @@ pub struct Applied {
     pub time_us: u64,
     /// The time that the last write was given, microseconds since 1970; the next one is later.
     pub last_stamp_us: u64,
+    /// What the change log holds.
+    pub changes: ChangeLog,
+}
+
+/// What the change log of a shard holds. Alike on all replicas, like all that is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeLog {
+    /// The last event that was removed for its age or for room; every later one is there. The zero position: none was.
+    pub trimmed: ChangeKey,
+    /// Bytes of keys and rows of all events that are there.
+    pub bytes: u64,
 }
 
 /// What turns commands into effects.

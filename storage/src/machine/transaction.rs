@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use super::chain::Chain;
 use super::kept_rows::Keeper;
-use super::{Applied, Entry, Machine, Payload};
+use super::{Applied, ChangeLog, Entry, Machine, Payload};
 use crate::engine::memory::is_range;
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
 use crate::ids::{LogId, StoreId};
-use crate::keys;
+use crate::keys::{self, ChangeKey};
 use crate::tables::applied;
 
 /// Reads and writes of one store while a batch of entries is applied. Keys are without store id.
@@ -220,6 +220,18 @@ impl<'a> Transaction<'a> {
         self.applied.last_stamp_us = self.applied.last_stamp_us.max(stamp_us);
     }
 
+    /// What the change log holds; without the events of this entry.
+    pub(super) fn changes(&self) -> ChangeLog {
+        self.applied.changes
+    }
+
+    /// Notes that the events up to `last`, `bytes` in all, were removed. What is noted is not rolled back.
+    pub(super) fn note_trimmed(&mut self, last: ChangeKey, bytes: u64) {
+        let changes = &mut self.applied.changes;
+        changes.trimmed = changes.trimmed.max(last);
+        changes.bytes = changes.bytes.saturating_sub(bytes);
+    }
+
     /// Marks a place among the writes of this entry.
     pub fn savepoint(&self) -> Savepoint {
         Savepoint(self.staged.len())
@@ -296,6 +308,13 @@ impl<'a> Transaction<'a> {
             chain.effect(column, key, value.map(|value| &value[..]));
         }
         self.applied.chain = chain.finish();
+        // Events are never overwritten, so each put is a new one.
+        let new = self
+            .effects()
+            .filter(|(column, ..)| *column == Column::Changes);
+        let new = new.filter_map(|(_, key, value)| Some((key.len() + value?.len()) as u64));
+        let new_bytes: u64 = new.sum();
+        self.applied.changes.bytes += new_bytes;
         self.applied.id = Some(id);
         if let Some(bytes) = membership {
             self.applied.membership = Some((Some(id), bytes));

@@ -95,6 +95,8 @@ struct Site<'m> {
     live: Option<Live>,
     /// Version of the document, or of its delete; 0: there never was one.
     last_version: u64,
+    /// The event of the delete, if it is deleted.
+    deleted_at: Option<ChangeKey>,
 }
 
 struct Live {
@@ -103,11 +105,13 @@ struct Live {
 }
 
 impl Live {
-    fn as_before(&self) -> NewBefore<'_> {
+    /// The before side of a change. `trimmed` is the last event that is gone: what the document's own event held goes along with this one.
+    fn as_before(&self, trimmed: ChangeKey) -> NewBefore<'_> {
         NewBefore {
             version: self.record.version,
             acl: self.record.acl.as_ref(),
             position: self.position,
+            body: (self.position <= trimmed).then_some(&self.record.body),
         }
     }
 }
@@ -206,13 +210,15 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             key: &mutation.key,
         }
         .encode();
-        let (live, last_version) = match documents::get_entry(self.tx, &key)? {
+        let (live, last_version, deleted_at) = match documents::get_entry(self.tx, &key)? {
             Some(Entry::Live { record, position }) => {
                 let version = record.version;
-                (Some(Live { record, position }), version)
+                (Some(Live { record, position }), version, None)
             }
-            Some(Entry::Tombstone(tombstone)) => (None, tombstone.version),
-            None => (None, 0),
+            Some(Entry::Tombstone(tombstone)) => {
+                (None, tombstone.version, Some(tombstone.position))
+            }
+            None => (None, 0, None),
         };
         Ok(Site {
             mutation,
@@ -222,6 +228,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             key,
             live,
             last_version,
+            deleted_at,
         })
     }
 
@@ -295,7 +302,9 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             signed(self.time_us),
             &fields,
         );
+        let trimmed = self.tx.changes().trimmed;
         let event = NewEvent {
+            logged_us: self.tx.time_us(),
             time_us: self.time_us,
             database: *database,
             bucket: *bucket,
@@ -308,7 +317,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             version,
             acl,
             body: &body,
-            before: site.live.as_ref().map(Live::as_before),
+            before: site.live.as_ref().map(|live| live.as_before(trimmed)),
+            deleted_at: site.deleted_at,
             user: self.user(),
             by_expiry: false,
         };
@@ -375,7 +385,9 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             key,
             ..
         } = site.mutation;
+        let trimmed = self.tx.changes().trimmed;
         let event = NewEvent {
+            logged_us: self.tx.time_us(),
             time_us: self.time_us,
             database: *database,
             bucket: *bucket,
@@ -384,7 +396,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             version,
             acl: None,
             body: &[],
-            before: Some(live.as_before()),
+            before: Some(live.as_before(trimmed)),
+            deleted_at: None,
             user: self.user(),
             by_expiry: self.by_expiry,
         };
@@ -398,6 +411,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
                 version,
                 deleted_us,
                 position,
+                acl: live.record.acl.clone(),
             },
         );
         self.reschedule(site, None);

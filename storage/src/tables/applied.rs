@@ -7,8 +7,8 @@ use crate::codec::{self, Record};
 use crate::engine::{Column, Engine, View};
 use crate::error::Result;
 use crate::ids::{LogId, StoreId};
-use crate::keys::{self, AppliedKey};
-use crate::machine::Applied;
+use crate::keys::{self, AppliedKey, ChangeKey};
+use crate::machine::{Applied, ChangeLog};
 
 /// Term, leader, index.
 type Id = (u64, u64, u64);
@@ -20,11 +20,41 @@ struct Row<'a> {
     chain: u128,
     time_us: u64,
     last_stamp_us: u64,
+    /// Index and ordinal of the last trimmed event, bytes of those that are left.
+    changes: (u64, u32, u64),
 }
 
 impl Record for Row<'_> {
+    const FORMAT: u8 = 2;
+    const WHAT: &'static str = "applied row";
+}
+
+/// A row of before change logs were trimmed. What they hold was not counted; it is counted from then on.
+#[derive(BorrowDecode)]
+struct RowOfFormat1<'a> {
+    id: Option<Id>,
+    membership: Option<(Option<Id>, &'a [u8])>,
+    chain: u128,
+    time_us: u64,
+    last_stamp_us: u64,
+}
+
+impl Record for RowOfFormat1<'_> {
     const FORMAT: u8 = 1;
     const WHAT: &'static str = "applied row";
+}
+
+impl<'a> From<RowOfFormat1<'a>> for Row<'a> {
+    fn from(row: RowOfFormat1<'a>) -> Self {
+        Self {
+            id: row.id,
+            membership: row.membership,
+            chain: row.chain,
+            time_us: row.time_us,
+            last_stamp_us: row.last_stamp_us,
+            changes: (0, 0, 0),
+        }
+    }
 }
 
 /// The applied state of `store` as `engine` has it now; the default where nothing was ever applied.
@@ -72,12 +102,21 @@ pub(crate) fn encode(applied: &Applied) -> Result<Bytes> {
         chain: applied.chain,
         time_us: applied.time_us,
         last_stamp_us: applied.last_stamp_us,
+        changes: (
+            applied.changes.trimmed.index,
+            applied.changes.trimmed.ordinal,
+            applied.changes.bytes,
+        ),
     })
 }
 
 /// Reads what [`encode`] wrote.
 pub(crate) fn decode(row: &Bytes) -> Result<Applied> {
-    let decoded: Row<'_> = codec::decode(row)?;
+    let decoded: Row<'_> = match row.first() {
+        Some(&RowOfFormat1::FORMAT) => codec::decode::<RowOfFormat1<'_>>(row)?.into(),
+        _ => codec::decode(row)?,
+    };
+    let (index, ordinal, bytes) = decoded.changes;
     Ok(Applied {
         id: decoded.id.map(to_log_id),
         membership: decoded
@@ -86,6 +125,10 @@ pub(crate) fn decode(row: &Bytes) -> Result<Applied> {
         chain: decoded.chain,
         time_us: decoded.time_us,
         last_stamp_us: decoded.last_stamp_us,
+        changes: ChangeLog {
+            trimmed: ChangeKey { index, ordinal },
+            bytes,
+        },
     })
 }
 
@@ -122,20 +165,39 @@ mod tests {
             any::<u128>(),
             any::<u64>(),
             any::<u64>(),
+            any::<(u64, u32, u64)>(),
         )
-            .prop_map(|(id, membership, chain, time_us, last_stamp_us)| Applied {
-                id,
-                membership,
-                chain,
-                time_us,
-                last_stamp_us,
-            })
+            .prop_map(
+                |(id, membership, chain, time_us, last_stamp_us, changes)| Applied {
+                    id,
+                    membership,
+                    chain,
+                    time_us,
+                    last_stamp_us,
+                    changes: ChangeLog {
+                        trimmed: ChangeKey {
+                            index: changes.0,
+                            ordinal: changes.1,
+                        },
+                        bytes: changes.2,
+                    },
+                },
+            )
     }
 
     proptest! {
         #[test]
         fn round_trips(applied in states()) {
             prop_assert_eq!(decode(&encode(&applied).expect("encodes")).expect("decodes"), applied);
+        }
+
+        #[test]
+        fn rows_of_the_first_format_are_read(applied in states()) {
+            let applied = Applied { changes: ChangeLog::default(), ..applied };
+            let row = encode(&applied).expect("encodes");
+            // The three numbers at the end are zero, a byte each.
+            let first = Bytes::from([&[1], &row[1..row.len() - 3]].concat());
+            prop_assert_eq!(decode(&first).expect("decodes"), applied);
         }
 
         #[test]

@@ -5,13 +5,13 @@
 //! | bytes | live document | tombstone |
 //! |---|---|---|
 //! | 0 | format, 1 | format, 1 |
-//! | 1 | flags: 2 has an ACL, 4 has hidden members, 8 expires | flags: 1 |
+//! | 1 | flags: 2 has an ACL, 4 has hidden members, 8 expires | flags: 1, 2 the document had an ACL |
 //! | 2–9 | version | version of the delete |
 //! | 10–21 | position of its change event: index u64, ordinal u32 | the same |
 //! | 22–29 | created, µs | T of the delete, µs |
 //! | 30–37 | updated, µs | – |
 //! | then | if it expires: the moment that is shown i64, due T u64, both µs | – |
-//! | then | the ACL, if any (`tables::acl`); hidden members, if any: varint length and bytes | – |
+//! | then | the ACL, if any (`tables::acl`); hidden members, if any: varint length and bytes | the ACL that it had, if any |
 //! | to the end | the JSON that is served | – |
 //!
 //! Reads by anyone but apply do not see tombstones.
@@ -93,7 +93,7 @@ pub enum Entry {
 }
 
 /// What is left of a deleted document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tombstone {
     /// The version that the delete took: a new insert continues behind it.
     pub version: u64,
@@ -101,6 +101,8 @@ pub struct Tombstone {
     pub deleted_us: u64,
     /// The change event of the delete.
     pub position: ChangeKey,
+    /// Who could read and write what was deleted; `None`: everybody.
+    pub acl: Option<Acl>,
 }
 
 /// The document as of the last applied entry, if memory has it. Does not wait for a disk: fit for an async thread.
@@ -247,6 +249,61 @@ pub fn visit(
     )
 }
 
+/// Shows what changed in a bucket behind `since`, deletes too, in the order of keys from `from` on, until `each` breaks. `None` stands for
+/// what has not changed, so that a walk over much of that can be ended too. May wait for a disk at each step.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: a row does not decode. Those of the engine, and the first of `each`.
+pub fn visit_changed(
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    from: Bound<&str>,
+    since: ChangeKey,
+    each: &mut dyn FnMut(&str, Option<Entry>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let (start, end) = range(database, bucket, from);
+    view.visit(
+        Column::Documents,
+        start.as_ref().map(Vec::as_slice),
+        end.as_ref().map(Vec::as_slice),
+        &mut |key, row| {
+            let mut reader = Reader::new(WHAT, row);
+            // Format, flags and version.
+            reader.take(10)?;
+            let position = ChangeKey {
+                index: reader.u64_le()?,
+                ordinal: reader.u32_le()?,
+            };
+            let entry = match position > since {
+                true => Some(decode(&Bytes::copy_from_slice(row))?),
+                false => None,
+            };
+            each(DocumentKey::decode(key)?.key, entry)
+        },
+    )
+}
+
+/// What lies under a document's key, deleted or not. May wait for a disk.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: the row does not decode. Those of the engine.
+pub fn entry(
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    key: &str,
+) -> Result<Option<Entry>> {
+    let key = DocumentKey {
+        database,
+        bucket,
+        key,
+    }
+    .encode();
+    let row = view.get(Column::Documents, &key)?;
+    row.map(|row| decode(&row)).transpose()
+}
+
 /// Shows the document under a key to `each` without copying it, if it is live. May wait for a disk.
 ///
 /// # Errors
@@ -297,7 +354,7 @@ fn look<'a>(key: &'a [u8], row: &'a [u8]) -> Result<Option<Row<'a>>> {
         return Err(reader.corrupt("unknown format"));
     }
     let flags = reader.u8()?;
-    if flags == TOMBSTONE {
+    if flags & TOMBSTONE != 0 {
         return Ok(None);
     }
     if flags & !(HAS_ACL | HAS_HIDDEN | EXPIRES) != 0 {
@@ -409,8 +466,12 @@ fn encode(record: &NewRecord<'_>) -> Vec<u8> {
 
 fn encode_tombstone(tombstone: &Tombstone) -> Vec<u8> {
     let mut row = Vec::with_capacity(HEADER_BYTES);
-    put_header(&mut row, TOMBSTONE, tombstone.version, tombstone.position);
+    let flags = TOMBSTONE | tombstone.acl.as_ref().map_or(0, |_| HAS_ACL);
+    put_header(&mut row, flags, tombstone.version, tombstone.position);
     row.extend_from_slice(&tombstone.deleted_us.to_le_bytes());
+    if let Some(acl) = &tombstone.acl {
+        acl::put(&mut row, acl);
+    }
     row
 }
 
@@ -425,13 +486,22 @@ pub(crate) fn decode(row: &Bytes) -> Result<Entry> {
         index: reader.u64_le()?,
         ordinal: reader.u32_le()?,
     };
-    if flags == TOMBSTONE {
+    if flags & TOMBSTONE != 0 {
+        if flags & !(TOMBSTONE | HAS_ACL) != 0 {
+            return Err(reader.corrupt("unknown flags"));
+        }
         let deleted_us = reader.u64_le()?;
+        let acl = if flags & HAS_ACL != 0 {
+            Some(acl::read(&mut reader)?)
+        } else {
+            None
+        };
         reader.finish()?;
         return Ok(Entry::Tombstone(Tombstone {
             version,
             deleted_us,
             position,
+            acl,
         }));
     }
     if flags & !(HAS_ACL | HAS_HIDDEN | EXPIRES) != 0 {
@@ -563,8 +633,8 @@ mod tests {
         }
 
         #[test]
-        fn tombstones_round_trip(version: u64, deleted_us: u64, position in positions()) {
-            let tombstone = Tombstone { version, deleted_us, position };
+        fn tombstones_round_trip(version: u64, deleted_us: u64, position in positions(), acl in acls()) {
+            let tombstone = Tombstone { version, deleted_us, position, acl };
             let row = Bytes::from(encode_tombstone(&tombstone));
             prop_assert_eq!(decode(&row).expect("decodes"), Entry::Tombstone(tombstone));
         }

@@ -4,6 +4,7 @@
 //! The caller spawns `run(self, stop)` of each; it returns soon after `stop` is cancelled.
 
 mod bootstrap;
+mod change_age;
 mod evidence;
 mod expiry;
 mod fence;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
+pub use self::change_age::ChangeAge;
 pub use self::evidence::Evidence;
 pub use self::expiry::Expiry;
 pub use self::fence::Fence;
@@ -63,6 +65,8 @@ pub struct Jobs {
     pub ticker: Ticker,
     /// Deletes documents that have expired.
     pub expiry: Expiry,
+    /// Ages change logs.
+    pub change_age: ChangeAge,
     /// Replaces replicas.
     pub replace: Replace,
     /// Confirms and frees values of unique indexes.
@@ -94,6 +98,7 @@ impl Jobs {
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
             expiry: Expiry::new(Arc::clone(&core)),
+            change_age: ChangeAge::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
             settle: Settle::new(Arc::clone(&core)),
             mails: Mails::new(Arc::clone(&core)),
@@ -116,6 +121,7 @@ impl Jobs {
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
             self.expiry.run(stop.clone()),
+            self.change_age.run(stop.clone()),
             self.replace.run(stop.clone()),
             self.settle.run(stop.clone()),
             self.mails.run(stop.clone()),

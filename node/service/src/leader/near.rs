@@ -49,6 +49,7 @@ impl Shards {
             Operation::Get(get) => self.get_applied(&replica, request, get, deadline).await?,
             Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
             Operation::Query(query) => self.query(request, query, false, deadline).await?,
+            Operation::Changes(changes) => self.changes(request, changes, deadline).await?,
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::Queries(_)
@@ -70,6 +71,8 @@ impl Shards {
             | Operation::RotateSigningKey(_)
             | Operation::Govern(_)
             | Operation::ReadAudit(_)
+            | Operation::Watermark(_)
+            | Operation::History(_)
             | Operation::Probe(_) => {
                 return Err(Error::bad_request("only reads have a level").into());
             }
@@ -98,6 +101,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::IndexesComplete(_)
         | Answer::Rights(_)
         | Answer::AuditPage(_)
+        | Answer::Changes(_)
         | Answer::Proofs(_) => {}
     }
 }

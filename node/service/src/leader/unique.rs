@@ -281,7 +281,9 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::ExpireIdempotency(_)
         | command::Operation::CountUsage(_)
         | command::Operation::ExpireAudit(_)
-        | command::Operation::ExpireDocuments(_) => false,
+        | command::Operation::ExpireDocuments(_)
+        | command::Operation::TrimChanges(_)
+        | command::Operation::Watermark(_) => false,
     }
 }
 

@@ -518,7 +518,9 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ForgetRights(_)
         | command::Operation::CountUsage(_)
         | command::Operation::ExpireAudit(_)
-        | command::Operation::ExpireDocuments(_) => Vec::new(),
+        | command::Operation::ExpireDocuments(_)
+        | command::Operation::TrimChanges(_)
+        | command::Operation::Watermark(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {
         prepared.mutation = mutation;

@@ -54,6 +54,21 @@ const PART: &[(&str, &str)] = &[
         "larder-continuation of the answer before, to go on behind it",
     ),
 ];
+const CHANGES: &[(&str, &str)] = &[
+    ("bucket", "only this bucket"),
+    ("filter", "only documents that match, with bucket: JSON"),
+    (
+        "from",
+        "now, the default; oldest; snapshot; or the id of an earlier event, to go on behind it",
+    ),
+    ("order", "shard, the default, or time"),
+    (
+        "wait",
+        "seconds: answer with the first changes there are, or none",
+    ),
+    ("id", "of a document: its versions that are kept"),
+    ("at", "with id: the version it had at the id of an event"),
+];
 const FILTER: &[(&str, &str)] = &[
     ("q", "the filter: JSON, as MongoDB has it; {} for all"),
     ("sort", "field to 1 or -1, the first one counting most"),
@@ -141,6 +156,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         query: FILTER,
         body: "the filter",
         answers: &[("200", "an array of documents in order")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/changes",
+        summary: "Tells what changes, as server-sent events; with wait as one answer, with id the versions of a document",
+        query: CHANGES,
+        body: "",
+        answers: &[("200", "changes, each with an id to go on behind it")],
     },
     Operation {
         method: HttpMethod::Get,

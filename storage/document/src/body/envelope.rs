@@ -7,6 +7,8 @@ use crate::json;
 pub struct Envelope<'a> {
     /// The full id, `/db/<bucket>/<encoded key>`.
     pub id: &'a str,
+    /// The moment of the insert, as it is shown.
+    pub created: &'a str,
     /// The stored fields: members without braces, in normal form.
     pub fields: &'a [u8],
 }
@@ -28,7 +30,7 @@ pub fn envelope(body: &[u8]) -> Option<Envelope<'_>> {
             rest.get(json::value_end(text)..)?
         }
     };
-    let (_, rest) = until_quote(rest.strip_prefix(b",\"createdAt\":\"")?)?;
+    let (created, rest) = until_quote(rest.strip_prefix(b",\"createdAt\":\"")?)?;
     let (_, rest) = until_quote(rest.strip_prefix(b",\"updatedAt\":\"")?)?;
     let fields = rest.strip_suffix(b"}")?;
     let fields = match fields {
@@ -37,6 +39,7 @@ pub fn envelope(body: &[u8]) -> Option<Envelope<'_>> {
     };
     Some(Envelope {
         id: std::str::from_utf8(id).ok()?,
+        created: std::str::from_utf8(created).ok()?,
         fields,
     })
 }
@@ -72,7 +75,8 @@ mod tests {
             let (created, updated) = (i64::from(times.0), i64::from(times.1));
             let body = render("Todo", &key, version, acl.as_ref(), created, updated, fields.as_bytes());
             let id = object_id("Todo", &key);
-            let parts = Envelope { id: &id, fields: fields.as_bytes() };
+            let shown = crate::time::format_datetime(created);
+            let parts = Envelope { id: &id, created: &shown, fields: fields.as_bytes() };
             prop_assert_eq!(envelope(&body), Some(parts));
         }
 

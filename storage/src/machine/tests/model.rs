@@ -18,7 +18,7 @@ use crate::engine::Engine as _;
 use crate::ids::{LogId, StoreId};
 use crate::keys::KeyKind;
 use crate::machine::outcome::{Outcome, Rejection};
-use crate::machine::{Entry, Payload};
+use crate::machine::{ChangeLog, Entry, Payload};
 use crate::snapshot;
 use crate::tables::change_log;
 use crate::tables::documents;
@@ -51,11 +51,19 @@ impl Step {
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
-    Write { user: usize, step: Step },
-    Batch { user: usize, steps: Vec<Step> },
+    Write {
+        user: usize,
+        step: Step,
+    },
+    Batch {
+        user: usize,
+        steps: Vec<Step>,
+    },
     Tick(u64),
     Expire,
     Sweep(u32),
+    /// Down to so many bytes of events.
+    Trim(u64),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -86,6 +94,7 @@ pub(super) fn requests() -> impl Strategy<Value = Vec<Request>> {
         1 => (0..2_000_000_000u64).prop_map(Request::Tick),
         1 => Just(Request::Expire),
         1 => (0..3u32).prop_map(Request::Sweep),
+        1 => (0..2_000u64).prop_map(Request::Trim),
     ];
     proptest::collection::vec(request, 0..25)
 }
@@ -124,6 +133,14 @@ pub(super) fn commands(requests: &[Request], with_keys: bool) -> Vec<Command> {
                 Operation::ExpireIdempotency(log::ExpireIdempotency {
                     kept_us: 900_000_000,
                     page: 3,
+                }),
+            ),
+            Request::Trim(bytes_max) => command(
+                0,
+                Operation::TrimChanges(log::TrimChanges {
+                    kept_us: u64::MAX,
+                    bytes_max: *bytes_max,
+                    page: 2,
                 }),
             ),
             Request::Sweep(page) => command(
@@ -303,7 +320,7 @@ proptest! {
                     prop_assert_eq!(outcome, Outcome::Done);
                     model.now_us = model.now_us.max(base_us + 1);
                 }
-                Some(Request::Expire) | None => prop_assert_eq!(outcome, Outcome::Done),
+                Some(Request::Expire | Request::Trim(_)) | None => prop_assert_eq!(outcome, Outcome::Done),
             }
         }
         let expiring_documents = model.documents.values().filter(|document| document.expiry.is_some()).count();
@@ -323,8 +340,24 @@ proptest! {
         let places = node.rows().iter().filter(|(_, key, _)| KeyKind::of(key) == Some(KeyKind::Expiry)).count();
         prop_assert_eq!(places, expiring_documents);
         let view = node.replica.view();
-        let events: Vec<_> = change_log::scan(&view, std::ops::Bound::Unbounded).map(|event| event.expect("reads").1).collect();
-        prop_assert_eq!(events.len(), model.events);
+        let events: Vec<_> = change_log::scan(&view, std::ops::Bound::Unbounded).map(|event| event.expect("reads")).collect();
+        let is_trimmed = requests.iter().any(|request| matches!(request, Request::Trim(_)));
+        // One more tells of the bucket.
+        prop_assert!(events.len() == model.events + 1 || is_trimmed && events.len() <= model.events);
+        let ChangeLog { trimmed, bytes } = node.replica.applied().changes;
+        let rows = node.rows();
+        let rows = rows.iter().filter(|(_, key, _)| KeyKind::of(key) == Some(KeyKind::Change));
+        prop_assert_eq!(rows.map(|(_, key, row)| (key.len() + row.len()) as u64).sum::<u64>(), bytes);
+        for (position, event) in &events {
+            prop_assert!(*position > trimmed);
+            // Every before side has its body somewhere, unless it was trimmed after this event was written.
+            for before in event.before.iter().filter(|before| before.position > trimmed) {
+                prop_assert!(before.body.is_none());
+                let own = change_log::get(&view, before.position).expect("reads").expect("kept");
+                prop_assert_eq!(own.version, before.version);
+            }
+        }
+        let events: Vec<_> = events.into_iter().map(|(_, event)| event).collect();
         prop_assert!(events.windows(2).all(|pair| pair[0].time_us <= pair[1].time_us));
     }
 
@@ -357,7 +390,7 @@ proptest! {
         node.apply(super::harness::payload(&set_bucket())).expect("applies");
         let commands = commands(&requests, true);
         for (command, request) in commands[1..].iter().zip(&requests) {
-            if matches!(request, Request::Sweep(_)) {
+            if matches!(request, Request::Sweep(_) | Request::Trim(_)) {
                 // Asked again it goes on with the next page.
                 node.outcome(command).expect("applies");
                 continue;

@@ -10,8 +10,9 @@
 //! | `update KEY OPERATIONS [max=BYTES] …` | a partial update of the class `Script`: `n` Integer, `at` DateTime, all else open |
 //! | `put KEY FIELDS [acl=JSON] [hidden=JSON] [readonly=A,B] [expires=US\|never] …`, `delete KEY …` | one write |
 //! | `batch …`, writes, `end` | one entry of several writes; within it writes print nothing |
+//! | `trim [kept=US] [bytes=N] [page=N]`, `watermark STAMP` | other entries |
 //! | `tick BASE ELAPSED`, `expire kept=US page=N`, `sweep page=N [tick=BASE+ELAPSED]`, `blank`, `membership TEXT`, `raw HEX` | other entries |
-//! | `get KEY`, `scan`, `entries INDEX`, `progress INDEX`, `applied`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
+//! | `get KEY`, `scan`, `entries INDEX`, `progress INDEX`, `applied`, `changes`, `usage`, `fill BYTES` | look at tables; pretend that idempotency records take so many bytes |
 //!
 //! Writes take `if=absent\|exists\|VERSION`, `bv=BUCKET_VERSION`, `bucket=ID`, and puts `claim=INDEX prepared=N [of=FIELDS]` (all
 //! their values in it, or those of other fields); writes outside a batch and `batch` itself take
@@ -38,7 +39,7 @@ use crate::engine::{Batch, Column, Direction, Engine as _};
 use crate::keys::{self, IdempotencyUsageKey};
 use crate::machine::Payload;
 use crate::machine::outcome::Outcome;
-use crate::tables::{documents, idempotency, indexes};
+use crate::tables::{change_log, documents, idempotency, indexes};
 
 type Output = Result<String, Box<dyn Error>>;
 
@@ -196,6 +197,23 @@ impl goldenscript::Runner for Runner {
                     operation: Some(Operation::ExpireDocuments(log::ExpireDocuments { page })),
                 })?
             }
+            "trim" => {
+                let kept_us = args.take_key("kept").unwrap_or("1000000000").parse()?;
+                let bytes_max = args.take_key("bytes").unwrap_or("1000000").parse()?;
+                let page = args.take_key("page").unwrap_or("100").parse()?;
+                let trim = log::TrimChanges {
+                    kept_us,
+                    bytes_max,
+                    page,
+                };
+                self.command(harness::command(0, Operation::TrimChanges(trim)))?
+            }
+            "watermark" => {
+                let stamp_us = args.next_pos().ok_or("no stamp")?.parse()?;
+                let watermark = Operation::Watermark(log::Watermark {});
+                self.command(harness::command(stamp_us, watermark))?
+            }
+            "changes" => self.changes()?,
             "blank" => format!("{:?}", self.node.apply(Payload::Blank)?),
             "membership" => {
                 let text = args.next_pos().ok_or("no text")?;
@@ -383,6 +401,19 @@ impl Runner {
         let all = documents::scan(&view, DATABASE, BUCKET, Bound::Unbounded)
             .map(|document| document.map(|(key, record)| format!("{key} v{}", record.version)));
         Ok(all.collect::<Result<Vec<_>, _>>()?.join("\n"))
+    }
+
+    /// Where the change log begins, what it takes, and T of its first event.
+    fn changes(&self) -> Output {
+        let trimmed = self.node.replica.applied().changes.trimmed;
+        let usage = change_log::usage(&self.node.replica.view())?;
+        let oldest = usage
+            .oldest_us
+            .map_or("none".to_owned(), |us| format!("T{us}"));
+        Ok(format!(
+            "behind {}.{}, {} bytes, oldest {oldest}",
+            trimmed.index, trimmed.ordinal, usage.bytes
+        ))
     }
 
     fn applied(&self) -> String {

@@ -108,10 +108,12 @@ fn document(row: &Bytes) -> String {
     match documents::decode(row).expect("decodes") {
         Entry::Tombstone(tombstone) => {
             let at = tombstone.position;
-            format!(
+            let mut line = format!(
                 "tombstone v{} deleted=T{} at={}.{}",
                 tombstone.version, tombstone.deleted_us, at.index, at.ordinal
-            )
+            );
+            acl(&mut line, "acl", tombstone.acl.as_ref());
+            line
         }
         Entry::Live { record, position } => {
             let mut line = format!(
@@ -144,6 +146,7 @@ fn change(row: &Bytes) -> String {
         Operation::Insert => "insert",
         Operation::Update => "update",
         Operation::Delete => "delete",
+        Operation::Rules => "rules",
     };
     let mut line = format!(
         "{operation} {}/{}/{:?} v{} time={}",
@@ -162,6 +165,12 @@ fn change(row: &Bytes) -> String {
         )
         .expect("strings take it");
         acl(&mut line, "before_acl", before.acl.as_ref());
+        if let Some(body) = &before.body {
+            write!(line, " before_body={} bytes", body.len()).expect("strings take it");
+        }
+    }
+    if let Some(at) = event.deleted_at {
+        write!(line, " deleted={}.{}", at.index, at.ordinal).expect("strings take it");
     }
     write!(line, " body={} bytes", event.body.len()).expect("strings take it");
     line

@@ -1,0 +1,491 @@
+//! Feeds: what changes in a database, shard by shard as it is applied, for as long as a client reads.
+//!
+//! A [`Feed`] asks each shard for a page of changes (`leader::changes`), at this node's own replica where there is one that keeps up, else
+//! at the shard's leader, else at whoever has one. It asks for the next page of a shard when the client took the last, so a slow client
+//! costs one page a shard and reads from the disk later; reads of all feeds take turns in one pool.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `token` | resume tokens |
+//! | `ask` | getting a page, and the versions of a document |
+//!
+//! What a client may rely on:
+//! - Of each document the changes come in the order of their versions, each at least once. Repetitions have the id of the first time.
+//! - The token of a frame covers it and everything before. A feed that is opened with it goes on behind it, whatever happened since: from
+//!   the log; where that is gone, by the latest state of what changed; and where that cannot be told, by [`Frame::Resync`] and everything.
+//! - At least every second there is a frame.
+//! - Rights are judged as of each page by what the caller may do then, and the session is looked at every second.
+//!
+//! Lacks: an order over several shards, unless it is asked for, and then not while a walk stands in for the log.
+
+mod ask;
+mod token;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cluster::state::Database;
+use futures::future::{BoxFuture, try_join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use metrics::{counter, gauge};
+use proto::{ErrorCode, ShardId};
+use tokio::sync::OwnedSemaphorePermit;
+
+use self::token::Resumed;
+use crate::Core;
+use crate::context::Context;
+use crate::documents::Session;
+use crate::error::{Error, Result};
+use crate::forward::{Change, Changes, ChangesPage, Cursor, PageEnd};
+use crate::metrics::{FEED_EVENTS, FEEDS_OPEN};
+
+/// The longest time between two frames, and between two looks at the caller's session.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long a shard waits for an event before it says that there is none.
+const WAIT: Duration = Duration::from_secs(1);
+/// Time for looking at a session, and for the first answers of the shards.
+const LOOK_TIME: Duration = Duration::from_secs(5);
+/// What the pages of a feed may hold together.
+const HELD_BYTES: usize = 1024 * 1024;
+/// A page is never asked to be smaller: below, round trips cost more than memory.
+const PAGE_BYTES_MIN: usize = 16 * 1024;
+/// Events of one page.
+const PAGE_EVENTS: u64 = 1_000;
+/// Pause before a shard that did not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where a feed begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Behind what is applied now.
+    #[default]
+    Now,
+    /// At the oldest event that is kept, with the latest state of what changed before.
+    Oldest,
+    /// With everything as it is.
+    Snapshot,
+    /// Where an earlier feed was.
+    Token(String),
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedRequest {
+    /// Only this bucket; `None`: all that the caller may query.
+    pub bucket: Option<String>,
+    /// Only documents that match, JSON text; empty: all. With a bucket alone.
+    pub filter: Bytes,
+    /// Where to begin.
+    pub start: Start,
+    /// All events in the order of their times, at the price of waiting for the slowest shard.
+    pub by_time: bool,
+}
+
+/// An event of a feed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedEvent {
+    /// The shard; with index and ordinal of the change it names the event.
+    pub shard: ShardId,
+    /// What happened.
+    pub change: Change,
+}
+
+impl FeedEvent {
+    /// Names the event: the same whenever and wherever it is told.
+    pub fn id(&self) -> String {
+        let Change { index, ordinal, .. } = self.change;
+        format!("{}-{index}-{ordinal}", self.shard.0)
+    }
+}
+
+/// What a feed says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// Something changed.
+    Events {
+        /// Of one shard in its order, or of all in that of time. Never empty.
+        events: Vec<FeedEvent>,
+        /// Behind them.
+        token: String,
+    },
+    /// Nothing for this feed, but it is further.
+    Progress {
+        /// Behind everything that was told.
+        token: String,
+        /// All that was written up to this time is told, in microseconds since 1970; 0: not known yet.
+        watermark_us: u64,
+    },
+    /// What the client has must be forgotten: from here on everything is told as it is.
+    Resync {
+        /// For people.
+        reason: &'static str,
+        /// In front of everything.
+        token: String,
+    },
+    /// Everything was told as it was; what follows are changes.
+    Live {
+        /// Behind it.
+        token: String,
+    },
+}
+
+/// A feed. Dropping it ends it.
+pub struct Feed {
+    core: Arc<Core>,
+    ctx: Context,
+    request: FeedRequest,
+    session: Session,
+    session_seen: Instant,
+    parts: Vec<Part>,
+    asked: FuturesUnordered<BoxFuture<'static, (usize, Result<ChangesPage>)>>,
+    nudges: FuturesUnordered<BoxFuture<'static, ()>>,
+    ready: VecDeque<Frame>,
+    beat_at: Instant,
+    in_snapshot: bool,
+    is_over: bool,
+    _open: Open,
+}
+
+/// One shard of a feed.
+struct Part {
+    shard: ShardId,
+    /// Up to here pages were taken.
+    read: Cursor,
+    /// Up to here the client was told.
+    told: Cursor,
+    /// What lies between the two.
+    held: VecDeque<Change>,
+    /// Every event up to this time was taken.
+    known_us: u64,
+    is_asked: bool,
+}
+
+/// A place among the open feeds.
+struct Open(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        gauge!(FEEDS_OPEN).decrement(1);
+    }
+}
+
+impl Feed {
+    /// See [`crate::Service::feed`].
+    pub(crate) async fn open(core: Arc<Core>, ctx: &Context, request: FeedRequest) -> Result<Feed> {
+        let permit = Arc::clone(&core.feeds).try_acquire_owned().map_err(|_| {
+            let message = "too many feeds are open at this node";
+            Error::new(ErrorCode::TooManyRequests, message)
+                .with_retry_after(crate::limits::RETRY_AFTER)
+        })?;
+        gauge!(FEEDS_OPEN).increment(1);
+        let open = Open(permit);
+        let bucket = request.bucket.as_deref();
+        let session = core.begin(ctx, bucket.as_slice()).await?;
+        let database = find(&session, ctx)?;
+        let caller = &session.principal;
+        core.shards.check_feed(
+            caller,
+            &database.name,
+            bucket.unwrap_or(""),
+            &request.filter,
+        )?;
+        let shards = session.state.shards;
+        let everywhere = |cursor: Cursor| Resumed::At(vec![cursor; shards as usize]);
+        let scope = token::scope(bucket.unwrap_or(""), &request.filter);
+        let resumed = match &request.start {
+            Start::Oldest => everywhere(Cursor::at(Default::default())),
+            Start::Snapshot => everywhere(Cursor::at(Default::default()).walking(true)),
+            Start::Token(text) => token::decode(&session.state, database, scope, text)?,
+            Start::Now => {
+                let ends = (1..=shards).map(|shard| {
+                    let changes = changes(&database.name, &request, None, shards);
+                    ask::page(Arc::clone(&core), &session, ShardId(shard), changes)
+                });
+                let ends = try_join_all(ends.collect::<Vec<_>>());
+                let ends = tokio::time::timeout_at(ctx.deadline.into(), ends).await;
+                let late = |_| Error::unavailable("a shard does not answer");
+                let ends = ends.map_err(late)??.into_iter();
+                Resumed::At(ends.map(|end| end.cursor.unwrap_or_default()).collect())
+            }
+        };
+        let (cursors, resync) = match resumed {
+            Resumed::At(cursors) => (cursors, false),
+            Resumed::Resync => (vec![Cursor::default(); shards as usize], true),
+        };
+        let parts = (1..).map(ShardId).zip(cursors).map(|(shard, cursor)| Part {
+            shard,
+            read: cursor.clone(),
+            told: cursor,
+            held: VecDeque::new(),
+            known_us: 0,
+            is_asked: false,
+        });
+        let mut feed = Feed {
+            core,
+            ctx: ctx.clone(),
+            session_seen: Instant::now(),
+            parts: parts.collect(),
+            asked: FuturesUnordered::new(),
+            nudges: FuturesUnordered::new(),
+            ready: VecDeque::new(),
+            beat_at: Instant::now() + BEAT,
+            in_snapshot: false,
+            is_over: false,
+            session,
+            request,
+            _open: open,
+        };
+        feed.in_snapshot = feed.parts.iter().any(|part| part.read.is_in_snapshot());
+        if resync {
+            feed.resync("the token is from before the cluster's data was restored or cut anew");
+        }
+        Ok(feed)
+    }
+
+    /// The next frame; waits for it, but not longer than a second.
+    ///
+    /// Cancel-safe: nothing is lost with a dropped future.
+    ///
+    /// # Errors
+    /// Those of opening it: the session is over, the bucket is dropped or not for the caller any more, or this node cannot tell. The feed
+    /// is over then; another one goes on behind the last token.
+    pub async fn next(&mut self) -> Result<Frame> {
+        if self.is_over {
+            return Err(Error::unavailable("the feed is over"));
+        }
+        let frame = self.advance().await;
+        self.is_over = frame.is_err();
+        if let Ok(Frame::Events { events, .. }) = &frame {
+            counter!(FEED_EVENTS).increment(events.len() as u64);
+        }
+        frame
+    }
+
+    /// The token behind what [`Self::next`] gave last.
+    pub fn token(&self) -> String {
+        let cursors = self.parts.iter().map(|part| part.told.clone());
+        let bucket = self.request.bucket.as_deref().unwrap_or("");
+        let scope = token::scope(bucket, &self.request.filter);
+        match find(&self.session, &self.ctx) {
+            Ok(database) => token::encode(&self.session.state, database, scope, cursors.collect()),
+            // The session was begun with the database.
+            Err(_) => String::new(),
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Frame> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                self.beat_at = Instant::now() + BEAT;
+                return Ok(frame);
+            }
+            self.look_at_session().await?;
+            self.ask();
+            tokio::select! {
+                biased;
+                Some((at, page)) = self.asked.next() => self.take(at, page)?,
+                Some(()) = self.nudges.next() => {}
+                () = tokio::time::sleep_until(self.beat_at.into()) => self.beat(),
+            }
+        }
+    }
+
+    /// Who asks, and what that means, as of now.
+    async fn look_at_session(&mut self) -> Result<()> {
+        if self.session_seen.elapsed() < BEAT {
+            return Ok(());
+        }
+        let ctx = Context {
+            deadline: Instant::now() + LOOK_TIME,
+            ..self.ctx.clone()
+        };
+        let bucket = self.request.bucket.as_deref();
+        self.session = self.core.begin(&ctx, bucket.as_slice()).await?;
+        self.session_seen = Instant::now();
+        Ok(())
+    }
+
+    /// Asks every shard whose page is used up for the next.
+    fn ask(&mut self) {
+        let Ok(database) = find(&self.session, &self.ctx) else {
+            return;
+        };
+        let shards = self.session.state.shards;
+        for (at, part) in self.parts.iter_mut().enumerate() {
+            if part.is_asked || !part.held.is_empty() {
+                continue;
+            }
+            part.is_asked = true;
+            let cursor = Some(part.read.clone());
+            let changes = changes(&database.name, &self.request, cursor, shards);
+            let page = ask::page(Arc::clone(&self.core), &self.session, part.shard, changes);
+            self.asked.push(Box::pin(async move { (at, page.await) }));
+        }
+    }
+
+    fn take(&mut self, at: usize, page: Result<ChangesPage>) -> Result<()> {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if error.code == ErrorCode::Unavailable => {
+                // Another leader will come; the client keeps its place meanwhile.
+                let pause = tokio::time::sleep(PAUSE);
+                let later = ChangesPage {
+                    cursor: Some(self.parts[at].read.clone()),
+                    ..ChangesPage::default()
+                };
+                self.asked.push(Box::pin(async move {
+                    pause.await;
+                    (at, Ok(later))
+                }));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let part = &mut self.parts[at];
+        part.is_asked = false;
+        match PageEnd::try_from(page.end).unwrap_or(PageEnd::More) {
+            PageEnd::Untellable => {
+                self.resync("the log is gone, and not all that changed since may be told");
+                return Ok(());
+            }
+            PageEnd::Trimmed => {
+                part.read = part.read.walking(false);
+                part.told = part.read.clone();
+                return Ok(());
+            }
+            PageEnd::More | PageEnd::AtEnd => {}
+        }
+        let is_walk = part.read.walk.is_some();
+        part.read = page.cursor.unwrap_or_else(|| part.read.clone());
+        part.known_us = part.known_us.max(page.known_us);
+        if self.request.by_time && !is_walk {
+            part.held.extend(page.events);
+            if part.held.is_empty() {
+                part.told = part.read.clone();
+            }
+            self.merge();
+        } else {
+            part.told = part.read.clone();
+            let shard = part.shard;
+            let events = page.events.into_iter();
+            self.tell(events.map(|change| FeedEvent { shard, change }).collect());
+        }
+        let is_snapshot = self.parts.iter().any(|part| part.read.is_in_snapshot());
+        if std::mem::replace(&mut self.in_snapshot, is_snapshot) && !is_snapshot {
+            let token = self.token();
+            self.ready.push_back(Frame::Live { token });
+        }
+        Ok(())
+    }
+
+    /// Tells what no shard can come before any more, in the order of time.
+    fn merge(&mut self) {
+        let known_us = self.known_us();
+        let mut events = Vec::new();
+        while (events.len() as u64) < PAGE_EVENTS {
+            let firsts = self.parts.iter_mut();
+            let firsts = firsts.filter_map(|part| Some((part.held.front()?.time_us, part)));
+            let Some((time_us, part)) = firsts.min_by_key(|(time_us, part)| (*time_us, part.shard))
+            else {
+                break;
+            };
+            if time_us > known_us {
+                break;
+            }
+            let Some(change) = part.held.pop_front() else {
+                break;
+            };
+            part.told = match part.held.is_empty() {
+                true => part.read.clone(),
+                false => Cursor::at(storage::keys::ChangeKey {
+                    index: change.index,
+                    ordinal: change.ordinal,
+                }),
+            };
+            let shard = part.shard;
+            events.push(FeedEvent { shard, change });
+        }
+        self.tell(events);
+    }
+
+    fn tell(&mut self, events: Vec<FeedEvent>) {
+        if !events.is_empty() {
+            let token = self.token();
+            self.ready.push_back(Frame::Events { events, token });
+        }
+    }
+
+    /// Every event up to this time was taken.
+    fn known_us(&self) -> u64 {
+        let known = self.parts.iter().map(|part| part.known_us);
+        known.min().unwrap_or_default()
+    }
+
+    /// Up to this time everything was told.
+    fn watermark_us(&self) -> u64 {
+        let held = self.parts.iter().filter_map(|part| part.held.front());
+        let before = held.map(|change| change.time_us.saturating_sub(1)).min();
+        self.known_us().min(before.unwrap_or(u64::MAX))
+    }
+
+    /// A second without an event.
+    fn beat(&mut self) {
+        if self.request.by_time {
+            self.merge();
+            self.nudge();
+        }
+        if self.ready.is_empty() {
+            let (token, watermark_us) = (self.token(), self.watermark_us());
+            self.ready.push_back(Frame::Progress {
+                token,
+                watermark_us,
+            });
+        }
+    }
+
+    /// Has shards that wrote nothing lately say so, as the order of time waits for them.
+    fn nudge(&mut self) {
+        if !self.nudges.is_empty() {
+            return;
+        }
+        for part in self.parts.iter().filter(|part| part.held.is_empty()) {
+            let nudge = ask::nudge(Arc::clone(&self.core), &self.session, part.shard);
+            self.nudges.push(Box::pin(nudge));
+        }
+    }
+
+    /// Begins again with everything.
+    fn resync(&mut self, reason: &'static str) {
+        self.asked = FuturesUnordered::new();
+        for part in &mut self.parts {
+            part.read = part.read.walking(true);
+            part.told = part.read.clone();
+            part.held.clear();
+            part.is_asked = false;
+        }
+        self.in_snapshot = true;
+        self.ready.clear();
+        let token = self.token();
+        self.ready.push_back(Frame::Resync { reason, token });
+    }
+}
+
+fn find<'s>(session: &'s Session, ctx: &Context) -> Result<&'s Database> {
+    let database = session.state.database(&ctx.database);
+    database.ok_or_else(|| Error::database_not_found(&ctx.database))
+}
+
+/// What a shard is asked.
+fn changes(database: &str, request: &FeedRequest, cursor: Option<Cursor>, shards: u32) -> Changes {
+    Changes {
+        database: database.to_owned(),
+        bucket: request.bucket.clone().unwrap_or_default(),
+        filter: request.filter.clone(),
+        cursor,
+        events_max: PAGE_EVENTS,
+        bytes_max: (HELD_BYTES / shards.max(1) as usize).max(PAGE_BYTES_MIN) as u64,
+        wait_us: u64::try_from(WAIT.as_micros()).unwrap_or(u64::MAX),
+    }
+}
