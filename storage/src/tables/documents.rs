@@ -267,6 +267,7 @@ pub fn visit_changed(
         Column::Documents,
         start.as_ref().map(Vec::as_slice),
         end.as_ref().map(Vec::as_slice),
+        Direction::Forward,
         &mut |key, row| {
             let mut reader = Reader::new(WHAT, row);
             // Format, flags and version.
