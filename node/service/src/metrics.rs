@@ -70,7 +70,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 18] = [
+    const ALL: [Operation; 19] = [
         Operation::Get,
         Operation::Put,
         Operation::Update,
