@@ -232,6 +232,7 @@ mod tests {
             "larder start --config n1.toml",
             "larder cluster init --shards 16 --replicas 3 --root-password-file root.txt",
             "larder cluster status -o json",
+            "larder cluster rotate-keys --forget",
             "larder shard status 3",
             "larder database quota",
             "larder database quota v1 --documents 1000000 --bytes 20GiB",

@@ -11,6 +11,7 @@ mod kept;
 mod model;
 mod readers;
 mod replica;
+mod rights;
 mod script;
 mod show;
 mod usage;

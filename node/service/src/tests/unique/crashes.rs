@@ -188,7 +188,7 @@ fn trouble(cluster: &TestCluster) {
 fn is_ready(cluster: &TestCluster) -> bool {
     let state = cluster.metadata();
     let database = state.database("").expect("the default database");
-    let mut indexes = database.indexes.values();
+    let mut indexes = database.indexes_of(database.buckets[BUCKET].id);
     indexes.any(|index| index.state == cluster::state::IndexState::Ready)
 }
 
@@ -210,7 +210,7 @@ fn check(cluster: &TestCluster, seed: u64) {
 fn has_tags(cluster: &TestCluster) -> bool {
     let state = cluster.metadata();
     let database = state.database("").expect("the default database");
-    database.indexes.len() == 2
+    database.indexes_of(database.buckets[BUCKET].id).count() == 2
 }
 
 /// In the end every name can be had, unless a document holds it.
