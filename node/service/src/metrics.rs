@@ -70,7 +70,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 19] = [
+    const ALL: [Operation; 20] = [
         Operation::Get,
         Operation::Put,
         Operation::Update,
