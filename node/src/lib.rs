@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
+//! | `identity` | who outside vouches for users |
 //! | [`tls`] | certificates, handshakes, who is a node |
 //! | [`telemetry`] | metrics and logs |
 
@@ -12,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod http;
+mod identity;
 pub mod node;
 pub mod records;
 pub mod telemetry;

@@ -20,6 +20,7 @@
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
 //! | `commands` `unique` | requests that the service sends itself; values of unique indexes over all shards |
+//! | [`identities`] | parties outside that vouch for users |
 //! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
 //!
 //! Lacks: what only one protocol knows (headers, statuses, CORS), and the bytes on disk.
@@ -36,6 +37,7 @@ mod documents;
 pub mod error;
 mod evidence;
 pub mod forward;
+pub mod identities;
 mod ids;
 mod indexes;
 pub mod init;
@@ -84,6 +86,7 @@ pub use crate::status::ClusterStatus;
 
 use crate::clock::Clock;
 use crate::evidence::Evidence;
+use crate::identities::Identities;
 use crate::leader::Shards;
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Operation};
@@ -114,6 +117,8 @@ pub struct Ports {
     pub members: Arc<dyn Members>,
     /// This node's copy of the metadata.
     pub metadata: cluster::machine::StateHandle,
+    /// Parties outside that vouch for users.
+    pub identities: Arc<dyn Identities>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -130,6 +135,7 @@ pub(crate) struct Core {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) forward: Arc<dyn Forward>,
     pub(crate) members: Arc<dyn Members>,
+    pub(crate) identities: Arc<dyn Identities>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metadata: Metadata,
     pub(crate) evidence: Arc<Evidence>,
@@ -179,6 +185,7 @@ impl Core {
             groups: ports.groups,
             forward: ports.forward,
             members: ports.members,
+            identities: ports.identities,
             clock: ports.clock,
             metadata,
             options,

@@ -4,17 +4,20 @@
 //! refused, and [`Config::validate`] names the rule that a combination breaks. Settings are data: clocks, engines and
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
+mod identity;
 pub mod load;
 mod memory;
 pub mod secret;
 pub mod validate;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use identity::{ClientAuth, DEFAULT_DATABASE, OauthProvider, TrustedIssuer};
 pub use load::Error;
 pub use secret::{Secret, SecretError};
 pub use validate::Rule;
@@ -33,6 +36,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[security]`.
     pub security: Security,
+    /// `[oauth.<name>]`: providers that users log in with.
+    pub oauth: BTreeMap<String, OauthProvider>,
     /// `[tls]`: certificates and keys.
     pub tls: Tls,
     /// `[limits]`: past each of them a request is refused with no effect.
@@ -97,6 +102,8 @@ pub struct Security {
     pub allow_default_password: bool,
     /// What `cluster init` makes root's password if the request brings none.
     pub root_password: Secret,
+    /// Whose JWTs count as log-ins.
+    pub trusted_issuers: Vec<TrustedIssuer>,
 }
 
 /// `[tls]`. All files are PEM; the first three are needed unless `security.insecure`.

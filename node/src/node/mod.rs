@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat};
+use crate::identity::Registry;
 use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
@@ -284,6 +285,7 @@ impl Node {
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
+            identities: Arc::new(Registry::new(config)?),
             clock: Arc::new(SystemClock::new()),
         };
         let service = Service::new(options, ports);

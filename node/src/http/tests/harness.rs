@@ -263,6 +263,7 @@ pub(super) fn unfounded(limits: Limits) -> (Service, Cluster) {
         forward: Arc::new(Alone),
         members: Arc::new(Alone),
         metadata,
+        identities: Arc::new(service::identities::NoIdentities),
         clock: Arc::new(SystemClock::new()),
     };
     let options = Options {
