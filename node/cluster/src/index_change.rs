@@ -5,7 +5,8 @@
 //!   an earlier one never mislead;
 //! - whenever the set of indexes that writes keep up changes, the version of their bucket rises, so that every shard hears of it before the
 //!   change is fenced;
-//! - what was dropped stays in the row until somebody says that nothing is left of it.
+//! - what was dropped stays in the row until somebody says that nothing is left of it;
+//! - the index of user names is there from the first entry on, and goes only to be made anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +18,41 @@ use proto::log;
 use crate::error::Error;
 use crate::machine::{Stop, database, invalid};
 use crate::rows::{self, DatabaseRow, IndexesRow, Rows};
-use crate::state::{INDEXES_MAX, IndexInfo, IndexState};
+use crate::state::{BucketInfo, INDEXES_MAX, IndexInfo, IndexState};
+
+/// The index that every database begins with: no two users have one name. There is no document yet, so nothing is to be built.
+const USER_NAMES: (&str, &[u8]) = ("User", br#"{"unique":true,"keys":[{"username":"asc"}]}"#);
+
+/// The indexes of a new database, before it has any document.
+pub(crate) fn begin(
+    rows: &mut Rows<'_, '_>,
+    database: &DatabaseRow,
+    schema: &Schema,
+) -> Result<(), Stop> {
+    let (name, definition) = USER_NAMES;
+    let Some(bucket) = database.buckets.iter().find(|bucket| bucket.name == name) else {
+        return Ok(());
+    };
+    let definition = parse(definition)?;
+    let layout = layout(database, schema, bucket.id)
+        .ok_or_else(|| invalid(format!("no bucket {}", bucket.id)))?;
+    let compiled = compile(&definition, &layout).map_err(invalid)?;
+    let mut indexes = IndexesRow::default();
+    add(&mut indexes, bucket.id, &definition, compiled)?;
+    for index in &mut indexes.indexes {
+        index.state = IndexState::Ready;
+    }
+    rows.put(&rows::indexes_name(database.id), &indexes)?;
+    Ok(())
+}
+
+/// Whether an index belongs to the system.
+fn is_built_in(database: &DatabaseRow, index: &IndexInfo) -> bool {
+    let (name, definition) = USER_NAMES;
+    let is_its_bucket = |bucket: &BucketInfo| bucket.id == index.bucket && bucket.name == name;
+    database.buckets.iter().any(is_its_bucket)
+        && Definition::parse(definition).is_ok_and(|own| own.to_json() == index.definition)
+}
 
 /// A new index. One that is there and was not given up changes nothing; one that failed is begun anew, under another id.
 pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Result<bool, Stop> {
@@ -57,7 +92,7 @@ pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Res
     Ok(true)
 }
 
-/// Drops one index of a bucket, or all.
+/// Drops one index of a bucket, or all but the system's.
 pub(crate) fn drop_indexes(
     rows: &mut Rows<'_, '_>,
     command: &log::DropIndexes,
@@ -71,6 +106,12 @@ pub(crate) fn drop_indexes(
     let (mut changed, mut kept_up) = (false, false);
     for index in &mut indexes.indexes {
         let is_meant = one.as_ref().is_none_or(|one| *one == index.definition);
+        if is_meant && index.bucket == command.bucket && is_built_in(&database, index) {
+            if one.is_some() {
+                return Err(invalid("the index of user names cannot be dropped"));
+            }
+            continue;
+        }
         if index.bucket == command.bucket && index.state != IndexState::Dropped && is_meant {
             kept_up |= index.state.is_kept_up();
             index.state = IndexState::Dropped;

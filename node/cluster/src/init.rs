@@ -8,16 +8,15 @@ use proto::log::InitCluster;
 use proto::{NodeId, ShardId};
 
 use crate::error::Error;
+use crate::index_change;
 use crate::machine::{Stop, invalid};
 use crate::nodes::{DEFAULT_WEIGHT, Node};
 use crate::placement::{self, NodeInfo};
 use crate::rows::{self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, Rows};
 use crate::schema_change;
 use crate::shard_map::{self, SHARDS_MAX};
+use crate::signing_keys::SIGNING_KEY_BYTES;
 use crate::state::{DEFAULT_DATABASE, DEFAULT_DATABASE_ID};
-
-/// Length of the key that session tokens are signed with.
-const SIGNING_KEY_BYTES: usize = 32;
 
 /// The class that `demo` adds, as a client would post it: open, so that any document fits.
 const DEMO_CLASS: &[u8] =
@@ -49,6 +48,7 @@ pub(crate) fn init_cluster(
         buckets: Vec::new(),
     };
     let database = schema_change::apply(&database, &Schema::default(), &schema)?;
+    index_change::begin(rows, &database, &schema)?;
     rows.put(&rows::database_name(database.id), &database)?;
     rows.put(&rows::schema_name(database.id), &schema)?;
     rows.put(
@@ -61,6 +61,7 @@ pub(crate) fn init_cluster(
             replicas,
             next_replica,
             signing_key: hex::encode(&command.signing_key),
+            signing_keys: Vec::new(),
             root_password_hash: command.root_password_hash.clone(),
             bootstrapped: false,
             demo: command.demo,

@@ -12,6 +12,7 @@
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
 //! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
 //! | [`publish`] | the newest state, for everybody on this node |
+//! | [`signing_keys`] | the keys that tokens are signed with |
 //! | [`outcome`] | replies |
 //!
 //! Everything here is a function of its arguments: no clock, no randomness, no I/O but through the transaction of apply.
@@ -34,6 +35,7 @@ pub mod replacement;
 mod rows;
 mod schema_change;
 pub mod shard_map;
+pub mod signing_keys;
 pub mod state;
 
 pub use error::{Error, Result};

@@ -31,6 +31,7 @@ use crate::rows::{
     self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, ReplacementNow, ReplacementRow, Rows,
 };
 use crate::schema_change;
+use crate::signing_keys;
 use crate::state::METADATA_VOTERS_MAX;
 
 /// The machine of the metadata group, and the handle through which this node follows it.
@@ -78,7 +79,7 @@ fn apply(tx: &mut Transaction<'_>, index: u64, command: &[u8]) -> Result<MetaOut
         .operation
         .ok_or_else(|| Error::Command("no operation that this release knows".to_owned()))?;
     let savepoint = tx.savepoint();
-    match run(&mut Rows(tx), index, operation) {
+    match run(&mut Rows(tx), index, command.stamp_us, operation) {
         Ok(()) => Ok(MetaOutcome::Done),
         Err(Stop::Rejected(rejection)) => {
             tx.rollback(savepoint);
@@ -112,7 +113,12 @@ pub(crate) fn invalid(reason: impl Into<String>) -> Stop {
     Stop::Rejected(MetaRejection::Invalid(reason.into()))
 }
 
-fn run(rows: &mut Rows<'_, '_>, index: u64, operation: Operation) -> Result<(), Stop> {
+fn run(
+    rows: &mut Rows<'_, '_>,
+    index: u64,
+    stamp_us: u64,
+    operation: Operation,
+) -> Result<(), Stop> {
     let cluster = rows.get::<ClusterRow>(CLUSTER)?;
     if let Operation::InitCluster(command) = operation {
         return match cluster {
@@ -131,6 +137,9 @@ fn run(rows: &mut Rows<'_, '_>, index: u64, operation: Operation) -> Result<(), 
         Operation::CreateIndex(command) => index_change::create(rows, &command)?,
         Operation::DropIndexes(command) => index_change::drop_indexes(rows, &command)?,
         Operation::SetIndexState(command) => index_change::set_state(rows, &command)?,
+        Operation::RotateSigningKey(command) => {
+            signing_keys::rotate(&mut cluster, stamp_us, &command)?
+        }
         Operation::SetBootstrapped(_) => !std::mem::replace(&mut cluster.bootstrapped, true),
     };
     if changed {

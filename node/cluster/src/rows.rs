@@ -27,6 +27,7 @@ use storage::machine::{ReplicaView, Transaction};
 use crate::error::{Error, Result};
 use crate::nodes::Node;
 use crate::replacement::Replacement;
+use crate::signing_keys::{self, SigningKeyRow};
 use crate::state::{Assignment, BucketInfo, ClusterState, Database, IndexInfo};
 
 /// Format of the values that are written today.
@@ -53,8 +54,11 @@ pub(crate) struct ClusterRow {
     pub(crate) replicas: u32,
     /// The next replica id. Those below it are never given again.
     pub(crate) next_replica: u64,
-    /// Hexadecimal.
+    /// The founding key, hexadecimal.
     pub(crate) signing_key: String,
+    /// All keys once they were rotated; empty: the founding key alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signing_keys: Vec<SigningKeyRow>,
     pub(crate) root_password_hash: String,
     pub(crate) bootstrapped: bool,
     pub(crate) demo: bool,
@@ -226,7 +230,7 @@ impl Loaded {
         let Some(cluster) = self.cluster.take() else {
             return Ok(ClusterState::default());
         };
-        let signing_key = hex::decode(&cluster.signing_key).map_err(|error| bad(CLUSTER, error))?;
+        let signing_keys = signing_keys::of_row(&cluster).map_err(|error| bad(CLUSTER, error))?;
         let databases = std::mem::take(&mut self.databases);
         let databases = databases
             .into_iter()
@@ -257,7 +261,7 @@ impl Loaded {
                 .map(|(shard, row)| (shard, row.current.map(replacement)))
                 .collect(),
             databases,
-            signing_key,
+            signing_keys,
             root_password_hash: cluster.root_password_hash,
             bootstrapped: cluster.bootstrapped,
             demo: cluster.demo,

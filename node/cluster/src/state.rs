@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::nodes::Node;
 use crate::replacement::Replacement;
 use crate::shard_map;
+use crate::signing_keys::SigningKeys;
 
 /// Voters of the metadata group: two may fail, and more would slow each commit down. All other nodes are learners.
 pub const METADATA_VOTERS_MAX: usize = 5;
@@ -63,8 +64,8 @@ pub struct ClusterState {
     pub replacements: BTreeMap<ShardId, Option<Replacement>>,
     /// By name.
     pub databases: BTreeMap<String, Database>,
-    /// Key that session tokens are signed with, 32 bytes.
-    pub signing_key: Vec<u8>,
+    /// Keys that tokens are signed with.
+    pub signing_keys: SigningKeys,
     /// Hash of root's password, PHC string.
     pub root_password_hash: String,
     /// Whether predefined users and roles are written.

@@ -148,6 +148,7 @@ impl Core {
             hidden: Bytes::new(),
             delete: false,
             update: false,
+            ends_sessions: false,
         };
         let (written, served) = self
             .write_one(ctx, &session, shard, database, write)
@@ -311,6 +312,7 @@ impl Core {
             hidden: Bytes::new(),
             delete,
             update,
+            ends_sessions: false,
         })
     }
 

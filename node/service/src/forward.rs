@@ -256,6 +256,9 @@ pub struct Write {
     /// A partial update instead of a put: `body` holds its operations. Only in [`Operation::Update`].
     #[prost(bool, tag = "7")]
     pub update: bool,
+    /// Of a user: ends its sessions. Only from the service itself.
+    #[prost(bool, tag = "8")]
+    pub ends_sessions: bool,
 }
 
 /// Wire form of [`Condition`].

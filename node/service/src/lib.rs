@@ -15,6 +15,7 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
+//! | `users` | users: registration, passwords, names |
 //! | [`auth`] | tokens, password hashes, predefined users and roles |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
@@ -63,6 +64,7 @@ mod testing;
 mod tests;
 mod unique;
 mod updates;
+mod users;
 
 use std::sync::{Arc, Weak};
 

@@ -1,38 +1,33 @@
 //! Who asks, and sessions: log-in, renewal, connect (contract sections 2.1, 8.2 and 8.5).
 //!
-//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. Until its short
-//! life ends nobody is asked. After that, until its long life ends, user and roles are looked up again for each request (an answer is
-//! kept for [`RECHECK`]), and `me` and `connect` hand out a renewed token.
-//!
-//! Lacks: revoking tokens before they expire. Logging out is the client's forgetting its token.
+//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. User and roles are
+//! looked up (an answer is kept for [`RECHECK`]), and `me` and `connect` hand out a renewed token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cluster::state::{ClusterState, Database};
 use document::acl::{LOGGED_IN_ROLE, Principal};
 use document::id::object_id;
-use futures::future::try_join_all;
 use parking_lot::Mutex;
 use proto::{ErrorCode, ShardId};
-use serde::Deserialize;
 
 use crate::Core;
-use crate::auth::policy::{PASSWORD_MEMBER, ROLES, USERS};
-use crate::auth::token::{self, Claims};
+use crate::auth::policy::{ROLES, USERS};
+use crate::auth::token::{self, Claims, Kind};
 use crate::context::{Caller, Connect, Consistency, Context, Session};
 use crate::documents::unexpected;
 use crate::error::{Error, Result};
-use crate::forward::{Answer, FindRoles, FindUser, Get, Operation, Record, Request};
+use crate::forward::{Answer, FindRoles, Operation, Request};
+use crate::users::User;
 
-/// How long the user and roles of a token past its short life are believed: the age that evidence about rights may have.
+/// How long the user and roles of a token are believed: the age that evidence about rights may have.
 pub(crate) const RECHECK: Duration = Duration::from_secs(3);
 /// Tokens whose check is remembered; more are checked again.
 const RECHECKS_MAX: usize = 10_000;
 
-/// Principals of tokens past their short life, with the monotonic time until which they are believed.
+/// Principals of tokens, with the monotonic time until which they are believed.
 #[derive(Default)]
 pub(crate) struct Rechecks {
     known: Mutex<HashMap<String, (Principal, Duration)>>,
@@ -58,12 +53,6 @@ impl Rechecks {
     }
 }
 
-/// A user and its roles as they are now.
-struct Account {
-    user: Record,
-    principal: Principal,
-}
-
 impl Core {
     /// The caller of an ordinary request.
     ///
@@ -81,56 +70,99 @@ impl Core {
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let claims = self.claims(state, database, token)?;
-        if self.now_seconds() <= claims.expires {
-            return Ok(claims.principal());
-        }
         let now = self.clock.elapsed();
         if let Some(principal) = self.sessions.get(token, now) {
             return Ok(principal);
         }
-        let account = Box::pin(self.account(ctx, state, database, &claims.user)).await?;
-        self.sessions.put(token, account.principal.clone(), now);
-        Ok(account.principal)
+        Box::pin(self.active_user(state, database, &claims.user, ctx.deadline)).await?;
+        let principal = Box::pin(self.principal_of(ctx, state, database, &claims.user)).await?;
+        self.sessions.put(token, principal.clone(), now);
+        Ok(principal)
     }
 
     /// Checks signature and long life.
     fn claims(&self, state: &ClusterState, database: &Database, token: &str) -> Result<Claims> {
-        let claims = token::verify(&state.signing_key, database.id, token);
-        let over = |claims: &Claims| self.now_seconds() > self.session_end(claims.created);
+        let claims = token::verify(&state.signing_keys, database.id, token);
         claims
-            .filter(|claims| !over(claims))
+            .filter(|claims| self.is_alive_token(claims))
             .ok_or_else(|| bad_credentials("the token is invalid or its session is over"))
+    }
+
+    /// Whether a token of this kind may be sent with requests, and its life is not over.
+    fn is_alive_token(&self, claims: &Claims) -> bool {
+        match claims.kind {
+            Kind::Session => self.now_seconds() <= self.session_end(claims.created),
+            Kind::Api => true,
+            Kind::SecondFactor | Kind::Verification | Kind::Reset | Kind::NameChange => false,
+        }
     }
 
     fn session_end(&self, created: u32) -> u32 {
         created.saturating_add(seconds(self.options.limits.token_long_life))
     }
 
-    fn now_seconds(&self) -> u32 {
+    /// Now, in seconds since 1970.
+    pub(crate) fn now_seconds(&self) -> u32 {
         u32::try_from(self.clock.wall_us() / 1_000_000).unwrap_or(u32::MAX)
     }
 
-    /// A token for an account. A renewed one keeps the beginning of its session and never expires earlier than the one before: clients
-    /// ignore such tokens.
-    fn issue(
+    /// A session of a user that has just proven who it is, by a password or otherwise: `user` is as it was read for the proof, so that
+    /// whatever ends sessions later ends this one too.
+    ///
+    /// # Errors
+    /// `BadCredentials`: the user is not active.
+    pub(crate) fn open_session(
         &self,
         state: &ClusterState,
         database: &Database,
-        account: &Account,
-        before: Option<&Claims>,
-    ) -> String {
+        user: &User,
+    ) -> Result<Session> {
+        if user.is_inactive() {
+            return Err(bad_credentials("the user is not active"));
+        }
         let now = self.now_seconds();
-        let created = before.map_or(now, |claims| claims.created);
-        let short = now
-            .saturating_add(seconds(self.options.limits.token_short_life))
-            .min(self.session_end(created));
         let claims = Claims {
-            created,
-            expires: before.map_or(short, |claims| claims.expires.max(short)),
-            user: account.user.key.clone(),
-            roles: token::role_keys(&account.principal.roles),
+            kind: Kind::Session,
+            created: now,
+            expires: now
+                .saturating_add(seconds(self.options.limits.token_short_life))
+                .min(self.session_end(now)),
+            user: user.key.clone(),
+            version: user.version,
+            texts: Vec::new(),
         };
-        token::sign(&state.signing_key, database.id, &claims)
+        Ok(Session {
+            token: self.sign(state, database, &claims)?,
+            user: user.body.clone(),
+        })
+    }
+
+    /// The next token of a session. It keeps the beginning and the version of the one before, so that what ends the session still does,
+    /// and never expires earlier: clients ignore such tokens.
+    fn renew(&self, state: &ClusterState, database: &Database, before: &Claims) -> Result<String> {
+        let short = self
+            .now_seconds()
+            .saturating_add(seconds(self.options.limits.token_short_life))
+            .min(self.session_end(before.created));
+        let claims = Claims {
+            expires: before.expires.max(short),
+            ..before.clone()
+        };
+        self.sign(state, database, &claims)
+    }
+
+    /// A token with the present signing key.
+    ///
+    /// # Errors
+    /// `Unavailable`: there is no cluster yet.
+    pub(crate) fn sign(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        claims: &Claims,
+    ) -> Result<String> {
+        token::sign(&state.signing_keys, database.id, claims)
+            .ok_or_else(|| Error::unavailable("the cluster is not founded yet"))
     }
 
     /// The metadata once the predefined users are written: before, "wrong user name" would be a lie about root.
@@ -156,20 +188,14 @@ impl Core {
         let database = state
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        let user = Box::pin(self.find_user(ctx, &state, database, username)).await?;
-        let hash = user.as_ref().and_then(|user| password_hash(&user.hidden));
+        let user = Box::pin(self.user_named(&state, database, username, ctx.deadline)).await?;
+        let hash = user.as_ref().and_then(User::password_hash).map(str::to_owned);
         let fits = self.passwords.verify(password, hash).await?;
         let wrong = || bad_credentials("wrong user name or password");
         let user = user
-            .filter(|user| fits && !is_inactive(&user.body))
+            .filter(|user| fits && !user.is_inactive())
             .ok_or_else(wrong)?;
-        let principal = Box::pin(self.principal_of(ctx, &state, database, &user.key)).await?;
-        let account = Account { user, principal };
-        let token = self.issue(&state, database, &account, None);
-        Ok(Session {
-            token,
-            user: account.user.body,
-        })
+        self.open_session(&state, database, &user)
     }
 
     pub(crate) async fn me(&self, ctx: &Context) -> Result<Session> {
@@ -183,11 +209,11 @@ impl Core {
             return Err(bad_credentials("nobody is logged in"));
         };
         let claims = self.claims(&state, database, token)?;
-        let account = Box::pin(self.account(ctx, &state, database, &claims.user)).await?;
-        let token = self.issue(&state, database, &account, Some(&claims));
+        let user = self.active_user(&state, database, &claims.user, ctx.deadline);
+        let user = Box::pin(user).await?;
         Ok(Session {
-            token,
-            user: account.user.body,
+            token: self.renew(&state, database, &claims)?,
+            user: user.body,
         })
     }
 
@@ -223,65 +249,23 @@ impl Core {
         }
     }
 
-    /// The user with a name, looked for in all shards at once.
-    async fn find_user(
+    /// The user of a token, read again.
+    ///
+    /// # Errors
+    /// `BadCredentials`: it is gone, or not active.
+    pub(crate) async fn active_user(
         &self,
-        ctx: &Context,
-        state: &ClusterState,
-        database: &Database,
-        name: &str,
-    ) -> Result<Option<Record>> {
-        let find = FindUser {
-            database: database.name.clone(),
-            username: name.to_owned(),
-        };
-        let requests: Vec<Request> = (1..=state.shards)
-            .map(|shard| internal_request(state, ShardId(shard), Operation::FindUser(find.clone())))
-            .collect();
-        let searches = requests
-            .iter()
-            .map(|request| self.route(state, request, ctx.deadline));
-        for answer in try_join_all(searches).await? {
-            if let Answer::Record(record) = answer {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A user and its roles, both read again.
-    async fn account(
-        &self,
-        ctx: &Context,
         state: &ClusterState,
         database: &Database,
         key: &str,
-    ) -> Result<Account> {
-        let users = database
-            .buckets
-            .get(USERS)
-            .ok_or_else(|| Error::bucket_not_found(USERS))?;
-        let get = Get {
-            database: database.name.clone(),
-            bucket: USERS.to_owned(),
-            key: key.to_owned(),
-            internal: true,
-        };
-        let request = internal_request(
-            state,
-            state.shard_of(database, users, key),
-            Operation::Get(get),
-        );
-        let user = match self.route(state, &request, ctx.deadline).await? {
-            Answer::Record(record) => record,
-            Answer::Done(_) => return Err(bad_credentials("the user does not exist any more")),
-            _ => return Err(unexpected()),
-        };
-        if is_inactive(&user.body) {
+        deadline: Instant,
+    ) -> Result<User> {
+        let user = self.user(state, database, key, deadline).await?;
+        let user = user.ok_or_else(|| bad_credentials("the user does not exist any more"))?;
+        if user.is_inactive() {
             return Err(bad_credentials("the user is not active"));
         }
-        let principal = self.principal_of(ctx, state, database, key).await?;
-        Ok(Account { user, principal })
+        Ok(user)
     }
 
     /// The user as a principal with all of its roles.
@@ -320,7 +304,7 @@ impl Core {
 }
 
 /// A read of the service's own.
-fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
+pub(crate) fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
     Request {
         shard,
         principal: Principal::root(),
@@ -331,25 +315,10 @@ fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) 
     }
 }
 
-fn bad_credentials(message: &str) -> Error {
+pub(crate) fn bad_credentials(message: &str) -> Error {
     Error::new(ErrorCode::BadCredentials, message)
 }
 
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
-}
-
-/// The password hash among the hidden members of a user.
-fn password_hash(hidden: &Bytes) -> Option<String> {
-    let hidden: serde_json::Value = serde_json::from_slice(hidden).ok()?;
-    Some(hidden.get(PASSWORD_MEMBER)?.as_str()?.to_owned())
-}
-
-/// Whether a user was banned, or is not verified yet.
-fn is_inactive(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct User {
-        inactive: Option<bool>,
-    }
-    serde_json::from_slice::<User>(body).is_ok_and(|user| user.inactive == Some(true))
 }

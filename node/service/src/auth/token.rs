@@ -1,12 +1,18 @@
-//! Session tokens (contract section 8.5): hexadecimal text that any node of the cluster checks without asking anyone.
+//! Tokens (contract section 8.5): hexadecimal text that any node of the cluster checks without asking anyone.
 //!
 //! ```text
-//! 8 created, seconds since 1970 | 8 expiry, seconds | user, roles | 40 signature
+//! 8 created, seconds since 1970 | 8 expiry, seconds | what it says | 40 signature
 //! ```
 //!
-//! All parts are lower-case hex. The signature is the first 20 bytes of HMAC-SHA256 under the cluster's signing key over the database id
-//! (u32, little endian) and the text of everything before it, so a token is worth nothing in another database. User and roles are a
-//! format byte (1) and then keys: first the user's, then those of the roles, each in one of three forms:
+//! All parts are lower-case hex. The signature is the first 20 bytes of HMAC-SHA256 under one of the cluster's signing keys over the
+//! database id (u32, little endian) and the text of everything before it, so a token is worth nothing in another database. What it says
+//! is
+//!
+//! ```text
+//! format (2) | kind | id of the signing key, LEB128 | version of the user, LEB128 | user's key | texts, each like a key
+//! ```
+//!
+//! where a key is in one of three forms:
 //!
 //! | tag | form |
 //! |---|---|
@@ -14,11 +20,13 @@
 //! | 2 | a decimal number without leading zeros: LEB128 |
 //! | 3 | any other text: length (LEB128) and UTF-8 |
 //!
-//! Implied roles (`loggedin`) are not written. The expiry is the *short* life: past it the claims are still authentic, but user and
-//! roles must be looked up again. The session ends with the *long* life, counted from creation.
+//! The **version** is that of the user document at the log-in, read together with the password hash that the log-in was checked
+//! against: a token is revoked by saying that versions below another one are no good ([`crate::rights`]). No clock is asked for that.
+//!
+//! A token says who its holder is, not what roles it has: those are looked up. The kind is signed, so a token is never good for anything
+//! but what it was made for.
 
-use document::acl::{LOGGED_IN_ROLE, Principal};
-use document::id::{object_id, parse_object_id};
+use cluster::signing_keys::SigningKeys;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
@@ -28,54 +36,75 @@ use uuid::Uuid;
 const SIGNATURE: usize = 40;
 /// Letters of the two times.
 const TIMES: usize = 16;
-/// Longest text that is looked at: a key of 1 KiB and dozens of roles fit.
+/// Longest text that is looked at: a key of 1 KiB and texts of the like fit.
 const TOKEN_LETTERS_MAX: usize = 16 * 1024;
+/// Texts in one token.
+const TEXTS_MAX: usize = 8;
+/// How much later than a key was retired a token of it may claim to be made: clocks of nodes differ.
+const RETIRED_SLACK_SECONDS: u64 = 60;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const TAG_UUID: u8 = 1;
 const TAG_NUMBER: u8 = 2;
 const TAG_TEXT: u8 = 3;
 
-/// What a token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claims {
-    /// Seconds since 1970 when the session began.
-    pub created: u32,
-    /// Seconds since 1970 until which user and roles need no second look.
-    pub expires: u32,
-    /// Decoded key of the user.
-    pub user: String,
-    /// Decoded keys of the roles, without implied ones.
-    pub roles: Vec<String>,
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Requests, for the time of a session. A text: the one role that it acts in.
+    Session = 1,
+    /// Requests, for ever.
+    Api = 2,
+    /// The second step of a log-in.
+    SecondFactor = 3,
+    /// Confirming a mail address. The text is a nonce.
+    Verification = 4,
+    /// Setting a password without the old one. The text is a nonce.
+    Reset = 5,
+    /// Confirming another name. The texts are a nonce and the name.
+    NameChange = 6,
 }
 
-impl Claims {
-    /// The caller that these claims describe.
-    pub fn principal(&self) -> Principal {
-        let mut roles = Vec::with_capacity(self.roles.len() + 1);
-        roles.extend(self.roles.iter().map(|key| object_id("Role", key)));
-        roles.push(LOGGED_IN_ROLE.to_owned());
-        Principal {
-            user: Some(object_id("User", &self.user)),
-            roles,
-        }
+impl Kind {
+    fn of(byte: u8) -> Option<Kind> {
+        let all = [
+            Kind::Session,
+            Kind::Api,
+            Kind::SecondFactor,
+            Kind::Verification,
+            Kind::Reset,
+            Kind::NameChange,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
-/// The keys of role ids, implied roles left out.
-pub fn role_keys(role_ids: &[String]) -> Vec<String> {
-    let explicit = role_ids.iter().filter(|id| *id != LOGGED_IN_ROLE);
-    explicit
-        .filter_map(|id| parse_object_id(id))
-        .map(|(_, key)| key)
-        .collect()
+/// What a token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// What it is good for.
+    pub kind: Kind,
+    /// Seconds since 1970 when it was made; of a renewed session, when that began.
+    pub created: u32,
+    /// Seconds since 1970. Of a session, the time after which clients should renew it; of all other kinds, its end.
+    pub expires: u32,
+    /// Decoded key of the user.
+    pub user: String,
+    /// Version of the user that it rests on.
+    pub version: u64,
+    /// By kind.
+    pub texts: Vec<String>,
 }
 
-/// Writes and signs a token.
-pub fn sign(signing_key: &[u8], database: u32, claims: &Claims) -> String {
-    let mut data = vec![FORMAT];
-    for key in std::iter::once(&claims.user).chain(&claims.roles) {
-        write_key(&mut data, key);
+/// Writes and signs a token with the present key. `None`: there is no cluster yet.
+pub fn sign(keys: &SigningKeys, database: u32, claims: &Claims) -> Option<String> {
+    let key = keys.current()?;
+    let mut data = vec![FORMAT, claims.kind as u8];
+    write_varint(&mut data, u64::from(key.id));
+    write_varint(&mut data, claims.version);
+    for text in std::iter::once(&claims.user).chain(&claims.texts) {
+        write_key(&mut data, text);
     }
     let mut token = format!(
         "{:08x}{:08x}{}",
@@ -83,38 +112,65 @@ pub fn sign(signing_key: &[u8], database: u32, claims: &Claims) -> String {
         claims.expires,
         hex::encode(data)
     );
-    let signature = signature(signing_key, database, &token);
+    let signature = signature(&key.secret, database, &token);
     token.push_str(&signature);
-    token
+    Some(token)
 }
 
 /// Checks the signature, in constant time, and reads the claims. Does not look at any clock.
 ///
 /// `None`: not a token of this cluster and database.
-pub fn verify(signing_key: &[u8], database: u32, token: &str) -> Option<Claims> {
+pub fn verify(keys: &SigningKeys, database: u32, token: &str) -> Option<Claims> {
     if token.len() > TOKEN_LETTERS_MAX || !token.is_ascii() {
         return None;
     }
     let (data, given) = token.split_at_checked(token.len().checked_sub(SIGNATURE)?)?;
-    let expected = signature(signing_key, database, data);
+    let (key, claims) = read(data)?;
+    let key = keys.get(key)?;
+    let expected = signature(&key.secret, database, data);
     if !bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
+        return None;
+    }
+    let is_late = |retired: u64| {
+        u64::from(claims.created) > (retired / 1_000_000).saturating_add(RETIRED_SLACK_SECONDS)
+    };
+    if key.retired_us.is_some_and(is_late) {
+        return None;
+    }
+    Some(claims)
+}
+
+/// The id of the signing key, and the claims, of the text before the signature.
+fn read(data: &str) -> Option<(u32, Claims)> {
+    // The parser of numbers would take capitals and a sign; the signature is over the text as it is.
+    let is_lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if !data.bytes().all(is_lower_hex) {
         return None;
     }
     let created = u32::from_str_radix(data.get(..8)?, 16).ok()?;
     let expires = u32::from_str_radix(data.get(8..TIMES)?, 16).ok()?;
-    let keys = hex::decode(data.get(TIMES..)?).ok()?;
-    let mut rest = keys.strip_prefix(&[FORMAT])?;
+    let bytes = hex::decode(data.get(TIMES..)?).ok()?;
+    let mut rest = bytes.strip_prefix(&[FORMAT])?;
+    let kind = Kind::of(take(&mut rest, 1)?[0])?;
+    let key = u32::try_from(read_varint(&mut rest)?).ok()?;
+    let version = read_varint(&mut rest)?;
     let user = read_key(&mut rest)?;
-    let mut roles = Vec::new();
+    let mut texts = Vec::new();
     while !rest.is_empty() {
-        roles.push(read_key(&mut rest)?);
+        if texts.len() == TEXTS_MAX {
+            return None;
+        }
+        texts.push(read_key(&mut rest)?);
     }
-    Some(Claims {
+    let claims = Claims {
+        kind,
         created,
         expires,
         user,
-        roles,
-    })
+        version,
+        texts,
+    };
+    Some((key, claims))
 }
 
 fn signature(signing_key: &[u8], database: u32, data: &str) -> String {
@@ -198,87 +254,119 @@ fn read_varint(rest: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use cluster::signing_keys::SigningKey;
     use proptest::prelude::*;
 
     use super::*;
 
-    const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-    fn claims(user: &str, roles: &[&str]) -> Claims {
-        let roles = roles.iter().map(|&role| role.to_owned()).collect();
+    fn key(id: u32, secret: &[u8], retired_us: Option<u64>) -> SigningKey {
+        SigningKey {
+            id,
+            secret: secret.to_vec(),
+            since_us: 0,
+            retired_us,
+        }
+    }
+
+    fn keys() -> SigningKeys {
+        SigningKeys::new(vec![key(0, SECRET, None)])
+    }
+
+    fn claims(user: &str, texts: &[&str]) -> Claims {
         Claims {
+            kind: Kind::Session,
             created: 0x5f00_0000,
             expires: 0x6f00_0000,
             user: user.to_owned(),
-            roles,
+            version: 3,
+            texts: texts.iter().map(|&text| text.to_owned()).collect(),
         }
+    }
+
+    fn signed(keys: &SigningKeys, claims: &Claims) -> String {
+        sign(keys, 1, claims).expect("there is a key")
     }
 
     #[test]
     fn tokens_have_the_shape_of_the_contract() {
-        let token = sign(KEY, 1, &claims("1", &["1"]));
+        let token = signed(&keys(), &claims("1", &["1"]));
         let (data, signature) = token.split_at(token.len() - SIGNATURE);
-        assert_eq!(data, "5f0000006f0000000102010201");
+        assert_eq!(data, "5f0000006f0000000201000302010201");
         assert_eq!(signature.len(), SIGNATURE);
         assert!(
             token
                 .bytes()
                 .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         );
-        // The original's least length, also without roles.
-        assert!(sign(KEY, 1, &claims("1", &[])).len() >= 62);
-    }
-
-    #[test]
-    fn signatures_are_stable() {
-        // Computed apart: HMAC-SHA256(key, 01000000 || "5f0000006f0000000102010201"), first 20 bytes.
-        let token = sign(KEY, 1, &claims("1", &["1"]));
-        assert_eq!(
-            &token[token.len() - SIGNATURE..],
-            "3b128e992ba2a4b159cf6e83ecfd09adc3694be0"
-        );
+        // The original's least length, also without texts.
+        assert!(signed(&keys(), &claims("1", &[])).len() >= 62);
     }
 
     #[test]
     fn a_changed_token_another_key_or_another_database_is_refused() {
-        let token = sign(KEY, 1, &claims("10", &[]));
-        assert_eq!(verify(KEY, 1, &token), Some(claims("10", &[])));
-        assert_eq!(verify(KEY, 2, &token), None);
-        assert_eq!(verify(b"another key", 1, &token), None);
+        let keys = keys();
+        let token = signed(&keys, &claims("10", &[]));
+        assert_eq!(verify(&keys, 1, &token), Some(claims("10", &[])));
+        assert_eq!(verify(&keys, 2, &token), None);
+        let others = SigningKeys::new(vec![key(0, b"another secret", None)]);
+        assert_eq!(verify(&others, 1, &token), None);
+        let others = SigningKeys::new(vec![key(1, SECRET, None)]);
+        assert_eq!(verify(&others, 1, &token), None);
         for at in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
             let changed = String::from_utf8(bytes).expect("ascii");
-            assert_eq!(verify(KEY, 1, &changed), None, "letter {at}");
-            assert_eq!(verify(KEY, 1, &token[..at]), None);
+            assert_eq!(verify(&keys, 1, &changed), None, "letter {at}");
+            assert_eq!(verify(&keys, 1, &token[..at]), None);
         }
-        assert_eq!(verify(KEY, 1, &token.to_uppercase()), None);
+        assert_eq!(verify(&keys, 1, &token.to_uppercase()), None);
+        let longer = format!("{token}00");
+        assert_eq!(verify(&keys, 1, &longer), None);
     }
 
     #[test]
-    fn claims_become_a_principal_with_the_implied_role() {
-        let principal = claims("a b", &["7"]).principal();
-        assert_eq!(principal.user.as_deref(), Some("/db/User/a%20b"));
-        assert_eq!(principal.roles, ["/db/Role/7", LOGGED_IN_ROLE]);
-        assert_eq!(role_keys(&principal.roles), ["7"]);
+    fn a_retired_key_verifies_what_it_signed_and_nothing_newer() {
+        let before = keys();
+        let old = signed(&before, &claims("10", &[]));
+        let made_us = 0x5f00_0000 * 1_000_000;
+        let rotated = |retired_us| {
+            SigningKeys::new(vec![
+                key(0, SECRET, Some(retired_us)),
+                key(1, b"next", None),
+            ])
+        };
+        assert!(verify(&rotated(made_us + 1), 1, &old).is_some());
+        // Made up with a stolen key after it was retired.
+        let long_before = made_us - 2 * RETIRED_SLACK_SECONDS * 1_000_000;
+        assert_eq!(verify(&rotated(long_before), 1, &old), None);
+        let new = signed(&rotated(made_us), &claims("10", &[]));
+        assert!(verify(&rotated(made_us), 1, &new).is_some());
+        assert_eq!(verify(&before, 1, &new), None);
+        let forgotten = SigningKeys::new(vec![key(1, b"next", None)]);
+        assert_eq!(verify(&forgotten, 1, &old), None);
     }
 
     proptest! {
         #[test]
         fn claims_round_trip(
             user in "\\PC{1,40}|[0-9]{1,22}|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}",
-            roles in proptest::collection::vec("[0-9]{1,3}|\\PC{0,9}", 0..5),
+            texts in proptest::collection::vec("[0-9]{1,3}|\\PC{0,9}", 0..5),
             created: u32,
             expires: u32,
+            version: u64,
+            kind in 1..=6u8,
         ) {
-            let claims = Claims { created, expires, user, roles };
-            let token = sign(KEY, 1, &claims);
-            prop_assert_eq!(verify(KEY, 1, &token), Some(claims));
+            let kind = Kind::of(kind).expect("a kind");
+            let claims = Claims { kind, created, expires, user, version, texts };
+            let token = signed(&keys(), &claims);
+            prop_assert_eq!(verify(&keys(), 1, &token), Some(claims));
         }
 
         #[test]
-        fn reading_never_panics(token in "[0-9a-f]{0,120}|\\PC{0,80}") {
-            prop_assert_eq!(verify(KEY, 1, &token), None);
+        fn reading_never_panics(token in "[0-9a-f]{0,120}|\\PC{0,80}|5f0000006f000000020[1-6][0-9a-f]{0,90}") {
+            prop_assert_eq!(verify(&keys(), 1, &token), None);
         }
     }
 }

@@ -222,6 +222,7 @@ mod tests {
             hidden: Bytes::new(),
             delete: false,
             update: false,
+            ends_sessions: false,
         };
         let operation = Operation::Write(Writes {
             database: "v1".to_owned(),

@@ -94,6 +94,7 @@ impl Bootstrap {
             hidden: Bytes::from(document.hidden),
             delete: false,
             update: false,
+            ends_sessions: false,
         };
         let writes = Writes {
             database: database.name.clone(),

@@ -152,7 +152,7 @@ impl Shards {
             }
         }
         self.check_room(writes)?;
-        if has_unique(database) {
+        if has_unique(database, writes) {
             Box::pin(self.claim(
                 &state,
                 database,
@@ -447,10 +447,13 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
     )
 }
 
-/// Whether some value in the database must be unique. Of most there is none, and their writes must not pay for it.
-fn has_unique(database: &Database) -> bool {
-    let mut indexes = database.indexes.values();
-    indexes.any(|index| index.unique && index.state.is_kept_up())
+/// Whether some value of what is written must be unique. Of most buckets there is none, and their writes must not pay for it.
+fn has_unique(database: &Database, writes: &Writes) -> bool {
+    writes.writes.iter().any(|write| {
+        let bucket = database.buckets.get(&write.bucket);
+        let mut indexes = bucket.into_iter().flat_map(|bucket| database.indexes_of(bucket.id));
+        indexes.any(|index| index.unique && index.state.is_kept_up())
+    })
 }
 
 /// What makes a request the same as an earlier one.

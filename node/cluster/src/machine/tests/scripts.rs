@@ -261,7 +261,7 @@ fn show_state(out: &mut String, state: &ClusterState) {
     let _ = writeln!(
         out,
         "bootstrapped={bootstrapped} demo={demo} key={} bytes",
-        state.signing_key.len()
+        state.signing_keys.current().map_or(0, |key| key.secret.len())
     );
     for database in state.databases.values() {
         let Database {

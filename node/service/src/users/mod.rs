@@ -1,0 +1,29 @@
+//! Users: documents of bucket `User` with hidden members, and what happens to them (contract section 8).
+//!
+//! A user is an ordinary document; password hash, nonces of mails and the like are **hidden members** beside it, which no answer shows.
+//! What the service does to a user goes the ordinary way of a write, as root: condition on the version, unique index of the names,
+//! change event, and started over when somebody else was faster. So it can neither be lost nor happen by halves.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `record` | a user as the service reads it |
+//! | `find` | reading one, by key or by name |
+//! | `change` | changing members and hidden members of a user at once, and making one |
+//! | `register` | registration, and confirming a mail address |
+//! | `password` | changing, removing and resetting passwords |
+//! | `rename` | another user name |
+//! | `mails` | what is written to users, and the tokens in it |
+//!
+//! Invariants:
+//! - Whatever ends a user's sessions is marked in the very write that is the reason ([`change::Ends`]); see [`crate::rights`].
+//! - No answer tells whether a user name exists, except the refusal to register it.
+//! - A mail's token works once: it names a nonce among the hidden members, which its use removes.
+//!
+//! Lacks: sessions and tokens themselves (`sessions`, [`crate::auth::token`]), and sending mails (a port).
+
+mod change;
+mod find;
+mod record;
+
+pub(crate) use self::change::{Ends, NewUser};
+pub(crate) use self::record::User;
