@@ -195,7 +195,10 @@ mod tests {
         assert_eq!(ids(&cluster), [0, 1]);
         let keys = of_row(&cluster).expect("hexadecimal");
         assert_eq!(keys.get(0).and_then(|key| key.retired_us), Some(100));
-        assert_eq!(keys.current().map(|key| (key.id, key.since_us)), Some((1, 100)));
+        assert_eq!(
+            keys.current().map(|key| (key.id, key.since_us)),
+            Some((1, 100))
+        );
         // Said twice, done once.
         assert!(!rotated(&mut cluster, 150, &command(0, 0)));
         assert!(rotated(&mut cluster, 200, &command(1, 99)));

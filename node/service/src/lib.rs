@@ -64,7 +64,7 @@ mod testing;
 mod tests;
 mod unique;
 mod updates;
-mod users;
+pub mod users;
 
 use std::sync::{Arc, Weak};
 

@@ -34,7 +34,7 @@ pub(crate) struct Rechecks {
 }
 
 impl Rechecks {
-    fn get(&self, token: &str, now: Duration) -> Option<Principal> {
+    pub(crate) fn get(&self, token: &str, now: Duration) -> Option<Principal> {
         let known = self.known.lock();
         known
             .get(token)
@@ -42,7 +42,7 @@ impl Rechecks {
             .map(|(principal, _)| principal.clone())
     }
 
-    fn put(&self, token: &str, principal: Principal, now: Duration) {
+    pub(crate) fn put(&self, token: &str, principal: Principal, now: Duration) {
         let mut known = self.known.lock();
         if known.len() >= RECHECKS_MAX {
             known.retain(|_, (_, until)| now < *until);
@@ -63,6 +63,9 @@ impl Core {
         ctx: &Context,
         state: &ClusterState,
     ) -> Result<Principal> {
+        if let Some(principal) = self.sessionless(ctx, state).await? {
+            return Ok(principal);
+        }
         let Caller::Token(token) = &ctx.caller else {
             return Ok(Principal::anonymous());
         };
@@ -92,8 +95,12 @@ impl Core {
     fn is_alive_token(&self, claims: &Claims) -> bool {
         match claims.kind {
             Kind::Session => self.now_seconds() <= self.session_end(claims.created),
-            Kind::Api => true,
-            Kind::SecondFactor | Kind::Verification | Kind::Reset | Kind::NameChange => false,
+            Kind::Api
+            | Kind::SecondFactor
+            | Kind::Verification
+            | Kind::Reset
+            | Kind::NameChange
+            | Kind::Flow => false,
         }
     }
 
@@ -110,8 +117,24 @@ impl Core {
     /// whatever ends sessions later ends this one too.
     ///
     /// # Errors
-    /// `BadCredentials`: the user is not active.
+    /// `BadCredentials`: the user is not active. `SecondFactorRequired`: its proof is half of what it takes.
     pub(crate) fn open_session(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        user: &User,
+    ) -> Result<Session> {
+        if user.needs_second_factor() && !user.is_inactive() {
+            return Err(self.ask_second_factor(state, database, user));
+        }
+        self.open_proven_session(state, database, user)
+    }
+
+    /// The same without asking for a second factor.
+    ///
+    /// # Errors
+    /// `BadCredentials`: the user is not active.
+    pub(crate) fn open_proven_session(
         &self,
         state: &ClusterState,
         database: &Database,
@@ -189,7 +212,10 @@ impl Core {
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let user = Box::pin(self.user_named(&state, database, username, ctx.deadline)).await?;
-        let hash = user.as_ref().and_then(User::password_hash).map(str::to_owned);
+        let hash = user
+            .as_ref()
+            .and_then(User::password_hash)
+            .map(str::to_owned);
         let fits = self.passwords.verify(password, hash).await?;
         let wrong = || bad_credentials("wrong user name or password");
         let user = user
@@ -208,6 +234,14 @@ impl Core {
         let Caller::Token(token) = &ctx.caller else {
             return Err(bad_credentials("nobody is logged in"));
         };
+        if token::unverified_user(token).is_some() {
+            // It has no end, so there is nothing to renew.
+            let user = Box::pin(self.api_user(ctx, &state, database, token)).await?;
+            return Ok(Session {
+                token: token.clone(),
+                user: user.body,
+            });
+        }
         let claims = self.claims(&state, database, token)?;
         let user = self.active_user(&state, database, &claims.user, ctx.deadline);
         let user = Box::pin(user).await?;
@@ -269,7 +303,7 @@ impl Core {
     }
 
     /// The user as a principal with all of its roles.
-    async fn principal_of(
+    pub(crate) async fn principal_of(
         &self,
         ctx: &Context,
         state: &ClusterState,
@@ -304,7 +338,11 @@ impl Core {
 }
 
 /// A read of the service's own.
-pub(crate) fn internal_request(state: &ClusterState, shard: ShardId, operation: Operation) -> Request {
+pub(crate) fn internal_request(
+    state: &ClusterState,
+    shard: ShardId,
+    operation: Operation,
+) -> Request {
     Request {
         shard,
         principal: Principal::root(),

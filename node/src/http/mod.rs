@@ -11,6 +11,7 @@
 //! | `respond` `error` `cors` | headers and bodies on the way out |
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
+//! | `second_factor` `oauth` | codes and API tokens; log-in with a provider |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
 //! | [`admin`] | the admin port |
@@ -38,11 +39,13 @@ mod error;
 mod fields;
 mod health;
 mod indexes;
+mod oauth;
 mod query;
 mod respond;
 mod route;
 mod scan;
 mod schema;
+mod second_factor;
 pub mod server;
 mod sessions;
 mod spec;
@@ -80,6 +83,8 @@ pub struct Limits {
     pub request_bytes_in_flight_max: usize,
     /// Scans and streamed lists that are open at the same time, each with a page in memory; more are refused with effect none.
     pub scans_open_max: usize,
+    /// Clients come without TLS.
+    pub plain: bool,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
     pub request_time: Duration,
 }
@@ -93,6 +98,7 @@ impl Default for Limits {
             requests_in_flight_max: 1024,
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
+            plain: false,
             request_time: Duration::from_secs(5),
         }
     }

@@ -84,6 +84,18 @@ pub(crate) enum Route<'a> {
     Me,
     /// End of a session.
     Logout,
+    /// The caller's second factor.
+    SecondFactor,
+    /// Whether it is on.
+    SecondFactorStatus,
+    /// Setting it up.
+    SecondFactorInit,
+    /// The second step of a log-in.
+    SecondFactorLogin,
+    /// API tokens of a user.
+    ApiToken(Text<'a>),
+    /// Log-in with a provider.
+    Oauth(Text<'a>),
     /// Health in one word.
     Status,
     /// Version of the server.
@@ -123,6 +135,12 @@ impl Route<'_> {
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
+            Self::SecondFactor => "second_factor",
+            Self::SecondFactorStatus => "second_factor_status",
+            Self::SecondFactorInit => "second_factor_init",
+            Self::SecondFactorLogin => "second_factor_login",
+            Self::ApiToken(_) => "api_token",
+            Self::Oauth(_) => "oauth",
             Self::Status => "status",
             Self::Version => "version",
             Self::Spec => "spec",
@@ -140,7 +158,11 @@ impl Route<'_> {
             Self::Root | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout => {
                 "GET, HEAD, OPTIONS"
             }
-            Self::Connect => "GET, HEAD, POST, OPTIONS",
+            Self::Connect | Self::SecondFactorInit => "GET, HEAD, POST, OPTIONS",
+            Self::SecondFactor => "DELETE, OPTIONS",
+            Self::SecondFactorStatus | Self::Oauth(_) => "GET, HEAD, OPTIONS",
+            Self::SecondFactorLogin => "POST, OPTIONS",
+            Self::ApiToken(_) => "POST, DELETE, OPTIONS",
             Self::Status
             | Self::Version
             | Self::Spec
@@ -281,8 +303,8 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
     };
     match (parts.next(), parts.next()) {
         (None, _) => bucket_resource(bucket, second),
-        (Some(third), None) => match member_of_document(&bucket, second, third) {
-            Some(later) => Ok(Route::Later(later)),
+        (Some(third), None) => match member_of_document(&bucket, second, third)? {
+            Some(route) => Ok(route),
             None => Ok(Route::Field(bucket, decode(second)?, decode(third)?)),
         },
         _ => Ok(Route::Unknown),
@@ -302,21 +324,29 @@ fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Mal
         ("User", "validate") => Route::Later("the token check"),
         ("User", "password" | "reset" | "changeUsername") => Route::Later("changing credentials"),
         ("User", "verify" | "verifyUsername") => Route::Later("mail verification"),
-        ("User", "mfa") => Route::Later("the second factor"),
+        ("User", "mfa") => Route::SecondFactor,
         ("Device", "register" | "registered" | "push") => Route::Later("devices and push"),
         _ => Route::Document(bucket, decode(word)?),
     })
 }
 
-/// What three segments below `/db/` will mean in a later version; `None`: a field.
-fn member_of_document(bucket: &str, second: &str, third: &str) -> Option<&'static str> {
-    Some(match (bucket, second, third) {
-        ("User", "mfa", _) => "the second factor",
-        ("User", "OAuth" | "OAuth1", _) => "log-in through other providers",
-        ("User", _, "token") => "tokens of other users",
-        ("Role", _, "assume") => "assuming a role",
-        _ => return None,
-    })
+/// What three segments below `/db/` mean if they are not a field of a document.
+fn member_of_document<'a>(
+    bucket: &str,
+    second: &'a str,
+    third: &'a str,
+) -> Result<Option<Route<'a>>, Malformed> {
+    Ok(Some(match (bucket, second, third) {
+        ("User", "mfa", "status") => Route::SecondFactorStatus,
+        ("User", "mfa", "init") => Route::SecondFactorInit,
+        ("User", "mfa", "token") => Route::SecondFactorLogin,
+        ("User", "mfa", _) => Route::Unknown,
+        ("User", "OAuth", provider) => Route::Oauth(decode(provider)?),
+        ("User", "OAuth1", _) => Route::Later("log-in through providers of OAuth 1"),
+        ("User", user, "token") => Route::ApiToken(decode(user)?),
+        ("Role", _, "assume") => Route::Later("assuming a role"),
+        _ => return Ok(None),
+    }))
 }
 
 /// Decodes one segment that must not be empty.
@@ -414,12 +444,13 @@ mod tests {
             ("/shop/batch", "shop", Route::Batch),
             ("/batch/1", "", Route::Later("parts of batches")),
             ("/db/User/register", "", Route::Later("registration")),
-            ("/db/User/mfa/init", "", Route::Later("the second factor")),
-            (
-                "/db/User/30/token",
-                "",
-                Route::Later("tokens of other users"),
-            ),
+            ("/db/User/mfa", "", Route::SecondFactor),
+            ("/db/User/mfa/status", "", Route::SecondFactorStatus),
+            ("/v1/db/User/mfa/init", "", Route::SecondFactorInit),
+            ("/db/User/mfa/token", "", Route::SecondFactorLogin),
+            ("/db/User/mfa/other", "", Route::Unknown),
+            ("/db/User/3%2F0/token", "", Route::ApiToken("3/0".into())),
+            ("/db/User/OAuth/google", "", Route::Oauth("google".into())),
             ("/db/Role/1/assume", "", Route::Later("assuming a role")),
             (
                 "/db/Device/registered",

@@ -134,7 +134,7 @@ pub(crate) async fn logout(call: Call<'_>) -> Result<Response, Error> {
 }
 
 /// The user, with the token in the header.
-fn session(session: Session) -> Result<Response, Error> {
+pub(crate) fn session(session: Session) -> Result<Response, Error> {
     let token = HeaderValue::try_from(session.token)
         .map_err(|_| refuse(ErrorCode::Internal, "internal error"))?;
     let mut response = respond::json(StatusCode::OK, session.user);

@@ -55,6 +55,16 @@ pub(super) enum Audience {
     Many(Vec<String>),
 }
 
+impl Audience {
+    /// How many parties it is for.
+    pub(super) fn parties(&self) -> usize {
+        match self {
+            Audience::One(name) => usize::from(!name.is_empty()),
+            Audience::Many(names) => names.len(),
+        }
+    }
+}
+
 impl Claims {
     /// A claim by name, with those that have a field of their own.
     pub(super) fn text(&self, name: &str) -> Option<&str> {

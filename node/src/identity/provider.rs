@@ -17,7 +17,7 @@ use service::{Error, Result};
 use tokio::sync::Mutex;
 
 use super::fetch::{Failure, Fetcher};
-use super::jwt::{self, Audience, Claims, JwtError};
+use super::jwt::{self, Claims, JwtError};
 use super::keys::{Keys, Source};
 use crate::config::{ClientAuth, OauthProvider};
 use crate::http::refuse;
@@ -218,7 +218,7 @@ impl Provider {
     /// What signature and issuer do not say (OpenID Connect Core 3.1.3.7): that it was made for us alone, and for this very flow.
     fn check_for_us(&self, claims: &Claims, proof: Option<&Proof>) -> Result<()> {
         let party = claims.azp.as_deref();
-        let shared = matches!(&claims.aud, Audience::Many(all) if all.len() > 1);
+        let shared = claims.aud.parties() > 1;
         if party.is_some_and(|party| party != self.config.client_id) || (shared && party.is_none())
         {
             return Err(self.not_ours("the identity token was made for another client"));

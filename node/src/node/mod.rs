@@ -443,6 +443,7 @@ fn http_limits(config: &Config) -> http::Limits {
         requests_in_flight_max: config.limits.requests_in_flight_max,
         request_bytes_in_flight_max: config.limits.request_bytes_in_flight_max,
         scans_open_max: config.limits.scans_open_max,
+        plain: config.security.insecure,
         request_time: config.limits.deadline(),
         ..http::Limits::default()
     }

@@ -451,7 +451,9 @@ fn rebuilt(written: &Written, prepared: &Prepared, write: &Write) -> Vec<u8> {
 fn has_unique(database: &Database, writes: &Writes) -> bool {
     writes.writes.iter().any(|write| {
         let bucket = database.buckets.get(&write.bucket);
-        let mut indexes = bucket.into_iter().flat_map(|bucket| database.indexes_of(bucket.id));
+        let mut indexes = bucket
+            .into_iter()
+            .flat_map(|bucket| database.indexes_of(bucket.id));
         indexes.any(|index| index.unique && index.state.is_kept_up())
     })
 }

@@ -8,7 +8,7 @@ use document::acl::Principal;
 use proto::ErrorCode;
 use serde_json::{Map, Value};
 
-use super::User;
+use super::{User, api_token};
 use crate::Core;
 use crate::auth::policy::USERS;
 use crate::context::Condition;
@@ -19,6 +19,15 @@ use crate::ids;
 
 /// Tries of a change that others keep getting in front of.
 const TRIES_MAX: usize = 16;
+
+/// Hidden member: when sessions were ended last, in seconds since 1970. JWTs of trusted issuers are judged by it, which know no versions.
+const REVOKED_AT_MEMBER: &str = "_revokedAt";
+
+/// When the user's sessions were ended last, in seconds since 1970.
+pub(super) fn revoked_at(user: &User) -> Option<u32> {
+    let seconds = user.hidden.get(REVOKED_AT_MEMBER)?.as_u64()?;
+    Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
 
 /// Whether a change ends the sessions and tokens that the user has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,11 +133,16 @@ impl Core {
         &self,
         state: &ClusterState,
         database: &Database,
-        user: User,
+        mut user: User,
         condition: Condition,
         ends: Ends,
         deadline: Instant,
     ) -> Result<User> {
+        if ends == Ends::Sessions {
+            user.hidden.remove(api_token::MEMBER);
+            user.hidden
+                .insert(REVOKED_AT_MEMBER.to_owned(), self.now_seconds().into());
+        }
         let bucket = database
             .buckets
             .get(USERS)

@@ -12,6 +12,11 @@
 //! | `register` | registration, and confirming a mail address |
 //! | `password` | changing, removing and resetting passwords |
 //! | `rename` | another user name |
+//! | `second_factor` | codes of an authenticator app |
+//! | `api_token` | tokens without an end, for programs |
+//! | `oauth` | log-in with a provider, and the user that it stands for |
+//! | `caller` | callers that no session stands behind |
+//! | `bearer` | callers with the JWT of a trusted issuer |
 //! | `mails` | what is written to users, and the tokens in it |
 //!
 //! Invariants:
@@ -21,9 +26,14 @@
 //!
 //! Lacks: sessions and tokens themselves (`sessions`, [`crate::auth::token`]), and sending mails (a port).
 
+mod api_token;
+mod bearer;
+mod caller;
 mod change;
 mod find;
+pub mod oauth;
 mod record;
+pub mod second_factor;
 
-pub(crate) use self::change::{Ends, NewUser};
+
 pub(crate) use self::record::User;

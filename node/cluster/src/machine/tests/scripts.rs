@@ -261,7 +261,10 @@ fn show_state(out: &mut String, state: &ClusterState) {
     let _ = writeln!(
         out,
         "bootstrapped={bootstrapped} demo={demo} key={} bytes",
-        state.signing_keys.current().map_or(0, |key| key.secret.len())
+        state
+            .signing_keys
+            .current()
+            .map_or(0, |key| key.secret.len())
     );
     for database in state.databases.values() {
         let Database {
