@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
 //! | `identity` | who outside vouches for users |
+//! | `mail` | sending mails |
 //! | [`tls`] | certificates, handshakes, who is a node |
 //! | [`telemetry`] | metrics and logs |
 
@@ -14,6 +15,7 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 mod identity;
+mod mail;
 pub mod node;
 pub mod records;
 pub mod telemetry;

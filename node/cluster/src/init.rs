@@ -15,7 +15,7 @@ use crate::placement::{self, NodeInfo};
 use crate::rows::{self, AssignmentRow, CLUSTER, ClusterRow, DatabaseRow, Rows};
 use crate::schema_change;
 use crate::shard_map::{self, SHARDS_MAX};
-use crate::signing_keys::SIGNING_KEY_BYTES;
+use crate::signing_keys::{SIGNING_KEY_BYTES, SigningKeyRow};
 use crate::state::{DEFAULT_DATABASE, DEFAULT_DATABASE_ID};
 
 /// The class that `demo` adds, as a client would post it: open, so that any document fits.
@@ -26,6 +26,7 @@ const DEMO_CLASS: &[u8] =
 pub(crate) fn init_cluster(
     rows: &mut Rows<'_, '_>,
     index: u64,
+    stamp_us: u64,
     command: &InitCluster,
 ) -> Result<(), Stop> {
     let nodes = checked(command)?;
@@ -61,7 +62,12 @@ pub(crate) fn init_cluster(
             replicas,
             next_replica,
             signing_key: hex::encode(&command.signing_key),
-            signing_keys: Vec::new(),
+            signing_keys: vec![SigningKeyRow {
+                id: 0,
+                secret: hex::encode(&command.signing_key),
+                since_us: stamp_us,
+                retired_us: None,
+            }],
             root_password_hash: command.root_password_hash.clone(),
             bootstrapped: false,
             demo: command.demo,

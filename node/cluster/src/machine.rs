@@ -123,7 +123,7 @@ fn run(
     if let Operation::InitCluster(command) = operation {
         return match cluster {
             Some(_) => Err(MetaRejection::AlreadyInitialized.into()),
-            None => init::init_cluster(rows, index, &command),
+            None => init::init_cluster(rows, index, stamp_us, &command),
         };
     }
     let mut cluster = cluster.ok_or(MetaRejection::NotInitialized)?;

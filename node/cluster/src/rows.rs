@@ -56,7 +56,7 @@ pub(crate) struct ClusterRow {
     pub(crate) next_replica: u64,
     /// The founding key, hexadecimal.
     pub(crate) signing_key: String,
-    /// All keys once they were rotated; empty: the founding key alone.
+    /// All keys; empty in rows of before there were several: the founding key alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) signing_keys: Vec<SigningKeyRow>,
     pub(crate) root_password_hash: String,

@@ -26,7 +26,7 @@ pub struct SigningKey {
     pub id: u32,
     /// [`SIGNING_KEY_BYTES`] random bytes.
     pub secret: Vec<u8>,
-    /// When it began to sign, microseconds since 1970 by the proposer's clock; 0: when the cluster was founded.
+    /// When it began to sign, microseconds since 1970 by the proposer's clock.
     pub since_us: u64,
     /// When another one took its place.
     pub retired_us: Option<u64>,
@@ -79,7 +79,7 @@ pub(crate) struct SigningKeyRow {
     pub(crate) retired_us: Option<u64>,
 }
 
-/// The keys of a row. One that was never rotated holds the founding key alone, id 0.
+/// The keys of a row. One of before there were several holds the founding key alone, id 0.
 pub(crate) fn of_row(cluster: &ClusterRow) -> Result<SigningKeys, hex::FromHexError> {
     let key = |row: &SigningKeyRow| {
         Ok(SigningKey {

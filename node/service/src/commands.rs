@@ -9,6 +9,7 @@
 //! | `ReserveValue` | the value is the document's already, and gets a newer `reserved`; the answer says which. A try that is applied very late may reserve for a document that does not want the value any more: whoever meets that frees it |
 //! | `ConfirmValue`, `ReleaseValue` | do nothing unless `reserved` is what was seen, and no index occurs twice |
 //! | `FenceClaims` | raises the slot once more: some claims start over |
+//! | `EndSessions`, `SettleSessions`, `ForgetRights` | nothing is left to do |
 //!
 //! A node of a release that does not know these requests refuses them, with effect none.
 

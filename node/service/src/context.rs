@@ -1,5 +1,6 @@
 //! What an edge hands down with every call, and the plain types of requests and answers.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub struct Context {
     pub database: String,
     /// Who asks.
     pub caller: Caller,
+    /// Where the request comes from; `None` where nobody knows, as for what the service asks itself.
+    pub address: Option<IpAddr>,
     /// When the asked node gives up.
     pub deadline: Instant,
     /// Makes a repeated write take effect once.

@@ -220,6 +220,7 @@ impl Core {
     /// Remembers a write that the client is about to hear of: no later read here may show less.
     pub(crate) fn acknowledge(&self, request: &Request, written: &WrittenAll) -> Option<Served> {
         self.evidence.acknowledge(request.shard, written.index);
+        self.outdate_rights(request);
         let seen = Seen {
             index: written.index,
             age_us: Some(0),

@@ -11,6 +11,7 @@
 
 mod index;
 mod query;
+mod rights;
 mod unique;
 mod wire;
 
@@ -24,6 +25,7 @@ pub use self::index::{
     IndexesComplete,
 };
 pub use self::query::{Found, Hit, Query};
+pub use self::rights::{EndedSessions, FollowRights, Rights, RoleMembers};
 pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{decode_reply, encode_reply};
 
@@ -122,6 +124,12 @@ pub enum Operation {
     /// Which indexes are complete in this shard.
     #[prost(message, tag = "41")]
     IndexProgress(IndexProgress),
+    /// What is new about the rights of a database; for the shard of its roles.
+    #[prost(message, tag = "60")]
+    FollowRights(FollowRights),
+    /// Have another key sign tokens: an encoded `larder.log.v1.RotateSigningKey`; for the metadata leader.
+    #[prost(bytes = "bytes", tag = "61")]
+    RotateSigningKey(Bytes),
 }
 
 impl Operation {
@@ -147,6 +155,7 @@ impl Operation {
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
             | Operation::IndexProgress(_)
+            | Operation::FollowRights(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -156,6 +165,7 @@ impl Operation {
             | Operation::InitCluster(_)
             | Operation::AnnounceNode(_)
             | Operation::Replicas(_)
+            | Operation::RotateSigningKey(_)
             | Operation::Command(_) => false,
         }
     }
@@ -182,6 +192,8 @@ impl Operation {
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
+            | Operation::FollowRights(_)
+            | Operation::RotateSigningKey(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -196,6 +208,7 @@ impl Operation {
                     | Operation::InitCluster(_)
                     | Operation::AnnounceNode(_)
                     | Operation::Replicas(_)
+                    | Operation::RotateSigningKey(_)
                     | Operation::Command(_)
             )
     }
@@ -439,6 +452,9 @@ pub enum Answer {
     /// To [`Operation::IndexProgress`].
     #[prost(message, tag = "41")]
     IndexesComplete(IndexesComplete),
+    /// To [`Operation::FollowRights`].
+    #[prost(message, tag = "60")]
+    Rights(Rights),
 }
 
 /// What a leader can prove.

@@ -17,6 +17,7 @@ mod prepare;
 mod query;
 mod read;
 mod refusal;
+mod rights;
 mod ticks;
 mod unique;
 mod update;
@@ -44,6 +45,7 @@ use crate::metadata::Metadata;
 use crate::near::stale_rights;
 use crate::ports::{Groups, ProposeError, ReadError};
 use crate::reads::ReadPool;
+use crate::rights::Ends;
 use crate::unique::Unique;
 
 /// The leader's side of all shards that this node leads.
@@ -61,6 +63,7 @@ pub(crate) struct Shards {
     layouts: Layouts,
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
+    ends: Arc<Ends>,
     ticks: Ticks,
     /// This node, for what answers say of themselves.
     node: NodeId,
@@ -75,6 +78,7 @@ impl Shards {
         metadata: Metadata,
         evidence: Arc<Evidence>,
         unique: Arc<Unique>,
+        ends: Arc<Ends>,
     ) -> Shards {
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
@@ -90,6 +94,7 @@ impl Shards {
             layouts: Layouts::default(),
             indexes: Indexes::default(),
             unique,
+            ends,
             node,
         }
     }
@@ -147,6 +152,12 @@ impl Shards {
             }
             Operation::UniquePage(page) => {
                 Box::pin(self.unique_page(request.shard, *page, deadline)).await
+            }
+            Operation::FollowRights(follow) => {
+                Box::pin(self.follow_rights(request.shard, follow, deadline)).await
+            }
+            Operation::RotateSigningKey(command) => {
+                Box::pin(self.rotate_signing_key(command, deadline)).await
             }
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),

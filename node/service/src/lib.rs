@@ -15,7 +15,9 @@
 //! | [`forward`] | the wire form of forwarded requests and replies |
 //! | `indexes` | making, dropping and showing indexes |
 //! | `schema` `sessions` `init` [`status`] | class changes, log-in and tokens, founding a cluster, its state |
+//! | `rights` | what every node knows of roles and of ended sessions, and how old that is |
 //! | `users` | users: registration, passwords, names |
+//! | [`audit`] | events for the node's audit log |
 //! | [`auth`] | tokens, password hashes, predefined users and roles |
 //! | [`replicas`] | replacing one replica of a shard by another |
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
@@ -28,6 +30,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod auth;
 mod batches;
 mod bulk;
@@ -53,6 +56,7 @@ mod position;
 mod query;
 mod reads;
 pub mod replicas;
+mod rights;
 mod router;
 mod scans;
 mod schema;
@@ -85,6 +89,7 @@ pub use crate::position::Position;
 pub use crate::query::{Counted, Query, QueryPage, QueryRequest, ShardExplanation};
 pub use crate::replicas::{ReplaceOutcome, ReplaceRequest};
 pub use crate::status::ClusterStatus;
+pub use crate::users::{Accounts, Registered, Registration};
 
 use crate::clock::Clock;
 use crate::evidence::Evidence;
@@ -92,7 +97,7 @@ use crate::identities::Identities;
 use crate::leader::Shards;
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Operation};
-use crate::ports::{Forward, Groups, Members};
+use crate::ports::{Forward, Groups, Mailer, Members};
 use crate::router::Router;
 
 /// What an operator decides about a node's service. Data only; the parts that do things are in [`Ports`].
@@ -106,6 +111,8 @@ pub struct Options {
     pub dev: bool,
     /// Limits.
     pub limits: Limits,
+    /// How accounts are made and confirmed.
+    pub accounts: Accounts,
 }
 
 /// The layers beside the service.
@@ -123,6 +130,8 @@ pub struct Ports {
     pub identities: Arc<dyn Identities>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Sending mails.
+    pub mailer: Arc<dyn Mailer>,
 }
 
 /// The facade. Cheap to clone.
@@ -145,7 +154,13 @@ pub(crate) struct Core {
     pub(crate) shards: Shards,
     pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
-    pub(crate) sessions: sessions::Rechecks,
+    pub(crate) sessions: users::Rechecks,
+    pub(crate) attempts: users::Attempts,
+    pub(crate) resets: users::Resets,
+    pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) rights: rights::Rights,
+    pub(crate) ends: Arc<rights::Ends>,
+    pub(crate) audit: audit::Audit,
     pub(crate) metrics: Metrics,
     pub(crate) slowest_shard: std::sync::OnceLock<::metrics::Histogram>,
     /// One permit for each query at work.
@@ -159,6 +174,7 @@ impl Core {
         let metadata = Metadata::new(ports.metadata);
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
         let unique = unique::Unique::new(core.clone());
+        let ends = rights::Ends::new(core.clone());
         Core {
             shards: Shards::new(
                 options.node,
@@ -168,6 +184,7 @@ impl Core {
                 metadata.clone(),
                 Arc::clone(&evidence),
                 Arc::clone(&unique),
+                Arc::clone(&ends),
             ),
             unique,
             evidence,
@@ -180,7 +197,13 @@ impl Core {
                 limits.password_hashes_max,
                 limits.password_waiting_max,
             ),
-            sessions: sessions::Rechecks::default(),
+            sessions: users::Rechecks::default(),
+            attempts: users::Attempts::new(Arc::clone(&ports.clock)),
+            resets: users::Resets::default(),
+            mailer: ports.mailer,
+            rights: rights::Rights::default(),
+            ends,
+            audit: audit::Audit::new(Arc::clone(&ports.clock)),
             metrics: Metrics::default(),
             slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
@@ -578,10 +601,30 @@ impl Service {
     /// # Errors
     /// `BadCredentials`, never saying which of the two is wrong; `TooManyRequests` when too many log-ins wait.
     pub async fn login(&self, ctx: &Context, username: &str, password: &str) -> Result<Session> {
-        self.core
+        let session = self
+            .core
             .metrics
             .observe(Operation::Login, self.core.login(ctx, username, password))
-            .await
+            .await;
+        if let Some(action) = audit::of_login(&session) {
+            self.note(audit::Event::of(ctx, action).by(username));
+        }
+        session
+    }
+
+    /// Puts an event into this node's audit log, soon. Does not wait; what comes faster than it can be kept is counted.
+    pub fn note(&self, event: audit::Event) {
+        self.core.audit.note(event);
+    }
+
+    /// Waits until events for the audit log are there.
+    pub async fn audit_arrived(&self) {
+        self.core.audit.arrived().await;
+    }
+
+    /// The events for the audit log that wait; they wait no more.
+    pub fn audit_taken(&self) -> Vec<audit::Noted> {
+        self.core.audit.taken()
     }
 
     /// The caller's user, and a renewed token. Reads user and roles again.
@@ -595,9 +638,8 @@ impl Service {
             .await
     }
 
-    /// Ends a session as far as the server is concerned, which is not at all: sessions are stateless and the client forgets its token.
-    ///
-    /// A token that was copied before stays good until it expires; revoking tokens is not built yet.
+    /// Ends a session as far as the server is concerned, which is not at all: the client forgets its token. A token that was copied before
+    /// is good until it expires; [`Service::logout_everywhere`] ends it.
     pub async fn logout(&self, ctx: &Context) -> Result<()> {
         self.core
             .metrics

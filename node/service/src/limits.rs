@@ -47,6 +47,8 @@ pub struct Limits {
     pub token_short_life: Duration,
     /// After this a session ends.
     pub token_long_life: Duration,
+    /// After this another key signs tokens.
+    pub signing_key_age_max: Duration,
     /// How long idempotency records are kept.
     pub idempotency_kept: Duration,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
@@ -74,6 +76,7 @@ impl Default for Limits {
             password_waiting_max: 64,
             token_short_life: Duration::from_secs(60 * 60),
             token_long_life: Duration::from_secs(30 * 24 * 60 * 60),
+            signing_key_age_max: Duration::from_secs(30 * 24 * 60 * 60),
             idempotency_kept: Duration::from_secs(24 * 60 * 60),
             metadata_age_max: Duration::from_secs(3),
         }

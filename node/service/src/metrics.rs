@@ -29,6 +29,13 @@ pub const QUERY_EXAMINED: &str = "larder_query_examined_total";
 /// Seconds that the slowest shard took for a page of a query asked here.
 pub const QUERY_SLOWEST_SHARD: &str = "larder_query_slowest_shard_seconds";
 
+/// Seconds since this node's copy of the rights was confirmed, after the last question.
+pub const RIGHTS_AGE: &str = "larder_rights_age_seconds";
+/// Users whose ended sessions this node remembers.
+pub const RIGHTS_ENDED: &str = "larder_rights_ended_sessions";
+/// Roles with members that this node knows.
+pub const RIGHTS_ROLES: &str = "larder_rights_roles";
+
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -48,10 +55,12 @@ pub(crate) enum Operation {
     Login,
     Me,
     Logout,
+    Register,
+    Account,
 }
 
 impl Operation {
-    const ALL: [Operation; 16] = [
+    const ALL: [Operation; 18] = [
         Operation::Get,
         Operation::Put,
         Operation::Update,
@@ -68,6 +77,8 @@ impl Operation {
         Operation::Login,
         Operation::Me,
         Operation::Logout,
+        Operation::Register,
+        Operation::Account,
     ];
 
     fn name(self) -> &'static str {
@@ -88,6 +99,8 @@ impl Operation {
             Operation::Login => "login",
             Operation::Me => "me",
             Operation::Logout => "logout",
+            Operation::Register => "register",
+            Operation::Account => "account",
         }
     }
 }

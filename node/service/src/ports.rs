@@ -218,6 +218,23 @@ pub trait Forward: Send + Sync + 'static {
     fn is_up(&self, node: NodeId) -> bool;
 }
 
+/// A mail in plain text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// Address of the one who gets it; a user's name, so it is not to be trusted further than an address.
+    pub to: String,
+    /// One line.
+    pub subject: String,
+    /// Plain text. May hold a token: it must not be logged.
+    pub text: String,
+}
+
+/// Sending mails.
+pub trait Mailer: Send + Sync + 'static {
+    /// Hands a mail over to whoever delivers it. Done when it will not be lost by this node any more.
+    fn send(&self, mail: Mail) -> BoxFuture<'_, Result<(), PortError>>;
+}
+
 /// What a node says of itself before it belongs to a cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {

@@ -1,57 +1,26 @@
 //! Who asks, and sessions: log-in, renewal, connect (contract sections 2.1, 8.2 and 8.5).
 //!
-//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. User and roles are
-//! looked up (an answer is kept for [`RECHECK`]), and `me` and `connect` hand out a renewed token.
+//! Sessions are stateless: a token says who its holder is, and the cluster's signature says that it may be believed. Whether the session
+//! has ended since, and which roles the user has, is looked up in this node's copy of the rights ([`crate::rights`]) for each request.
+//! `me` and `connect` read the user again and hand out a renewed token.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::state::{ClusterState, Database};
-use document::acl::{LOGGED_IN_ROLE, Principal};
-use document::id::object_id;
-use parking_lot::Mutex;
+use document::acl::Principal;
 use proto::{ErrorCode, ShardId};
 
 use crate::Core;
-use crate::auth::policy::{ROLES, USERS};
 use crate::auth::token::{self, Claims, Kind};
 use crate::context::{Caller, Connect, Consistency, Context, Session};
-use crate::documents::unexpected;
 use crate::error::{Error, Result};
-use crate::forward::{Answer, FindRoles, Operation, Request};
+use crate::forward::{Operation, Request};
+use crate::rights::Verdict;
 use crate::users::User;
 
-/// How long the user and roles of a token are believed: the age that evidence about rights may have.
-pub(crate) const RECHECK: Duration = Duration::from_secs(3);
-/// Tokens whose check is remembered; more are checked again.
-const RECHECKS_MAX: usize = 10_000;
-
-/// Principals of tokens, with the monotonic time until which they are believed.
-#[derive(Default)]
-pub(crate) struct Rechecks {
-    known: Mutex<HashMap<String, (Principal, Duration)>>,
-}
-
-impl Rechecks {
-    pub(crate) fn get(&self, token: &str, now: Duration) -> Option<Principal> {
-        let known = self.known.lock();
-        known
-            .get(token)
-            .filter(|(_, until)| now < *until)
-            .map(|(principal, _)| principal.clone())
-    }
-
-    pub(crate) fn put(&self, token: &str, principal: Principal, now: Duration) {
-        let mut known = self.known.lock();
-        if known.len() >= RECHECKS_MAX {
-            known.retain(|_, (_, until)| now < *until);
-        }
-        if known.len() < RECHECKS_MAX {
-            known.insert(token.to_owned(), (principal, now + RECHECK));
-        }
-    }
-}
+/// How long a request waits for younger rights: a node that stood still needs one question.
+const RIGHTS_WAIT: Duration = Duration::from_secs(1);
 
 impl Core {
     /// The caller of an ordinary request.
@@ -73,18 +42,46 @@ impl Core {
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let claims = self.claims(state, database, token)?;
-        let now = self.clock.elapsed();
-        if let Some(principal) = self.sessions.get(token, now) {
+        self.judge_token(ctx, state, database, &claims).await
+    }
+
+    /// The caller of a token by this node's copy of the rights, brought up to date if it is too old.
+    pub(crate) async fn judge_token(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        claims: &Claims,
+    ) -> Result<Principal> {
+        let age_max = self.options.limits.metadata_age_max;
+        let followed = self.rights.of(database.id, self.clock.elapsed());
+        let judge = || {
+            let verdict = followed.copy.judge(claims, self.clock.elapsed(), age_max);
+            match verdict {
+                Verdict::Good(principal) => Ok(Some(principal)),
+                Verdict::Over => Err(bad_credentials("the session is over")),
+                Verdict::Stale => Ok(None),
+            }
+        };
+        if let Some(principal) = judge()? {
             return Ok(principal);
         }
-        Box::pin(self.active_user(state, database, &claims.user, ctx.deadline)).await?;
-        let principal = Box::pin(self.principal_of(ctx, state, database, &claims.user)).await?;
-        self.sessions.put(token, principal.clone(), now);
-        Ok(principal)
+        let until = ctx.deadline.min(Instant::now() + RIGHTS_WAIT);
+        let refreshed = Box::pin(self.refresh_rights(state, database, &followed, until)).await;
+        match (judge()?, refreshed) {
+            (Some(principal), _) => Ok(principal),
+            (None, Ok(())) => Err(stale(age_max, "they change all the time")),
+            (None, Err(error)) => Err(stale(age_max, &error.message)),
+        }
     }
 
     /// Checks signature and long life.
-    fn claims(&self, state: &ClusterState, database: &Database, token: &str) -> Result<Claims> {
+    pub(crate) fn claims(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        token: &str,
+    ) -> Result<Claims> {
         let claims = token::verify(&state.signing_keys, database.id, token);
         claims
             .filter(|claims| self.is_alive_token(claims))
@@ -93,15 +90,7 @@ impl Core {
 
     /// Whether a token of this kind may be sent with requests, and its life is not over.
     fn is_alive_token(&self, claims: &Claims) -> bool {
-        match claims.kind {
-            Kind::Session => self.now_seconds() <= self.session_end(claims.created),
-            Kind::Api
-            | Kind::SecondFactor
-            | Kind::Verification
-            | Kind::Reset
-            | Kind::NameChange
-            | Kind::Flow => false,
-        }
+        claims.kind == Kind::Session && self.now_seconds() <= self.session_end(claims.created)
     }
 
     fn session_end(&self, created: u32) -> u32 {
@@ -162,7 +151,12 @@ impl Core {
 
     /// The next token of a session. It keeps the beginning and the version of the one before, so that what ends the session still does,
     /// and never expires earlier: clients ignore such tokens.
-    fn renew(&self, state: &ClusterState, database: &Database, before: &Claims) -> Result<String> {
+    pub(crate) fn renew(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        before: &Claims,
+    ) -> Result<String> {
         let short = self
             .now_seconds()
             .saturating_add(seconds(self.options.limits.token_short_life))
@@ -189,7 +183,7 @@ impl Core {
     }
 
     /// The metadata once the predefined users are written: before, "wrong user name" would be a lie about root.
-    async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
+    pub(crate) async fn with_predefined(&self, ctx: &Context) -> Result<Arc<ClusterState>> {
         let state = self.metadata.founded()?;
         if state.bootstrapped {
             return Ok(state);
@@ -205,22 +199,9 @@ impl Core {
         username: &str,
         password: &str,
     ) -> Result<Session> {
-        let state = self.with_predefined(ctx).await?;
-        self.check_rights(Consistency::Linearizable, ctx.deadline)
-            .await?;
-        let database = state
-            .database(&ctx.database)
-            .ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        let user = Box::pin(self.user_named(&state, database, username, ctx.deadline)).await?;
-        let hash = user
-            .as_ref()
-            .and_then(User::password_hash)
-            .map(str::to_owned);
-        let fits = self.passwords.verify(password, hash).await?;
-        let wrong = || bad_credentials("wrong user name or password");
-        let user = user
-            .filter(|user| fits && !user.is_inactive())
-            .ok_or_else(wrong)?;
+        let state = self.begin_account(ctx).await?;
+        let database = self.database_of(ctx, &state)?;
+        let user = Box::pin(self.prove(ctx, &state, database, username, password)).await?;
         self.open_session(&state, database, &user)
     }
 
@@ -236,13 +217,15 @@ impl Core {
         };
         if token::unverified_user(token).is_some() {
             // It has no end, so there is nothing to renew.
-            let user = Box::pin(self.api_user(ctx, &state, database, token)).await?;
+            let (user, claims) = Box::pin(self.api_user(ctx, &state, database, token)).await?;
+            Box::pin(self.judge_token(ctx, &state, database, &claims)).await?;
             return Ok(Session {
                 token: token.clone(),
                 user: user.body,
             });
         }
         let claims = self.claims(&state, database, token)?;
+        Box::pin(self.judge_token(ctx, &state, database, &claims)).await?;
         let user = self.active_user(&state, database, &claims.user, ctx.deadline);
         let user = Box::pin(user).await?;
         Ok(Session {
@@ -301,40 +284,6 @@ impl Core {
         }
         Ok(user)
     }
-
-    /// The user as a principal with all of its roles.
-    pub(crate) async fn principal_of(
-        &self,
-        ctx: &Context,
-        state: &ClusterState,
-        database: &Database,
-        key: &str,
-    ) -> Result<Principal> {
-        let roles = database
-            .buckets
-            .get(ROLES)
-            .ok_or_else(|| Error::bucket_not_found(ROLES))?;
-        let user = object_id(USERS, key);
-        let find = FindRoles {
-            database: database.name.clone(),
-            user: user.clone(),
-        };
-        // All roles of a database lie in one shard, whatever the key.
-        let request = internal_request(
-            state,
-            state.shard_of(database, roles, ""),
-            Operation::FindRoles(find),
-        );
-        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else {
-            return Err(unexpected());
-        };
-        found.ids.retain(|id| id != LOGGED_IN_ROLE);
-        found.ids.push(LOGGED_IN_ROLE.to_owned());
-        Ok(Principal {
-            user: Some(user),
-            roles: found.ids,
-        })
-    }
 }
 
 /// A read of the service's own.
@@ -351,6 +300,14 @@ pub(crate) fn internal_request(
         near: None,
         operation,
     }
+}
+
+/// The refusal of a node whose copy of the rights nobody confirms.
+fn stale(age_max: Duration, why: &str) -> Error {
+    Error::unavailable(format!(
+        "this node has not heard of the rights of users for more than {} ms, so it cannot judge a token ({why})",
+        age_max.as_millis()
+    ))
 }
 
 pub(crate) fn bad_credentials(message: &str) -> Error {

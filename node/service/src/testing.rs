@@ -26,10 +26,10 @@ use self::chaos::Chaos;
 use crate::clock::ManualClock;
 use crate::context::{Caller, Context};
 use crate::ports::{
-    Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
-    ProposeError, ReadError,
+    Confirmed, Description, Forward, ForwardError, Groups, Leader, Mail, Mailer, Members,
+    PortError, ProposeError, ReadError,
 };
-use crate::{InitRequest, Limits, Options, Ports, Service};
+use crate::{Accounts, InitRequest, Limits, Options, Ports, Service};
 
 /// Document shards of every test cluster.
 pub(crate) const SHARDS: u32 = 4;
@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) blind: Mutex<HashSet<NodeId>>,
     /// Shards whose leader no quorum confirms any more, and since when.
     pub(crate) unconfirmed: Mutex<HashMap<ShardId, Instant>>,
+    /// Mails that were sent.
+    pub(crate) mails: Mutex<Vec<Mail>>,
     /// What goes wrong at random.
     chaos: Chaos,
 }
@@ -120,6 +122,7 @@ impl World {
             fresh: Mutex::default(),
             blind: Mutex::default(),
             unconfirmed: Mutex::default(),
+            mails: Mutex::default(),
             chaos: Chaos::default(),
         })
     }
@@ -434,6 +437,30 @@ impl Forward for Node {
     }
 }
 
+impl Mailer for World {
+    fn send(&self, mail: Mail) -> BoxFuture<'_, Result<(), PortError>> {
+        async move {
+            self.mails.lock().push(mail);
+            self.changed.notify_waiters();
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl World {
+    /// The next mail, taken out.
+    pub(crate) async fn mail(&self) -> Mail {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(mail) = self.mails.lock().pop() {
+                return mail;
+            }
+            changed.await;
+        }
+    }
+}
+
 impl Members for Node {
     fn describe<'a>(
         &'a self,
@@ -516,6 +543,11 @@ impl TestCluster {
 
     /// Nodes before `cluster init`, with their jobs running.
     pub(crate) fn unfounded(nodes: u64, limits: Limits) -> TestCluster {
+        TestCluster::with_accounts(nodes, limits, false)
+    }
+
+    /// The same, perhaps with mail addresses that are verified.
+    pub(crate) fn with_accounts(nodes: u64, limits: Limits, verify_mail: bool) -> TestCluster {
         let world = World::new();
         let clock = Arc::new(ManualClock::at(START_US));
         let stop = CancellationToken::new();
@@ -531,6 +563,13 @@ impl TestCluster {
                     seeds: seeds.clone(),
                     dev: false,
                     limits: limits.clone(),
+                    accounts: Accounts {
+                        verify_mail,
+                        verify_link: "https://node.test/v1/db/User/verify".to_owned(),
+                        rename_link: "https://node.test/v1/db/User/verifyUsername".to_owned(),
+                        reset_link: "https://app.test/reset".to_owned(),
+                        verified_redirect: String::new(),
+                    },
                 };
                 let ports = Ports {
                     groups: port.clone(),
@@ -539,6 +578,7 @@ impl TestCluster {
                     metadata: world.handle.clone(),
                     identities: Arc::new(crate::identities::NoIdentities),
                     clock: clock.clone(),
+                    mailer: world.clone(),
                 };
                 Service::new(options, ports)
             })
@@ -554,6 +594,8 @@ impl TestCluster {
             tokio::spawn(jobs.fence.run(stop.clone()));
             tokio::spawn(jobs.bootstrap.run(stop.clone()));
             tokio::spawn(jobs.settle.run(stop.clone()));
+            tokio::spawn(jobs.mails.run(stop.clone()));
+            tokio::spawn(jobs.session_ends.run(stop.clone()));
             tokio::spawn(jobs.index_build.run(stop.clone()));
             tokio::spawn(jobs.evidence.run(stop.clone()));
         }
@@ -625,6 +667,7 @@ pub(crate) fn anonymous() -> Context {
         request_id: "test".to_owned(),
         database: String::new(),
         caller: Caller::Anonymous,
+        address: None,
         deadline: soon(),
         idempotency_key: None,
     }

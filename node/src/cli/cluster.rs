@@ -1,4 +1,4 @@
-//! `larder cluster init|status`: over a node's admin port.
+//! `larder cluster init|status|rotate-keys`: over a node's admin port.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Making a cluster writes to every shard; the node answers within its own deadlines.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The node answers within its own deadline.
+const ROTATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The node answers within its own deadline.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,12 @@ enum Verb {
     /// Degraded: every shard serves, but a replica is missing. No quorum: some shard refuses writes. The view is that of the asked node.
     #[command(after_help = "Example:\n  larder cluster status -o json")]
     Status(StatusArgs),
+    /// Has another key sign tokens
+    ///
+    /// Tokens of before are good for as long as they would have been. With --forget they are not: every session is over, and every API
+    /// token worthless. That is for a key that others may know.
+    #[command(after_help = "Example:\n  larder cluster rotate-keys")]
+    RotateKeys(RotateKeys),
 }
 
 /// Where the admin API is.
@@ -95,6 +103,17 @@ struct StatusArgs {
     admin: Admin,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct RotateKeys {
+    #[command(flatten)]
+    admin: Admin,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// Old keys verify nothing any more: ends all sessions
+    #[arg(long)]
+    forget: bool,
 }
 
 /// A power of two from 1 to 1024.
@@ -244,6 +263,12 @@ impl AdminClient {
         }
     }
 
+    /// `POST /admin/v1/cluster/rotate-keys`. A lost answer is not repeated: it would rotate once more.
+    async fn rotate_keys(&self, forget: bool) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/cluster/rotate-keys?only={forget}", self.origin);
+        self.call(self.http.post(url).timeout(ROTATE_TIMEOUT)).await
+    }
+
     /// `POST /admin/v1/shards/SHARD/replace`. Beginning what is under way changes nothing, so a lost answer may be repeated.
     pub(crate) async fn replace(
         &self,
@@ -319,6 +344,7 @@ pub(crate) async fn run(cluster: Cluster) -> anyhow::Result<()> {
     match cluster.verb {
         Verb::Init(init) => run_init(&init).await,
         Verb::Status(status) => run_status(&status).await,
+        Verb::RotateKeys(rotate) => run_rotate_keys(&rotate).await,
     }
 }
 
@@ -362,6 +388,20 @@ async fn run_init(init: &Init) -> anyhow::Result<()> {
     }
     if let Some(password) = text_member(&answer, "rootPassword") {
         println!("password of root, shown only now: {password}");
+    }
+    Ok(())
+}
+
+async fn run_rotate_keys(args: &RotateKeys) -> anyhow::Result<()> {
+    let output = args.output.output;
+    let rotated = AdminClient::of(&args.admin)?.rotate_keys(args.forget).await;
+    let value = rotated.map_err(|failure| failure.report(output))?;
+    match output {
+        Output::Json => println!("{value}"),
+        Output::Text => println!(
+            "tokens are signed with key {}",
+            value.get("key").and_then(Value::as_u64).unwrap_or_default()
+        ),
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! refused, and [`Config::validate`] names the rule that a combination breaks. Settings are data: clocks, engines and
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
+pub mod accounts;
 mod identity;
 pub mod load;
 mod memory;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use accounts::{Encryption, Smtp};
 pub use identity::{ClientAuth, DEFAULT_DATABASE, OauthProvider, TrustedIssuer};
 pub use load::Error;
 pub use secret::{Secret, SecretError};
@@ -40,6 +42,10 @@ pub struct Config {
     pub oauth: BTreeMap<String, OauthProvider>,
     /// `[tls]`: certificates and keys.
     pub tls: Tls,
+    /// `[accounts]`: how users register.
+    pub accounts: accounts::Accounts,
+    /// `[mail]`: where their mails go.
+    pub mail: accounts::Mail,
     /// `[limits]`: past each of them a request is refused with no effect.
     pub limits: Limits,
     /// `[storage]`: memory and disk of the two databases.
@@ -93,7 +99,7 @@ pub struct Cluster {
 }
 
 /// `[security]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
     /// No TLS and no peer authentication.
@@ -104,6 +110,8 @@ pub struct Security {
     pub root_password: Secret,
     /// Whose JWTs count as log-ins.
     pub trusted_issuers: Vec<TrustedIssuer>,
+    /// After so many days another key signs tokens; those of before are good for as long as they would have been.
+    pub signing_key_days: u32,
 }
 
 /// `[tls]`. All files are PEM; the first three are needed unless `security.insecure`.
@@ -253,6 +261,18 @@ impl Default for Listen {
             client: loopback(7400),
             peer: loopback(7401),
             admin: loopback(7402),
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            insecure: false,
+            allow_default_password: false,
+            root_password: Secret::default(),
+            trusted_issuers: Vec::new(),
+            signing_key_days: 30,
         }
     }
 }

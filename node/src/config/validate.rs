@@ -20,6 +20,10 @@ const LOG_BYTES_FLOOR: u64 = 1 << 20;
 const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
 /// A metadata group without a leader for less is an ordinary failover.
 const METADATA_AGE_FLOOR_MS: usize = 1_000;
+/// Keys are kept for the long life of sessions, 30 days, and their number is bounded.
+const SIGNING_KEY_DAYS_FLOOR: usize = 3;
+/// Ten years: more is a slip.
+const SIGNING_KEY_DAYS_CEILING: usize = 3_650;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
 /// What storage needs at the least.
@@ -51,6 +55,14 @@ pub enum Rule {
     /// An address is not `host:port`.
     #[error("{key} must be host:port, not `{value}`")]
     NotAnAddress {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A link is not one.
+    #[error("{key} must be an http:// or https:// address, not `{value}`")]
+    NotALink {
         /// The key.
         key: &'static str,
         /// Its value.
@@ -121,7 +133,7 @@ pub enum Rule {
         address: SocketAddr,
     },
     /// Somebody outside would be asked without TLS.
-    #[error("{key} = `{value}` must be an https:// address (http:// only with security.insecure)")]
+    #[error("{key} = `{value}` is without TLS, which needs security.insecure")]
     NotSecure {
         /// The key.
         key: &'static str,
@@ -155,6 +167,13 @@ impl Config {
     /// The first broken [`Rule`].
     pub fn validate(&self) -> Result<(), Rule> {
         self.validate_addresses()?;
+        self.accounts.validate()?;
+        within(
+            "security.signing_key_days",
+            usize::try_from(self.security.signing_key_days).unwrap_or(usize::MAX),
+            SIGNING_KEY_DAYS_FLOOR,
+            SIGNING_KEY_DAYS_CEILING,
+        )?;
         if self.node.name.is_empty() {
             return Err(Rule::Empty { key: "node.name" });
         }
@@ -185,6 +204,7 @@ impl Config {
         for issuer in &self.security.trusted_issuers {
             issuer.validate(insecure)?;
         }
+        self.mail.smtp.validate(insecure)?;
         for provider in self.oauth.values() {
             provider.validate(insecure)?;
         }

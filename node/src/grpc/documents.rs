@@ -20,7 +20,9 @@ use tonic::{Request, Response, Status};
 use super::deadline::timeout;
 use super::error::status;
 use super::query::QueryStream;
-use crate::http::{Pages, Shared, Show, build_context, database_name, refuse, request_id};
+use crate::http::{
+    Pages, Shared, Show, build_context, client_address, database_name, refuse, request_id,
+};
 
 /// Metric label of a call that succeeded.
 const OK: &str = "ok";
@@ -60,10 +62,11 @@ impl Documents {
             })?,
         };
         let headers = request.metadata().as_ref();
+        let address = client_address(request.extensions());
         let longest = self.shared.limits.request_time;
         let wait = timeout(headers).map_or(longest, |asked| asked.min(longest));
         Ok(Call {
-            ctx: build_context(headers, request_id, database, wait)?,
+            ctx: build_context(headers, request_id, database, address, wait)?,
             permit: self.shared.permit()?,
             _room: self.shared.room(request.get_ref().encoded_len())?,
         })

@@ -31,6 +31,9 @@ const INIT_TIME: Duration = Duration::from_secs(25);
 /// How long the intent to replace a replica may take to be written; longer than a failover.
 const REPLACE_TIME: Duration = Duration::from_secs(5);
 
+/// How long a new signing key may take; longer than a failover.
+const ROTATE_TIME: Duration = Duration::from_secs(5);
+
 /// Content type of the Prometheus text format.
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -123,6 +126,9 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         (&Method::POST, ["admin", "v1", "cluster", "init"]) => {
             init(admin, body::read(&head.headers, body, &admin.limits).await?).await
         }
+        (&Method::POST, ["admin", "v1", "cluster", "rotate-keys"]) => {
+            rotate_keys(admin, query).await
+        }
         (&Method::POST, ["admin", "v1", "shards", shard, "snapshot"]) => {
             snapshot(admin, shard, query).await
         }
@@ -134,7 +140,9 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         }
         (
             _,
-            ["metrics"] | ["admin", "v1", "node"] | ["admin", "v1", "cluster", "status" | "init"],
+            ["metrics"]
+            | ["admin", "v1", "node"]
+            | ["admin", "v1", "cluster", "status" | "init" | "rotate-keys"],
         )
         | (
             _,
@@ -191,6 +199,15 @@ fn node(admin: &Admin) -> Response {
         node: &admin.node,
         cluster_id: admin.service.cluster_status().cluster_id,
     })
+}
+
+/// `POST /admin/v1/cluster/rotate-keys`: another key signs tokens; with `?only=true` the old ones verify nothing any more.
+async fn rotate_keys(admin: &Admin, query: &str) -> Result<Response, Error> {
+    let only = form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "only" && value == "true");
+    let deadline = Instant::now() + ROTATE_TIME;
+    let key = admin.service.rotate_signing_key(only, deadline).await?;
+    Ok(respond::value(&json!({ "key": key })))
 }
 
 /// The body of `init`.

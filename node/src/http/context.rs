@@ -1,5 +1,6 @@
 //! Request headers that both protocols share: who asks, under which request id, with which key and how fresh.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -54,23 +55,31 @@ pub(crate) fn build(
     headers: &HeaderMap,
     request_id: &str,
     database: &str,
+    address: Option<IpAddr>,
     wait: Duration,
 ) -> Result<Context, Error> {
     Ok(Context {
         request_id: request_id.to_owned(),
         database: database.to_owned(),
         caller: caller(headers)?,
+        address,
         deadline: Instant::now() + wait,
         idempotency_key: idempotency_key(headers)?,
     })
 }
 
 /// The context of a request whose credentials do not matter.
-pub(crate) fn anonymous(request_id: &str, database: &str, wait: Duration) -> Context {
+pub(crate) fn anonymous(
+    request_id: &str,
+    database: &str,
+    address: Option<IpAddr>,
+    wait: Duration,
+) -> Context {
     Context {
         request_id: request_id.to_owned(),
         database: database.to_owned(),
         caller: Caller::Anonymous,
+        address,
         deadline: Instant::now() + wait,
         idempotency_key: None,
     }
@@ -182,7 +191,7 @@ mod tests {
     }
 
     fn context(headers: &HeaderMap) -> Result<Context, ErrorCode> {
-        build(headers, "r", "", Duration::from_secs(5)).map_err(|error| error.code)
+        build(headers, "r", "", None, Duration::from_secs(5)).map_err(|error| error.code)
     }
 
     #[test]

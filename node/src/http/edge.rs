@@ -27,8 +27,8 @@ use super::context::{self, X_REQUEST_ID};
 use super::error::{self, not_offered, refuse};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, batch, body, buckets, bulk, cors, documents, health, indexes, oauth, query, respond,
-    schema, second_factor, sessions, spec, updates,
+    Limits, address, batch, body, buckets, bulk, cors, documents, health, indexes, query, respond,
+    schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -136,6 +136,7 @@ impl Call<'_> {
             self.headers(),
             self.request_id,
             self.database,
+            address::of(&self.head.extensions),
             self.shared.limits.request_time,
         )
     }
@@ -145,6 +146,7 @@ impl Call<'_> {
         context::anonymous(
             self.request_id,
             self.database,
+            address::of(&self.head.extensions),
             self.shared.limits.request_time,
         )
     }
@@ -202,7 +204,8 @@ impl tower::Service<Request<Body>> for Edge {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        address::resolve(&mut request, &self.shared.limits.trusted_proxies);
         if grpc::is_grpc(request.headers()) {
             return self.grpc.call(request);
         }
@@ -377,14 +380,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::Login) => sessions::login(call).await,
         (&Method::GET, Route::Me) => sessions::me(call).await,
         (&Method::GET, Route::Logout) => sessions::logout(call).await,
-        (&Method::GET, Route::SecondFactorStatus) => second_factor::status(call).await,
-        (&Method::GET, Route::SecondFactorInit) => second_factor::begin(call).await,
-        (&Method::POST, Route::SecondFactorInit) => second_factor::finish(call).await,
-        (&Method::POST, Route::SecondFactorLogin) => second_factor::login(call).await,
-        (&Method::DELETE, Route::SecondFactor) => second_factor::drop_it(call).await,
-        (&Method::POST, Route::ApiToken(user)) => second_factor::make_token(call, user).await,
-        (&Method::DELETE, Route::ApiToken(user)) => second_factor::revoke_tokens(call, user).await,
-        (&Method::GET, Route::Oauth(provider)) => oauth::oauth(call, provider).await,
+        (method, Route::User(route)) => users::dispatch(call, method, route).await,
         (&Method::GET, Route::Schema) => schema::read(call).await,
         (&Method::POST, Route::Schema) => schema::add(call).await,
         (&Method::PUT, Route::Schema) => schema::replace(call).await,

@@ -7,9 +7,10 @@
 //! |---|---|
 //! | `edge` | the way of every request: HTTP or gRPC, permit, the table of methods and routes, error form, metrics, log |
 //! | `route` | raw path → database and resource |
+//! | `address` | where a request comes from |
 //! | `context` `conditions` `body` | headers and bodies on the way in |
 //! | `respond` `error` `cors` | headers and bodies on the way out |
-//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `health` | the handlers |
+//! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `users` `health` | the handlers |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `second_factor` `oauth` | codes and API tokens; log-in with a provider |
 //! | `connect_page` | connect as the page of a hidden frame |
@@ -24,6 +25,7 @@
 //!
 //! Lacks: files, caching beyond `no-cache`.
 
+mod address;
 pub mod admin;
 mod batch;
 mod body;
@@ -52,15 +54,19 @@ mod spec;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use service::Service;
 
 pub use admin::{NodeInfo, admin_app};
 pub use server::serve;
 
+pub(crate) use address::of as client_address;
 pub(crate) use context::build as build_context;
 pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;
@@ -87,6 +93,8 @@ pub struct Limits {
     pub plain: bool,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
     pub request_time: Duration,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Default for Limits {
@@ -100,6 +108,7 @@ impl Default for Limits {
             scans_open_max: 128,
             plain: false,
             request_time: Duration::from_secs(5),
+            trusted_proxies: Arc::default(),
         }
     }
 }

@@ -15,6 +15,8 @@ use std::borrow::Cow;
 
 use document::id::decode_segment;
 
+use super::users::UserRoute;
+
 /// Longest name of a database.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
 
@@ -84,18 +86,8 @@ pub(crate) enum Route<'a> {
     Me,
     /// End of a session.
     Logout,
-    /// The caller's second factor.
-    SecondFactor,
-    /// Whether it is on.
-    SecondFactorStatus,
-    /// Setting it up.
-    SecondFactorInit,
-    /// The second step of a log-in.
-    SecondFactorLogin,
-    /// API tokens of a user.
-    ApiToken(Text<'a>),
-    /// Log-in with a provider.
-    Oauth(Text<'a>),
+    /// What else there is to do with users and roles.
+    User(UserRoute<'a>),
     /// Health in one word.
     Status,
     /// Version of the server.
@@ -135,12 +127,7 @@ impl Route<'_> {
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
-            Self::SecondFactor => "second_factor",
-            Self::SecondFactorStatus => "second_factor_status",
-            Self::SecondFactorInit => "second_factor_init",
-            Self::SecondFactorLogin => "second_factor_login",
-            Self::ApiToken(_) => "api_token",
-            Self::Oauth(_) => "oauth",
+            Self::User(route) => route.name(),
             Self::Status => "status",
             Self::Version => "version",
             Self::Spec => "spec",
@@ -158,11 +145,7 @@ impl Route<'_> {
             Self::Root | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout => {
                 "GET, HEAD, OPTIONS"
             }
-            Self::Connect | Self::SecondFactorInit => "GET, HEAD, POST, OPTIONS",
-            Self::SecondFactor => "DELETE, OPTIONS",
-            Self::SecondFactorStatus | Self::Oauth(_) => "GET, HEAD, OPTIONS",
-            Self::SecondFactorLogin => "POST, OPTIONS",
-            Self::ApiToken(_) => "POST, DELETE, OPTIONS",
+            Self::Connect => "GET, HEAD, POST, OPTIONS",
             Self::Status
             | Self::Version
             | Self::Spec
@@ -176,6 +159,7 @@ impl Route<'_> {
             Self::Query(_) | Self::Count(_) | Self::Explain(_) => "GET, HEAD, POST, OPTIONS",
             Self::Document(..) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Field(..) | Self::Batch | Self::Login => "POST, OPTIONS",
+            Self::User(route) => route.methods(),
             Self::Later(_) | Self::Unknown => "OPTIONS",
         }
     }
@@ -303,7 +287,7 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
     };
     match (parts.next(), parts.next()) {
         (None, _) => bucket_resource(bucket, second),
-        (Some(third), None) => match member_of_document(&bucket, second, third)? {
+        (Some(third), None) => match UserRoute::of_member(&bucket, second, third)? {
             Some(route) => Ok(route),
             None => Ok(Route::Field(bucket, decode(second)?, decode(third)?)),
         },
@@ -313,6 +297,11 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
 
 /// The resource at `/db/<bucket>/<word>`: a word that the contract reserves there, or a document.
 fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Malformed> {
+    if bucket == "User"
+        && let Some(route) = UserRoute::of_word(word)
+    {
+        return Ok(Route::User(route));
+    }
     Ok(match (bucket.as_ref(), word) {
         (_, "ids") => Route::Ids(bucket),
         (_, "query") => Route::Query(bucket),
@@ -320,37 +309,13 @@ fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Mal
         ("User", "login") => Route::Login,
         ("User", "me") => Route::Me,
         ("User", "logout") => Route::Logout,
-        ("User", "register") => Route::Later("registration"),
-        ("User", "validate") => Route::Later("the token check"),
-        ("User", "password" | "reset" | "changeUsername") => Route::Later("changing credentials"),
-        ("User", "verify" | "verifyUsername") => Route::Later("mail verification"),
-        ("User", "mfa") => Route::SecondFactor,
         ("Device", "register" | "registered" | "push") => Route::Later("devices and push"),
         _ => Route::Document(bucket, decode(word)?),
     })
 }
 
-/// What three segments below `/db/` mean if they are not a field of a document.
-fn member_of_document<'a>(
-    bucket: &str,
-    second: &'a str,
-    third: &'a str,
-) -> Result<Option<Route<'a>>, Malformed> {
-    Ok(Some(match (bucket, second, third) {
-        ("User", "mfa", "status") => Route::SecondFactorStatus,
-        ("User", "mfa", "init") => Route::SecondFactorInit,
-        ("User", "mfa", "token") => Route::SecondFactorLogin,
-        ("User", "mfa", _) => Route::Unknown,
-        ("User", "OAuth", provider) => Route::Oauth(decode(provider)?),
-        ("User", "OAuth1", _) => Route::Later("log-in through providers of OAuth 1"),
-        ("User", user, "token") => Route::ApiToken(decode(user)?),
-        ("Role", _, "assume") => Route::Later("assuming a role"),
-        _ => return Ok(None),
-    }))
-}
-
 /// Decodes one segment that must not be empty.
-fn decode(segment: &str) -> Result<Text<'_>, Malformed> {
+pub(crate) fn decode(segment: &str) -> Result<Text<'_>, Malformed> {
     if segment.is_empty() {
         return Err(Malformed::Empty);
     }
@@ -443,15 +408,29 @@ mod tests {
             ("/batch", "", Route::Batch),
             ("/shop/batch", "shop", Route::Batch),
             ("/batch/1", "", Route::Later("parts of batches")),
-            ("/db/User/register", "", Route::Later("registration")),
-            ("/db/User/mfa", "", Route::SecondFactor),
-            ("/db/User/mfa/status", "", Route::SecondFactorStatus),
-            ("/v1/db/User/mfa/init", "", Route::SecondFactorInit),
-            ("/db/User/mfa/token", "", Route::SecondFactorLogin),
+            ("/db/User/register", "", Route::User(UserRoute::Register)),
+            ("/db/User/mfa", "", Route::User(UserRoute::SecondFactor)),
+            (
+                "/v1/db/User/mfa/init",
+                "",
+                Route::User(UserRoute::SecondFactorInit),
+            ),
             ("/db/User/mfa/other", "", Route::Unknown),
-            ("/db/User/3%2F0/token", "", Route::ApiToken("3/0".into())),
-            ("/db/User/OAuth/google", "", Route::Oauth("google".into())),
-            ("/db/Role/1/assume", "", Route::Later("assuming a role")),
+            (
+                "/db/User/3%2F0/token",
+                "",
+                Route::User(UserRoute::ApiToken("3/0".into())),
+            ),
+            (
+                "/db/User/OAuth/google",
+                "",
+                Route::User(UserRoute::Oauth("google".into())),
+            ),
+            (
+                "/db/Role/1/assume",
+                "",
+                Route::User(UserRoute::Assume("1".into())),
+            ),
             (
                 "/db/Device/registered",
                 "",

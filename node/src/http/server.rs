@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -13,7 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
+use super::address::Peer;
 use crate::tls::Guard;
 use crate::tls::accept::{Entry, Io, REFUSAL_TIME, peek};
 
@@ -121,32 +125,39 @@ struct Door {
 impl Door {
     /// Serves one connection to its end.
     async fn talk(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let peer = stream.peer_addr().ok().map(Peer::from);
         let patience = self.guard.patience(HEAD_READ_TIME);
         let Some(first) = self.begun(peek(&stream), patience).await else {
             return;
         };
         match self.guard.enter(stream, first).await {
-            Some(Entry::Open(io)) => self.serve(io).await,
+            Some(Entry::Open(io)) => self.serve(io, peer).await,
             Some(Entry::Plaintext(io)) => {
                 let refusal = Self {
                     app: self.guard.refusal(),
                     ..self
                 };
-                let _ = timeout(REFUSAL_TIME, refusal.serve(io)).await;
+                let _ = timeout(REFUSAL_TIME, refusal.serve(io, peer)).await;
             }
             None => {}
         }
         drop(permit);
     }
 
-    async fn serve(self, mut io: Io) {
+    async fn serve(self, mut io: Io, peer: Option<Peer>) {
         // A handshake is no request yet.
         if self.begun(io.first(), HEAD_READ_TIME).await.is_none() {
             return;
         }
+        let app = self.app.map_request(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            request
+        });
         let connection = self
             .builder
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(self.app))
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(app))
             .into_owned();
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -284,7 +295,7 @@ mod tests {
                 .await
                 .expect("handshake");
         tokio::spawn(connection);
-        let request = http::Request::get("http://h/abc")
+        let request = Request::get("http://h/abc")
             .body(axum::body::Body::empty())
             .expect("request");
         assert_eq!(

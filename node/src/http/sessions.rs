@@ -126,10 +126,17 @@ pub(crate) async fn me(call: Call<'_>) -> Result<Response, Error> {
     session(call.shared.service.me(&ctx).await?)
 }
 
-/// `GET /db/User/logout`.
+/// `GET /db/User/logout`, with `?everywhere=true` for all sessions of the user.
 pub(crate) async fn logout(call: Call<'_>) -> Result<Response, Error> {
     let ctx = call.context()?;
-    call.shared.service.logout(&ctx).await?;
+    let query = call.head.uri.query().unwrap_or_default();
+    let everywhere = form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "everywhere" && value == "true");
+    if everywhere {
+        call.shared.service.logout_everywhere(&ctx).await?;
+    } else {
+        call.shared.service.logout(&ctx).await?;
+    }
     Ok(respond::empty(StatusCode::NO_CONTENT))
 }
 

@@ -10,7 +10,7 @@ use service::{Error, Result};
 
 use super::fetch::Fetcher;
 use super::jwt::{self, Claims, JwtError};
-use super::keys::{Keys, Source};
+use super::keys::{KeyError, Keys, Source};
 use crate::config::TrustedIssuer;
 use crate::http::refuse;
 
@@ -50,16 +50,16 @@ impl Issuer {
                 let message = format!("the token is not valid: {why}");
                 return Err(refuse(ErrorCode::BadCredentials, message));
             }
-            Err(JwtError::Keys(error)) => {
-                return match error {
-                    super::keys::KeyError::Unknown => Err(refuse(
-                        ErrorCode::BadCredentials,
-                        "the token's key is not among its issuer's",
-                    )),
-                    super::keys::KeyError::Unavailable(_) => Err(Error::unavailable(
-                        "the keys of the token's issuer cannot be had now",
-                    )),
-                };
+            Err(JwtError::Keys(KeyError::Unknown)) => {
+                return Err(refuse(
+                    ErrorCode::BadCredentials,
+                    "the token's key is not among its issuer's",
+                ));
+            }
+            Err(JwtError::Keys(KeyError::Unavailable(_))) => {
+                return Err(Error::unavailable(
+                    "the keys of the token's issuer cannot be had now",
+                ));
             }
         };
         let user = claims.text(&config.user_claim).unwrap_or_default();

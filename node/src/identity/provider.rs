@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::fetch::{Failure, Fetcher};
 use super::jwt::{self, Claims, JwtError};
-use super::keys::{Keys, Source};
+use super::keys::{KeyError, Keys, Source};
 use crate::config::{ClientAuth, OauthProvider};
 use crate::http::refuse;
 
@@ -192,6 +192,9 @@ impl Provider {
         let claims = match jwt::verify(token, keys, &self.config.issuer, audience).await {
             Ok(claims) => claims,
             Err(JwtError::Invalid(why)) => return Err(self.not_ours(&why)),
+            Err(JwtError::Keys(error @ KeyError::Unknown)) => {
+                return Err(self.not_ours(&error.to_string()));
+            }
             Err(JwtError::Keys(error)) => return Err(self.unavailable(&error.to_string())),
         };
         self.check_for_us(&claims, proof)?;

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat};
 use crate::identity::Registry;
+use crate::mail::{Delivery, Spool};
 use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
@@ -85,6 +86,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .map_err(|error| Exit::new(Status::Config, error))?;
     let metrics = telemetry::install_metrics().context("metrics")?;
     let keyring = keyring(&config)?;
+    let delivery = match config.mail.smtp.host.is_empty() {
+        true => None,
+        false => Some(Delivery::new(config.spool_dir(), &config.mail.smtp)?),
+    };
     let dialer = dialer(keyring.as_ref());
 
     let client = bind(config.listen.client, "listen.client").await?;
@@ -152,6 +157,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ));
     let certificates = tokio::spawn(follow(keyring, stop.clone()));
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
+    let mails = delivery.map(|delivery| tokio::spawn(delivery.run(stop.clone())));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
         node.host.clone(),
@@ -196,6 +202,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         watchdog,
         relief
     );
+    if let Some(mails) = mails {
+        let _ = mails.await;
+    }
     // What came back meanwhile.
     stop::hand_over(&node.host, &node.peers, &node.service).await;
     node.host.shutdown().await;
@@ -276,9 +285,14 @@ impl Node {
                 query_results_max: config.limits.query_results_max,
                 query_result_bytes_max: config.limits.query_result_bytes_max,
                 queries_at_once_max: config.limits.queries_at_once_max,
+                signing_key_age_max: Duration::from_secs(
+                    u64::from(config.security.signing_key_days) * 24 * 60 * 60,
+                ),
                 ..service::Limits::default()
             },
+            accounts: config.accounts.for_service(),
         };
+        let clock = Arc::new(SystemClock::new());
         let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
             groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
@@ -286,7 +300,8 @@ impl Node {
             members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
             identities: Arc::new(Registry::new(config)?),
-            clock: Arc::new(SystemClock::new()),
+            clock: clock.clone(),
+            mailer: Arc::new(Spool::new(config.spool_dir(), clock)),
         };
         let service = Service::new(options, ports);
         replicas.announce(service.clone(), stop);

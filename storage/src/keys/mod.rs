@@ -23,6 +23,7 @@ pub mod index_entry;
 pub mod index_progress;
 pub mod metadata;
 pub mod reservation;
+pub mod rights;
 
 use std::fmt;
 use std::ops::Bound;
@@ -41,6 +42,7 @@ pub use index_entry::IndexEntryKey;
 pub use index_progress::IndexProgressKey;
 pub use metadata::MetadataKey;
 pub use reservation::{FenceKey, ReservationKey};
+pub use rights::{RightsKey, SessionEndKey};
 
 /// Every kind of key of the data database: its byte, its column and what follows the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +75,17 @@ pub enum KeyKind {
     /// Documents, `store | 0x11 | database u32 | bucket u32 | index u32 | value | encoded key`: an entry of an index
     /// ([`crate::tables::indexes`]).
     IndexEntry = 0x11,
+    /// State, `store | 0x12 | database u32 | …`: which roles changed and whose sessions ended ([`crate::tables::rights`]).
+    Rights = 0x12,
+    /// State, `store | 0x13 | database u32 | key`: a user whose sessions are to be ended.
+    SessionEnd = 0x13,
     /// Changes, `store | 0x20 | index u64 | ordinal u32`: a change event ([`crate::tables::change_log`]).
     Change = 0x20,
 }
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -92,6 +98,8 @@ impl KeyKind {
         Self::IndexProgress,
         Self::Document,
         Self::IndexEntry,
+        Self::Rights,
+        Self::SessionEnd,
         Self::Change,
     ];
 
@@ -107,7 +115,9 @@ impl KeyKind {
             | Self::Fence
             | Self::Metadata
             | Self::Expiry
-            | Self::IndexProgress => Column::State,
+            | Self::IndexProgress
+            | Self::Rights
+            | Self::SessionEnd => Column::State,
             Self::Document | Self::IndexEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
@@ -147,6 +157,10 @@ pub enum Key<'a> {
     Document(DocumentKey<'a>),
     /// See [`KeyKind::IndexEntry`].
     IndexEntry(IndexEntryKey<'a>),
+    /// See [`KeyKind::Rights`].
+    Rights(RightsKey<'a>),
+    /// See [`KeyKind::SessionEnd`].
+    SessionEnd(SessionEndKey<'a>),
     /// See [`KeyKind::Change`].
     Change(ChangeKey),
 }
@@ -172,6 +186,8 @@ impl<'a> Key<'a> {
             KeyKind::IndexProgress => Key::IndexProgress(IndexProgressKey::decode(key)?),
             KeyKind::Document => Key::Document(DocumentKey::decode(key)?),
             KeyKind::IndexEntry => Key::IndexEntry(IndexEntryKey::decode(key)?),
+            KeyKind::Rights => Key::Rights(RightsKey::decode(key)?),
+            KeyKind::SessionEnd => Key::SessionEnd(SessionEndKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
         })
     }
@@ -220,6 +236,10 @@ impl fmt::Display for Key<'_> {
                     "entry {database}/{bucket}/{index}/{}",
                     key.place.escape_ascii()
                 )
+            }
+            Self::Rights(key) => key.fmt(f),
+            Self::SessionEnd(key) => {
+                write!(f, "session_end {}/{:?}", key.database, key.user)
             }
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
         }
@@ -384,6 +404,25 @@ mod tests {
                 .encode(),
                 KeyKind::IndexEntry,
                 "entry 1/7/3/\\x10\\x00a%20b",
+            ),
+            (
+                RightsKey::Order {
+                    database: 1,
+                    index: 5,
+                    subject: rights::Subject::User("a"),
+                }
+                .encode(),
+                KeyKind::Rights,
+                "rights 1 at 5 user \"a\"",
+            ),
+            (
+                SessionEndKey {
+                    database: 1,
+                    user: "a",
+                }
+                .encode(),
+                KeyKind::SessionEnd,
+                "session_end 1/\"a\"",
             ),
             (
                 ChangeKey {

@@ -19,7 +19,7 @@ use super::idempotency::{self, Begun};
 use super::indexes::{backfill, purge};
 use super::outcome::Outcome;
 use super::write::{Stop, Writer};
-use super::{Machine, Transaction, unique};
+use super::{Machine, Transaction, rights, unique};
 use crate::error::{Error, Result};
 use crate::ids::LogId;
 use crate::keys::{BucketKey, IndexProgressKey};
@@ -80,6 +80,18 @@ impl Machine for DocumentMachine {
             Operation::Idle(log::Idle {}) => Outcome::Done,
             Operation::ExpireDocuments(due) => {
                 expiry::expire(tx, id, command.stamp_us, &due)?;
+                Outcome::Done
+            }
+            Operation::EndSessions(end) => {
+                rights::end(tx, id.index, &end)?;
+                Outcome::Done
+            }
+            Operation::SettleSessions(settle) => {
+                rights::settle(tx, &settle)?;
+                Outcome::Done
+            }
+            Operation::ForgetRights(forget) => {
+                rights::forget(tx, &forget)?;
                 Outcome::Done
             }
             Operation::ExpireIdempotency(expire) => {

@@ -24,6 +24,7 @@ mod indexes;
 mod kept_rows;
 pub mod outcome;
 mod replica;
+mod rights;
 mod transaction;
 mod unique;
 pub mod update;
@@ -43,6 +44,7 @@ pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENC
 pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};
 pub use kept_rows::KeptRows;
 pub use replica::{ChainPoint, Replica, apply_together};
+pub use rights::FORGET_PAGE_MAX;
 pub use transaction::{Savepoint, Transaction};
 pub use view::ReplicaView;
 

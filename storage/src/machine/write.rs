@@ -18,6 +18,7 @@
 
 mod expiry;
 mod indexes;
+mod rights;
 mod update;
 
 use std::borrow::Cow;
@@ -155,6 +156,8 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             Operation::Update(update) => self.update(&site, update)?,
         };
         self.reindex(&site)?;
+        let is_delete = matches!(operation, Operation::Delete(_));
+        self.note_rights(&site, &written, is_delete)?;
         Ok(written)
     }
 

@@ -9,6 +9,7 @@
 //! | [`expiry`] | documents in the order in which they expire |
 //! | [`indexes`] | entries of indexes, and how far their building is |
 //! | [`reservations`] | whose the values of unique indexes are |
+//! | [`rights`] | which roles changed and whose sessions ended |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
 //!
 //! Reads are over a [`crate::machine::Replica`] (newest), a [`crate::machine::ReplicaView`] (unchanging) or, for apply alone, a
@@ -23,3 +24,4 @@ pub mod expiry;
 pub mod idempotency;
 pub mod indexes;
 pub mod reservations;
+pub mod rights;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::keys::{self, Key};
 use crate::memory::Memory;
 use crate::raft_log::verify::Found;
-use crate::tables::{applied, documents, indexes};
+use crate::tables::{applied, documents, indexes, rights};
 
 /// Checks the database in `dir`, and adds what its replicas have applied to the report.
 pub(super) fn check(dir: &Path, budget: usize, found: &Found, report: &mut Report) {
@@ -123,6 +123,8 @@ fn row(column: Column, found: &Found, key: &[u8], value: &[u8]) -> Result<()> {
         Key::Applied(_) => applied::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::Document(_) => documents::decode(&Bytes::copy_from_slice(value)).map(|_| ()),
         Key::IndexEntry(_) => indexes::is_public(value).map(|_| ()),
+        Key::Rights(key) => rights::check(key, value),
+        Key::SessionEnd(_) => rights::check_end(value),
         Key::Bucket(_)
         | Key::Idempotency(_)
         | Key::IdempotencyAge(_)

@@ -2,5 +2,6 @@
 
 pub mod password;
 pub mod policy;
+mod rotation;
 pub mod token;
 pub(crate) mod totp;

@@ -9,8 +9,12 @@ mod expiry;
 mod fence;
 pub mod index_build;
 mod leader_balance;
+mod mails;
 mod replace;
+mod rights;
+mod session_ends;
 mod settle;
+mod signing_keys;
 mod ticker;
 
 use std::sync::Arc;
@@ -27,8 +31,12 @@ pub use self::expiry::Expiry;
 pub use self::fence::Fence;
 pub use self::index_build::IndexBuild;
 pub use self::leader_balance::LeaderBalance;
+pub use self::mails::Mails;
 pub use self::replace::Replace;
+pub use self::rights::Rights;
+pub use self::session_ends::SessionEnds;
 pub use self::settle::Settle;
+pub use self::signing_keys::SigningKeys;
 pub use self::ticker::Ticker;
 use crate::Core;
 
@@ -51,6 +59,14 @@ pub struct Jobs {
     pub replace: Replace,
     /// Confirms and frees values of unique indexes.
     pub settle: Settle,
+    /// Sends mails that were asked for.
+    pub mails: Mails,
+    /// Keeps this node's copies of rights young.
+    pub rights: Rights,
+    /// Ends sessions that some write ended, if nobody has yet.
+    pub session_ends: SessionEnds,
+    /// Rotates the keys that tokens are signed with.
+    pub signing_keys: SigningKeys,
     /// Learns how old this node's replicas are.
     pub evidence: Evidence,
     /// Hands shards to their preferred leaders.
@@ -67,6 +83,10 @@ impl Jobs {
             expiry: Expiry::new(Arc::clone(&core)),
             replace: Replace::new(Arc::clone(&core)),
             settle: Settle::new(Arc::clone(&core)),
+            mails: Mails::new(Arc::clone(&core)),
+            rights: Rights::new(Arc::clone(&core)),
+            session_ends: SessionEnds::new(Arc::clone(&core)),
+            signing_keys: SigningKeys::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(core),
         }
@@ -82,6 +102,10 @@ impl Jobs {
             self.expiry.run(stop.clone()),
             self.replace.run(stop.clone()),
             self.settle.run(stop.clone()),
+            self.mails.run(stop.clone()),
+            self.rights.run(stop.clone()),
+            self.session_ends.run(stop.clone()),
+            self.signing_keys.run(stop.clone()),
             self.evidence.run(stop.clone()),
             self.leader_balance.run(stop),
         );

@@ -65,6 +65,8 @@ impl Shards {
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
             | Operation::UniquePage(_)
+            | Operation::FollowRights(_)
+            | Operation::RotateSigningKey(_)
             | Operation::Probe(_) => {
                 return Err(Error::bad_request("only reads have a level").into());
             }
@@ -93,6 +95,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Holding(_)
         | Answer::Values(_)
         | Answer::IndexesComplete(_)
+        | Answer::Rights(_)
         | Answer::Proofs(_) => {}
     }
 }

@@ -126,6 +126,7 @@ impl Shards {
                 precondition: precondition(condition),
                 operation: None,
                 claims: None,
+                ends_sessions: write.ends_sessions,
             },
             condition,
             acl: None,
@@ -258,6 +259,9 @@ pub(super) fn fingerprint(writes: &Writes, database: u32) -> Fingerprint {
         });
         hash.bytes(&write.body);
         hash.bytes(&write.hidden);
+        if write.ends_sessions {
+            hash.number(1);
+        }
     }
     hash.finish()
 }

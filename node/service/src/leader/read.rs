@@ -293,7 +293,7 @@ fn named(body: &[u8]) -> Option<String> {
 }
 
 /// The member `users` of a role.
-fn members(body: &[u8]) -> Vec<String> {
+pub(super) fn members(body: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
     struct Role {
         users: Option<Vec<Option<String>>>,

@@ -269,7 +269,10 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::ReserveValue(_)
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
-        | command::Operation::FenceClaims(_) => true,
+        | command::Operation::FenceClaims(_)
+        | command::Operation::EndSessions(_)
+        | command::Operation::SettleSessions(_)
+        | command::Operation::ForgetRights(_) => true,
         command::Operation::Write(_)
         | command::Operation::Batch(_)
         | command::Operation::SetBuckets(_)

@@ -76,6 +76,7 @@ impl Shards {
             {
                 Round::Over(answer) => {
                     held.written();
+                    self.end_sessions(request.shard, writes, deadline).await?;
                     return Ok(answer);
                 }
                 Round::Again => {}
@@ -529,6 +530,9 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
         | command::Operation::FenceClaims(_)
+        | command::Operation::EndSessions(_)
+        | command::Operation::SettleSessions(_)
+        | command::Operation::ForgetRights(_)
         | command::Operation::ExpireDocuments(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {

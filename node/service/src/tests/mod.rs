@@ -1,5 +1,6 @@
 //! The rules of the product, driven through the facade over an in-memory cluster.
 
+mod accounts;
 mod class_rights;
 mod contract;
 mod expiry;

@@ -1,9 +1,9 @@
 //! API tokens (contract section 8.2): tokens without an end, for programs that act as a user.
 //!
-//! They are signed with a key of their user's own, a hidden member of its document, and not with the cluster's keys, which rotate. So a
-//! token lives exactly as long as that key: revoking takes the key away, and whatever ends the user's sessions does so too.
+//! They are signed with a key of their user's own, a hidden member of its document, and not with the cluster's keys, which rotate and are
+//! forgotten. Whatever ends the user's sessions ends them too: the user keeps the version below which no token of it is good.
 //!
-//! The price is a look at the user before the signature can be checked. The answer is kept for a few seconds, as for every token.
+//! The price is a look at the user before the signature can be checked.
 
 use cluster::signing_keys::{SIGNING_KEY_BYTES, SigningKey, SigningKeys};
 use cluster::state::{ClusterState, Database};
@@ -21,7 +21,7 @@ use crate::sessions::bad_credentials;
 use crate::{Core, Service};
 
 /// Hidden member with the key, in hex.
-pub(super) const MEMBER: &str = "_tokenKey";
+const MEMBER: &str = "_tokenKey";
 
 /// The expiry of a token that has none.
 const NEVER: u32 = u32::MAX;
@@ -38,7 +38,7 @@ fn keys_of(user: &User) -> Option<SigningKeys> {
 }
 
 impl Core {
-    /// The user of an API token.
+    /// The user of an API token, and what the token says.
     ///
     /// # Errors
     /// `BadCredentials`: it was revoked, its user is gone or not active, or it never was one.
@@ -48,19 +48,20 @@ impl Core {
         state: &ClusterState,
         database: &Database,
         token: &str,
-    ) -> Result<User> {
+    ) -> Result<(User, Claims)> {
         let invalid = || bad_credentials("the token is invalid or was revoked");
         let claimed = token::unverified_user(token).ok_or_else(invalid)?;
         let user = self.user(state, database, &claimed, ctx.deadline).await?;
         let user = user.ok_or_else(invalid)?;
         let keys = keys_of(&user).ok_or_else(invalid)?;
-        token::verify(&keys, database.id, token)
+        let claims = token::verify(&keys, database.id, token)
             .filter(|claims| claims.kind == Kind::Api && claims.user == user.key)
+            .filter(|claims| claims.version >= user.sessions_from())
             .ok_or_else(invalid)?;
         if user.is_inactive() {
             return Err(bad_credentials("the user is not active"));
         }
-        Ok(user)
+        Ok((user, claims))
     }
 
     async fn make_api_token(&self, ctx: &Context, key: &str) -> Result<String> {

@@ -5,12 +5,12 @@
 //! not give.
 
 use cluster::state::{ClusterState, Database};
-use document::acl::{LOGGED_IN_ROLE, Principal};
-use document::id::object_id;
 
+use super::caller::Checked;
 use super::change::revoked_at;
 use crate::Core;
-use crate::auth::policy::{ROLES, USERS, is_reserved};
+use crate::auth::policy::{USERS, is_reserved};
+use crate::auth::token::{Claims, Kind};
 use crate::context::Context;
 use crate::error::Result;
 use crate::sessions::bad_credentials;
@@ -20,13 +20,13 @@ impl Core {
     ///
     /// # Errors
     /// `BadCredentials`; `Unavailable`: neither the keys of its issuer nor the user can be had.
-    pub(crate) async fn bearer(
+    pub(super) async fn bearer(
         &self,
         ctx: &Context,
         state: &ClusterState,
         database: &Database,
         token: &str,
-    ) -> Result<Principal> {
+    ) -> Result<Checked> {
         let vouched = self.identities.bearer(&ctx.database, token).await?;
         if is_reserved(USERS, &vouched.user) {
             return Err(bad_credentials("no issuer may name a predefined user"));
@@ -44,15 +44,18 @@ impl Core {
                 ));
             }
         }
-        let mut principal = self
-            .principal_of(ctx, state, database, &vouched.user)
-            .await?;
-        for key in &vouched.roles {
-            let role = object_id(ROLES, key);
-            if role != LOGGED_IN_ROLE && !principal.roles.contains(&role) {
-                principal.roles.push(role);
-            }
-        }
-        Ok(principal)
+        // It knows no version of the user, so what ended since was judged here, by time.
+        let claims = Claims {
+            kind: Kind::Session,
+            created: vouched.issued,
+            expires: u32::MAX,
+            user: vouched.user,
+            version: u64::MAX,
+            texts: Vec::new(),
+        };
+        Ok(Checked {
+            claims,
+            roles: vouched.roles,
+        })
     }
 }

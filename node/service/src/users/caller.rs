@@ -1,14 +1,59 @@
 //! Callers that no session stands behind: API tokens, and JWTs of trusted issuers.
 //!
-//! Both take a look at the user for each check, so the answer is kept for a few seconds, as it is for sessions.
+//! Both take a check that a session does not: a look at the user, the keys of an issuer. What it found is kept for a moment. Whether their
+//! user's tokens were ended since, and which roles the user has, is judged for every request by this node's copy of the rights.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use cluster::state::ClusterState;
 use document::acl::Principal;
+use document::id::object_id;
+use parking_lot::Mutex;
 
 use crate::Core;
-use crate::auth::token;
+use crate::auth::policy::ROLES;
+use crate::auth::token::{self, Claims};
 use crate::context::{Caller, Context};
 use crate::error::{Error, Result};
+
+/// How long what was found is believed.
+const RECHECK: Duration = Duration::from_secs(1);
+/// Tokens that are remembered; more are checked again.
+const KNOWN_MAX: usize = 10_000;
+
+/// What a check found.
+#[derive(Clone)]
+pub(super) struct Checked {
+    /// As the copy of the rights judges them.
+    pub(super) claims: Claims,
+    /// Keys of roles besides those whose documents name the user.
+    pub(super) roles: Vec<String>,
+}
+
+/// Tokens that were checked, with the monotonic time until which that is believed.
+#[derive(Default)]
+pub(crate) struct Rechecks {
+    known: Mutex<HashMap<String, (Checked, Duration)>>,
+}
+
+impl Rechecks {
+    fn get(&self, token: &str, now: Duration) -> Option<Checked> {
+        let known = self.known.lock();
+        let fresh = known.get(token).filter(|(_, until)| now < *until);
+        fresh.map(|(checked, _)| checked.clone())
+    }
+
+    fn put(&self, token: String, checked: Checked, asked: Duration) {
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.retain(|_, (_, until)| asked < *until);
+        }
+        if known.len() < KNOWN_MAX {
+            known.insert(token, (checked, asked + RECHECK));
+        }
+    }
+}
 
 impl Core {
     /// The caller of a request, if it is of one of these kinds.
@@ -28,20 +73,35 @@ impl Core {
         let database = state
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
-        // The databases have names without a slash, and tokens have none either.
+        // No token has a slash.
         let known = format!("{}/{text}", database.id);
-        let now = self.clock.elapsed();
-        if let Some(principal) = self.sessions.get(&known, now) {
-            return Ok(Some(principal));
-        }
-        let principal = match &ctx.caller {
-            Caller::Bearer(_) => Box::pin(self.bearer(ctx, state, database, text)).await?,
-            Caller::Token(_) | Caller::Anonymous => {
-                let user = Box::pin(self.api_user(ctx, state, database, text)).await?;
-                Box::pin(self.principal_of(ctx, state, database, &user.key)).await?
+        let asked = self.clock.elapsed();
+        let checked = match self.sessions.get(&known, asked) {
+            Some(checked) => checked,
+            None => {
+                let checked = match &ctx.caller {
+                    Caller::Bearer(_) => Box::pin(self.bearer(ctx, state, database, text)).await?,
+                    Caller::Token(_) | Caller::Anonymous => {
+                        let (_, claims) =
+                            Box::pin(self.api_user(ctx, state, database, text)).await?;
+                        Checked {
+                            claims,
+                            roles: Vec::new(),
+                        }
+                    }
+                };
+                self.sessions.put(known, checked.clone(), asked);
+                checked
             }
         };
-        self.sessions.put(&known, principal.clone(), now);
+        let judged = self.judge_token(ctx, state, database, &checked.claims);
+        let mut principal = Box::pin(judged).await?;
+        for key in &checked.roles {
+            let role = object_id(ROLES, key);
+            if !principal.roles.contains(&role) {
+                principal.roles.push(role);
+            }
+        }
         Ok(Some(principal))
     }
 }

@@ -8,7 +8,8 @@ use document::acl::Principal;
 use proto::ErrorCode;
 use serde_json::{Map, Value};
 
-use super::{User, api_token};
+use super::User;
+use super::record::SESSIONS_FROM;
 use crate::Core;
 use crate::auth::policy::USERS;
 use crate::context::Condition;
@@ -139,7 +140,8 @@ impl Core {
         deadline: Instant,
     ) -> Result<User> {
         if ends == Ends::Sessions {
-            user.hidden.remove(api_token::MEMBER);
+            let next = user.version.saturating_add(1);
+            user.hidden.insert(SESSIONS_FROM.to_owned(), next.into());
             user.hidden
                 .insert(REVOKED_AT_MEMBER.to_owned(), self.now_seconds().into());
         }
@@ -174,6 +176,9 @@ impl Core {
             return Err(unexpected());
         };
         self.acknowledge(&request, &all);
+        if ends == Ends::Sessions {
+            self.rights.outdate(database.id);
+        }
         let written = all.written.pop().ok_or_else(unexpected)?;
         let members = serde_json::from_slice(&written.body).map_err(|e| Error::internal(&e))?;
         Ok(User {

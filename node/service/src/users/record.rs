@@ -1,10 +1,9 @@
 //! A user as the service reads it: members and hidden members.
 
 use bytes::Bytes;
-use document::id::object_id;
 use serde_json::{Map, Value};
 
-use crate::auth::policy::{PASSWORD_MEMBER, USERS};
+use crate::auth::policy::PASSWORD_MEMBER;
 use crate::error::{Error, Result};
 use crate::forward::Record;
 
@@ -12,6 +11,9 @@ use crate::forward::Record;
 pub(crate) const USERNAME: &str = "username";
 /// Member that is true while a user may not log in.
 pub(crate) const INACTIVE: &str = "inactive";
+
+/// Hidden member: the version below which tokens are no good. Kept for as long as the user, unlike what the nodes tell each other.
+pub(crate) const SESSIONS_FROM: &str = "_sessionsFrom";
 
 /// A stored user.
 #[derive(Clone, Debug)]
@@ -50,11 +52,6 @@ impl User {
         })
     }
 
-    /// Full id.
-    pub(crate) fn id(&self) -> String {
-        object_id(USERS, &self.key)
-    }
-
     /// The name, if it has one.
     pub(crate) fn username(&self) -> Option<&str> {
         self.members.get(USERNAME)?.as_str()
@@ -68,6 +65,12 @@ impl User {
     /// The hash of its password, if it has one.
     pub(crate) fn password_hash(&self) -> Option<&str> {
         self.hidden.get(PASSWORD_MEMBER)?.as_str()
+    }
+
+    /// Tokens that rest on an earlier version are no good.
+    pub(crate) fn sessions_from(&self) -> u64 {
+        let from = self.hidden.get(SESSIONS_FROM);
+        from.and_then(Value::as_u64).unwrap_or(0)
     }
 
     /// A hidden text.

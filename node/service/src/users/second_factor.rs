@@ -238,6 +238,11 @@ impl Core {
             .ok_or_else(|| bad_credentials("the log-in took too long: begin again"))?;
         let taken = self.take_code(&state, database, ctx, &claims.user, code);
         let user = Box::pin(taken).await?;
+        if claims.version < user.sessions_from() {
+            return Err(bad_credentials(
+                "the password was changed meanwhile: begin again",
+            ));
+        }
         // The session rests on the password that was checked, not on what the user is by now.
         let proven = User {
             version: claims.version,

@@ -157,6 +157,7 @@ pub(super) fn mutation(
         }),
         operation: Some(operation),
         claims: None,
+        ends_sessions: false,
     }
 }
 

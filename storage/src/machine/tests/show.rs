@@ -15,6 +15,7 @@ use crate::tables::documents::{self, Entry};
 use crate::tables::idempotency::{AgeRow, IdempotencyRecord, UsageRow};
 use crate::tables::indexes::{self, ProgressRow};
 use crate::tables::reservations::FenceRow;
+use crate::tables::rights;
 
 /// One effect, in a line. The column is that of the key's kind, or the line says so.
 pub(super) fn effect(column: Column, key: &[u8], value: Option<&Bytes>) -> String {
@@ -52,6 +53,8 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             let row: UsageRow = codec::decode(value).expect("decodes");
             format!("{} bytes", row.0)
         }
+        Key::Rights(key) => rights::show(key, value),
+        Key::SessionEnd(_) => format!("{} bytes", value.len()),
         Key::Expiry(_) => format!("{} bytes", value.len()),
         Key::Reservation(_) => reservation(&codec::decode(value).expect("decodes")),
         Key::Fence(_) => {

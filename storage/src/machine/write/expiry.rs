@@ -31,8 +31,9 @@ impl Writer<'_, '_> {
             .is_some_and(|expiry| expiry.due_us == due.due_us);
         if is_meant {
             self.by_expiry = true;
-            self.delete(&site);
+            let deleted = self.delete(&site);
             self.unindex(&site)?;
+            self.note_rights(&site, &deleted, true)?;
         } else {
             // The row goes all the same, or it would be looked at for ever.
             let (at_us, due_us) = (0, due.due_us);
