@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
+//! | `identity` | who outside vouches for users |
 //! | `mail` | sending mails |
 //! | [`tls`] | certificates, handshakes, who is a node |
 //! | [`audit`] | this node's own audit log |
@@ -15,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod http;
+mod identity;
 mod mail;
 pub mod node;
 pub mod records;

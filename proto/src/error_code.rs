@@ -105,6 +105,8 @@ error_codes! {
     SchemaNotCompatible "schema_not_compatible" 469 FailedPrecondition None "SchemaNotCompatible" "Schema Not Compatible";
     /// The schema exists and was not replaced.
     SchemaStillExists "schema_still_exists" 470 FailedPrecondition None "SchemaStillExists" "Schema Still Exists";
+    /// The password was right, and a code of the second factor is needed.
+    SecondFactorRequired "second_factor_required" 403 Unauthenticated None "SecondFactorRequired" "Second Factor Required";
     /// The body cannot be parsed.
     SyntaxError "syntax_error" 471 InvalidArgument None "SyntaxError" "Syntax Error";
     /// A limit on requests was passed; retry after the stated time.

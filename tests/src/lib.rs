@@ -17,6 +17,7 @@ pub mod load;
 pub mod npm;
 pub mod ports;
 pub mod process;
+pub mod provider;
 pub mod rights;
 pub mod status;
 pub mod tls;

@@ -16,6 +16,8 @@ pub enum Caller {
     Anonymous,
     /// A token (the text behind `BAT `), not verified yet.
     Token(String),
+    /// The JWT of another issuer (the text behind `Bearer `), not verified yet.
+    Bearer(String),
 }
 
 /// Everything about a request that is not its content.

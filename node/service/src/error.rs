@@ -20,6 +20,8 @@ pub struct Error {
     pub message: String,
     /// When a retry makes sense.
     pub retry_after: Option<Duration>,
+    /// With `SecondFactorRequired`: the token to go on with.
+    pub second_factor: Option<String>,
 }
 
 /// Result of the facade.
@@ -33,6 +35,7 @@ impl Error {
             effect: code.effect(),
             message: message.into(),
             retry_after: None,
+            second_factor: None,
         }
     }
 
@@ -51,6 +54,17 @@ impl Error {
     /// Nothing happened, a retry may work.
     pub fn unavailable(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::Unavailable, message).with_retry_after(crate::limits::RETRY_AFTER)
+    }
+
+    /// The password was right; the code is missing.
+    pub(crate) fn second_factor(token: String) -> Error {
+        Error {
+            second_factor: Some(token),
+            ..Error::new(
+                ErrorCode::SecondFactorRequired,
+                "a code of the second factor is needed",
+            )
+        }
     }
 
     /// A fault of the server. The cause goes to the log, not to the client.

@@ -26,6 +26,7 @@
 //! | [`jobs`] | background work, each run by the leader of the shard that it belongs to |
 //! | [`clock`] [`limits`] [`metrics`] | time, limits, names of metrics |
 //! | `commands` `unique` | requests that the service sends itself; values of unique indexes over all shards |
+//! | [`identities`] | parties outside that vouch for users |
 //! | `ids` `metadata` `reads` | keys, the copy of the metadata, the pool for blocking reads |
 //!
 //! Lacks: what only one protocol knows (headers, statuses, CORS), and the bytes on disk.
@@ -45,6 +46,7 @@ mod documents;
 pub mod error;
 mod evidence;
 pub mod forward;
+pub mod identities;
 mod ids;
 mod indexes;
 pub mod init;
@@ -73,7 +75,7 @@ mod tests;
 mod trail;
 mod unique;
 mod updates;
-mod users;
+pub mod users;
 
 use std::sync::{Arc, Weak};
 
@@ -102,6 +104,7 @@ pub use crate::users::{Accounts, Registered, Registration};
 
 use crate::clock::Clock;
 use crate::evidence::Evidence;
+use crate::identities::Identities;
 use crate::leader::Shards;
 use crate::metadata::Metadata;
 use crate::metrics::{Metrics, Operation};
@@ -134,6 +137,8 @@ pub struct Ports {
     pub members: Arc<dyn Members>,
     /// This node's copy of the metadata.
     pub metadata: cluster::machine::StateHandle,
+    /// Parties outside that vouch for users.
+    pub identities: Arc<dyn Identities>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Sending mails.
@@ -152,6 +157,7 @@ pub(crate) struct Core {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) forward: Arc<dyn Forward>,
     pub(crate) members: Arc<dyn Members>,
+    pub(crate) identities: Arc<dyn Identities>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metadata: Metadata,
     pub(crate) evidence: Arc<Evidence>,
@@ -159,7 +165,7 @@ pub(crate) struct Core {
     pub(crate) shards: Shards,
     pub(crate) unique: Arc<unique::Unique>,
     pub(crate) passwords: auth::password::Hasher,
-    pub(crate) sessions: sessions::Rechecks,
+    pub(crate) sessions: users::Rechecks,
     pub(crate) attempts: users::Attempts,
     pub(crate) resets: users::Resets,
     pub(crate) mailer: Arc<dyn Mailer>,
@@ -204,7 +210,7 @@ impl Core {
                 limits.password_hashes_max,
                 limits.password_waiting_max,
             ),
-            sessions: sessions::Rechecks::default(),
+            sessions: users::Rechecks::default(),
             attempts: users::Attempts::new(Arc::clone(&ports.clock)),
             resets: users::Resets::default(),
             mailer: ports.mailer,
@@ -218,6 +224,7 @@ impl Core {
             groups: ports.groups,
             forward: ports.forward,
             members: ports.members,
+            identities: ports.identities,
             clock: ports.clock,
             metadata,
             options,

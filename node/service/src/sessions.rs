@@ -4,14 +4,12 @@
 //! has ended since, and which roles the user has, is looked up in this node's copy of the rights ([`crate::rights`]) for each request.
 //! `me` and `connect` read the user again and hand out a renewed token.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::state::{ClusterState, Database};
 use document::acl::{NODE_ROLE, Principal};
 use document::id::object_id;
-use parking_lot::Mutex;
 use proto::{ErrorCode, ShardId};
 
 use crate::Core;
@@ -23,37 +21,8 @@ use crate::forward::{Operation, Request};
 use crate::rights::Verdict;
 use crate::users::User;
 
-/// How long the user of an API token is believed to be as it was read.
-pub(crate) const RECHECK: Duration = Duration::from_secs(1);
-/// API tokens whose user is remembered; more are read again.
-const RECHECKS_MAX: usize = 10_000;
 /// How long a request waits for younger rights: a node that stood still needs one question.
 const RIGHTS_WAIT: Duration = Duration::from_secs(1);
-
-/// API tokens whose user was found in order, with the monotonic time until which that is believed.
-#[derive(Default)]
-pub(crate) struct Rechecks {
-    known: Mutex<HashMap<String, Duration>>,
-}
-
-impl Rechecks {
-    fn is_known(&self, token: &str, now: Duration) -> bool {
-        self.known
-            .lock()
-            .get(token)
-            .is_some_and(|until| now < *until)
-    }
-
-    fn put(&self, token: &str, now: Duration) {
-        let mut known = self.known.lock();
-        if known.len() >= RECHECKS_MAX {
-            known.retain(|_, until| now < *until);
-        }
-        if known.len() < RECHECKS_MAX {
-            known.insert(token.to_owned(), now + RECHECK);
-        }
-    }
-}
 
 impl Core {
     /// The caller of an ordinary request.
@@ -65,6 +34,9 @@ impl Core {
         ctx: &Context,
         state: &ClusterState,
     ) -> Result<Principal> {
+        if let Some(principal) = self.sessionless(ctx, state).await? {
+            return Ok(principal);
+        }
         let Caller::Token(token) = &ctx.caller else {
             return Ok(Principal::anonymous());
         };
@@ -72,15 +44,11 @@ impl Core {
             .database(&ctx.database)
             .ok_or_else(|| Error::database_not_found(&ctx.database))?;
         let claims = self.claims(state, database, token)?;
-        let principal = self.judge_token(ctx, state, database, &claims).await?;
-        if claims.kind == Kind::Api {
-            Box::pin(self.check_api_user(ctx, state, database, token, &claims)).await?;
-        }
-        Ok(principal)
+        self.judge_token(ctx, state, database, &claims).await
     }
 
     /// The caller of a token by this node's copy of the rights, brought up to date if it is too old.
-    async fn judge_token(
+    pub(crate) async fn judge_token(
         &self,
         ctx: &Context,
         state: &ClusterState,
@@ -109,29 +77,6 @@ impl Core {
         }
     }
 
-    /// API tokens live longer than ends of sessions are remembered, so the user itself is asked too.
-    async fn check_api_user(
-        &self,
-        ctx: &Context,
-        state: &ClusterState,
-        database: &Database,
-        token: &str,
-        claims: &Claims,
-    ) -> Result<()> {
-        if self.sessions.is_known(token, self.clock.elapsed()) {
-            return Ok(());
-        }
-        let asked = self.clock.elapsed();
-        let user = self
-            .active_user(state, database, &claims.user, ctx.deadline)
-            .await?;
-        if claims.version < user.sessions_from() {
-            return Err(bad_credentials("the token was revoked"));
-        }
-        self.sessions.put(token, asked);
-        Ok(())
-    }
-
     /// Checks signature and long life.
     pub(crate) fn claims(
         &self,
@@ -147,11 +92,7 @@ impl Core {
 
     /// Whether a token of this kind may be sent with requests, and its life is not over.
     fn is_alive_token(&self, claims: &Claims) -> bool {
-        match claims.kind {
-            Kind::Session => self.now_seconds() <= self.session_end(claims.created),
-            Kind::Api => true,
-            Kind::SecondFactor | Kind::Verification | Kind::Reset | Kind::NameChange => false,
-        }
+        claims.kind == Kind::Session && self.now_seconds() <= self.session_end(claims.created)
     }
 
     /// See [`crate::Service::is_exempt`].
@@ -200,8 +141,24 @@ impl Core {
     /// whatever ends sessions later ends this one too.
     ///
     /// # Errors
-    /// `BadCredentials`: the user is not active.
+    /// `BadCredentials`: the user is not active. `SecondFactorRequired`: its proof is half of what it takes.
     pub(crate) fn open_session(
+        &self,
+        state: &ClusterState,
+        database: &Database,
+        user: &User,
+    ) -> Result<Session> {
+        if user.needs_second_factor() && !user.is_inactive() {
+            return Err(self.ask_second_factor(state, database, user));
+        }
+        self.open_proven_session(state, database, user)
+    }
+
+    /// The same without asking for a second factor.
+    ///
+    /// # Errors
+    /// `BadCredentials`: the user is not active.
+    pub(crate) fn open_proven_session(
         &self,
         state: &ClusterState,
         database: &Database,
@@ -293,13 +250,19 @@ impl Core {
         let Caller::Token(token) = &ctx.caller else {
             return Err(bad_credentials("nobody is logged in"));
         };
+        if token::unverified_user(token).is_some() {
+            // It has no end, so there is nothing to renew.
+            let (user, claims) = Box::pin(self.api_user(ctx, &state, database, token)).await?;
+            Box::pin(self.judge_token(ctx, &state, database, &claims)).await?;
+            return Ok(Session {
+                token: token.clone(),
+                user: user.body,
+            });
+        }
         let claims = self.claims(&state, database, token)?;
         Box::pin(self.judge_token(ctx, &state, database, &claims)).await?;
         let user = self.active_user(&state, database, &claims.user, ctx.deadline);
         let user = Box::pin(user).await?;
-        if claims.kind != Kind::Session {
-            return Err(bad_credentials("a token that is no session is not renewed"));
-        }
         Ok(Session {
             token: self.renew(&state, database, &claims)?,
             user: user.body,

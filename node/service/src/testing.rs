@@ -594,6 +594,7 @@ impl TestCluster {
                     forward: port.clone(),
                     members: port,
                     metadata: world.handle.clone(),
+                    identities: Arc::new(crate::identities::NoIdentities),
                     clock: clock.clone(),
                     mailer: world.clone(),
                 };

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use super::validate::Rule;
+use super::{Config, Secret};
 
 /// `[accounts]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,65 @@ pub struct Accounts {
 pub struct Mail {
     /// The directory that mails are left in, a file for each. Empty: `mail` in the data directory.
     pub spool_dir: PathBuf,
+    /// `[mail.smtp]`: the mail server that takes them from there.
+    pub smtp: Smtp,
+}
+
+/// `[mail.smtp]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Smtp {
+    /// The mail server. Empty: mails stay in the spool.
+    pub host: String,
+    /// Its port; 0: the usual one for the encryption (587, 465, 25).
+    pub port: u16,
+    /// How the connection is made secret.
+    pub encryption: Encryption,
+    /// Who logs in there. Empty: nobody does.
+    pub user: String,
+    /// With which password.
+    pub password: Secret,
+    /// The sender: an address, or `Name <address>`.
+    pub from: String,
+}
+
+/// How a connection to a mail server is made secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encryption {
+    /// TLS after a plain greeting; a server that offers none is refused.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// None; only with `security.insecure`.
+    None,
+}
+
+impl Smtp {
+    pub(super) fn validate(&self, insecure: bool) -> Result<(), Rule> {
+        if self.host.is_empty() {
+            return Ok(());
+        }
+        if self.from.is_empty() {
+            return Err(Rule::Empty {
+                key: "mail.smtp.from",
+            });
+        }
+        if self.user.is_empty() == self.password.is_set() {
+            return Err(Rule::Pair {
+                first: "mail.smtp.user",
+                second: "mail.smtp.password",
+            });
+        }
+        match self.encryption == Encryption::None && !insecure {
+            true => Err(Rule::NotSecure {
+                key: "mail.smtp.encryption",
+                value: "none".to_owned(),
+            }),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Accounts {

@@ -5,12 +5,14 @@
 //! transports are never configured here. `configs/reference.toml` shows each key with a sentence.
 
 pub mod accounts;
+mod identity;
 pub mod load;
 mod master_key;
 mod memory;
 pub mod secret;
 pub mod validate;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use accounts::{Encryption, Smtp};
+pub use identity::{ClientAuth, DEFAULT_DATABASE, OauthProvider, TrustedIssuer};
 pub use load::Error;
 pub use master_key::{MasterKeySource, MasterKeySourceError};
 pub use secret::{Secret, SecretError};
@@ -37,6 +41,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[security]`.
     pub security: Security,
+    /// `[oauth.<name>]`: providers that users log in with.
+    pub oauth: BTreeMap<String, OauthProvider>,
     /// `[tls]`: certificates and keys.
     pub tls: Tls,
     /// `[encryption]`: of what lies on this node's disk.
@@ -115,6 +121,8 @@ pub struct Security {
     pub allow_default_password: bool,
     /// What `cluster init` makes root's password if the request brings none.
     pub root_password: Secret,
+    /// Whose JWTs count as log-ins.
+    pub trusted_issuers: Vec<TrustedIssuer>,
     /// After so many days another key signs tokens; those of before are good for as long as they would have been.
     pub signing_key_days: u32,
 }
@@ -358,6 +366,7 @@ impl Default for Security {
             insecure: false,
             allow_default_password: false,
             root_password: Secret::default(),
+            trusted_issuers: Vec::new(),
             signing_key_days: 30,
         }
     }

@@ -161,6 +161,24 @@ pub enum Rule {
         /// The value.
         value: String,
     },
+    /// Somebody outside would be asked without TLS.
+    #[error("{key} = `{value}` is without TLS, which needs security.insecure")]
+    NotSecure {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Not what browsers call an origin.
+    #[error(
+        "{key}: `{value}` is no origin, write https://host or https://host:port without a slash at the end"
+    )]
+    NotAnOrigin {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+    },
     /// The log filter cannot be parsed.
     #[error("telemetry.log = `{value}` is no log filter: {reason}")]
     LogFilter {
@@ -195,6 +213,7 @@ impl Config {
         }
         self.validate_tls()?;
         self.encryption.validate()?;
+        self.validate_identities()?;
         self.limits.validate()?;
         self.rates.validate()?;
         for (key, value, floor) in [
@@ -237,6 +256,18 @@ impl Config {
                 value: self.telemetry.log.clone(),
                 reason: error.to_string(),
             })
+    }
+
+    fn validate_identities(&self) -> Result<(), Rule> {
+        let insecure = self.security.insecure;
+        for issuer in &self.security.trusted_issuers {
+            issuer.validate(insecure)?;
+        }
+        self.mail.smtp.validate(insecure)?;
+        for provider in self.oauth.values() {
+            provider.validate(insecure)?;
+        }
+        Ok(())
     }
 
     fn validate_tls(&self) -> Result<(), Rule> {

@@ -71,7 +71,7 @@ pub(crate) fn page(answer: Option<(&[u8], Option<&str>)>) -> Response {
 }
 
 /// JSON that cannot end or reopen the script element around it. In JSON `<` stands only inside of texts, where it may be escaped.
-fn script_data(json: &[u8]) -> String {
+pub(crate) fn script_data(json: &[u8]) -> String {
     String::from_utf8_lossy(json).replace('<', "\\u003c")
 }
 

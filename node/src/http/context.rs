@@ -25,6 +25,9 @@ pub(crate) const LARDER_AT_LEAST: &str = "larder-at-least";
 /// The scheme of our tokens in `authorization`.
 const TOKEN_SCHEME: &str = "BAT";
 
+/// The scheme of JWTs.
+const BEARER_SCHEME: &str = "Bearer";
+
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -103,9 +106,12 @@ pub(crate) fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(TOKEN_SCHEME) => {
             Ok(Caller::Token(token.trim().to_owned()))
         }
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER_SCHEME) => {
+            Ok(Caller::Bearer(token.trim().to_owned()))
+        }
         _ => Err(refuse(
             ErrorCode::BadCredentials,
-            "authorization must be \"BAT\" and a token",
+            "authorization must be \"BAT\" and a token, or \"Bearer\" and a JWT",
         )),
     }
 }
@@ -210,7 +216,13 @@ mod tests {
                 Caller::Token("5f00".into())
             );
         }
-        for value in ["Bearer 5f00", "5f00", "", "BAT"] {
+        assert_eq!(
+            context(&headers("authorization", "Bearer a.b.c"))
+                .expect("context")
+                .caller,
+            Caller::Bearer("a.b.c".into())
+        );
+        for value in ["Basic 5f00", "5f00", "", "BAT", "Bearer"] {
             assert_eq!(
                 context(&headers("authorization", value)).err(),
                 Some(ErrorCode::BadCredentials),

@@ -5,6 +5,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use proto::{Effect, ErrorCode};
@@ -16,6 +17,9 @@ use super::respond;
 /// The header that says whether a failed request changed anything.
 pub(crate) const LARDER_EFFECT: &str = "larder-effect";
 
+/// The token of a log-in that waits for a code, beside the one in the body.
+const MFA_TOKEN_HEADER: &str = "baqend-mfa-auth-token";
+
 /// The body of every error.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +30,16 @@ struct ErrorBody<'a> {
     code: &'static str,
     effect: &'static str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data<'a>>,
+}
+
+/// What the client needs to go on.
+#[derive(Serialize)]
+struct Data<'a> {
+    /// The log-in waits for a code; this comes back with it.
+    #[serde(rename = "baqend-mfa-auth-token")]
+    second_factor: &'a str,
 }
 
 /// A refusal of the edge itself, with the effect that the code promises.
@@ -46,23 +60,40 @@ pub(crate) fn not_offered(what: &str) -> Error {
     )
 }
 
-/// The response to a failed request.
-pub(crate) fn response(error: &Error, request_id: &str) -> Response {
-    let body = ErrorBody {
+/// The body of an error as it stands within another answer.
+pub(crate) fn body_text(error: &Error, request_id: &str) -> String {
+    String::from_utf8_lossy(&body(error, request_id)).into_owned()
+}
+
+fn body(error: &Error, request_id: &str) -> Bytes {
+    respond::to_json(&ErrorBody {
         message: &error.message,
         reason: error.code.reason(),
         class_name: error.code.class_name(),
         code: error.code.as_str(),
         effect: error.effect.as_str(),
         request_id,
-    };
-    let mut response = Response::new(Body::from(respond::to_json(&body)));
+        data: error
+            .second_factor
+            .as_deref()
+            .map(|second_factor| Data { second_factor }),
+    })
+}
+
+/// The response to a failed request.
+pub(crate) fn response(error: &Error, request_id: &str) -> Response {
+    let mut response = Response::new(Body::from(body(error, request_id)));
     *response.status_mut() =
         StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, respond::JSON);
     headers.insert(CACHE_CONTROL, respond::NO_CACHE);
     headers.insert(LARDER_EFFECT, effect_value(error.effect));
+    let second_factor = error.second_factor.as_deref().map(HeaderValue::try_from);
+    if let Some(Ok(token)) = second_factor {
+        headers.insert(MFA_TOKEN_HEADER, token);
+        headers.insert(CACHE_CONTROL, respond::NO_STORE);
+    }
     if let Some(seconds) = retry_after_seconds(error) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -15,6 +15,7 @@
 //! | `access` | what somebody may do, and why |
 //! | `changes` | feeds, and the versions of a document |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
+//! | `second_factor` `oauth` | codes and API tokens; log-in with a provider |
 //! | `connect_page` | connect as the page of a hidden frame |
 //! | `scan` | walking a bucket for streamed answers, HTTP and gRPC alike |
 //! | [`admin`] `governance` | the admin port; its part about quotas and audit logs |
@@ -48,12 +49,14 @@ mod fields;
 mod governance;
 mod health;
 mod indexes;
+mod oauth;
 mod query;
 mod rates;
 mod respond;
 mod route;
 mod scan;
 mod schema;
+mod second_factor;
 pub mod server;
 mod sessions;
 mod spec;
@@ -96,6 +99,8 @@ pub struct Limits {
     pub request_bytes_in_flight_max: usize,
     /// Scans and streamed lists that are open at the same time, each with a page in memory; more are refused with effect none.
     pub scans_open_max: usize,
+    /// Clients come without TLS.
+    pub plain: bool,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
     pub request_time: Duration,
     /// Proxies that are believed when they say where a request comes from.
@@ -113,6 +118,7 @@ impl Default for Limits {
             requests_in_flight_max: 1024,
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
+            plain: false,
             request_time: Duration::from_secs(5),
             trusted_proxies: Arc::default(),
             rates: Rates::default(),

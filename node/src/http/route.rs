@@ -298,11 +298,8 @@ fn database_resource(path: &str) -> Result<Route<'_>, Malformed> {
     };
     match (parts.next(), parts.next()) {
         (None, _) => bucket_resource(bucket, second),
-        (Some("assume"), None) if bucket == "Role" => {
-            Ok(Route::User(UserRoute::Assume(decode(second)?)))
-        }
-        (Some(third), None) => match member_of_document(&bucket, second, third) {
-            Some(later) => Ok(Route::Later(later)),
+        (Some(third), None) => match UserRoute::of_member(&bucket, second, third)? {
+            Some(route) => Ok(route),
             None => Ok(Route::Field(bucket, decode(second)?, decode(third)?)),
         },
         _ => Ok(Route::Unknown),
@@ -323,24 +320,13 @@ fn bucket_resource<'a>(bucket: Text<'a>, word: &'a str) -> Result<Route<'a>, Mal
         ("User", "login") => Route::Login,
         ("User", "me") => Route::Me,
         ("User", "logout") => Route::Logout,
-        ("User", "mfa") => Route::Later("the second factor"),
         ("Device", "register" | "registered" | "push") => Route::Later("devices and push"),
         _ => Route::Document(bucket, decode(word)?),
     })
 }
 
-/// What three segments below `/db/` will mean in a later version; `None`: a field.
-fn member_of_document(bucket: &str, second: &str, third: &str) -> Option<&'static str> {
-    Some(match (bucket, second, third) {
-        ("User", "mfa", _) => "the second factor",
-        ("User", "OAuth" | "OAuth1", _) => "log-in through other providers",
-        ("User", _, "token") => "tokens of other users",
-        _ => return None,
-    })
-}
-
 /// Decodes one segment that must not be empty.
-fn decode(segment: &str) -> Result<Text<'_>, Malformed> {
+pub(crate) fn decode(segment: &str) -> Result<Text<'_>, Malformed> {
     if segment.is_empty() {
         return Err(Malformed::Empty);
     }
@@ -441,11 +427,22 @@ mod tests {
             ("/shop/batch", "shop", Route::Batch),
             ("/batch/1", "", Route::Later("parts of batches")),
             ("/db/User/register", "", Route::User(UserRoute::Register)),
-            ("/db/User/mfa/init", "", Route::Later("the second factor")),
+            ("/db/User/mfa", "", Route::User(UserRoute::SecondFactor)),
             (
-                "/db/User/30/token",
+                "/v1/db/User/mfa/init",
                 "",
-                Route::Later("tokens of other users"),
+                Route::User(UserRoute::SecondFactorInit),
+            ),
+            ("/db/User/mfa/other", "", Route::Unknown),
+            (
+                "/db/User/3%2F0/token",
+                "",
+                Route::User(UserRoute::ApiToken("3/0".into())),
+            ),
+            (
+                "/db/User/OAuth/google",
+                "",
+                Route::User(UserRoute::Oauth("google".into())),
             ),
             (
                 "/db/Role/1/assume",

@@ -16,7 +16,8 @@ use service::{Error, Registered, Registration};
 
 use super::edge::Call;
 use super::error::refuse;
-use super::{respond, sessions};
+use super::route::{Malformed, Route, decode};
+use super::{oauth, respond, second_factor, sessions};
 
 /// What an address below `/db/User/` or `/db/Role/` means, if it is no document.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +38,18 @@ pub(crate) enum UserRoute<'a> {
     VerifyUsername,
     /// A session in a role: its key.
     Assume(Cow<'a, str>),
+    /// The caller's second factor.
+    SecondFactor,
+    /// Whether it is on.
+    SecondFactorStatus,
+    /// Setting it up.
+    SecondFactorInit,
+    /// The second step of a log-in.
+    SecondFactorLogin,
+    /// API tokens of a user: its key.
+    ApiToken(Cow<'a, str>),
+    /// Log-in with a provider: its name.
+    Oauth(Cow<'a, str>),
 }
 
 impl UserRoute<'_> {
@@ -50,8 +63,30 @@ impl UserRoute<'_> {
             "verify" => UserRoute::Verify,
             "changeUsername" => UserRoute::ChangeUsername,
             "verifyUsername" => UserRoute::VerifyUsername,
+            "mfa" => UserRoute::SecondFactor,
             _ => return None,
         })
+    }
+
+    /// The meaning of two segments below `/db/User/` or `/db/Role/`; `None`: a field of a document.
+    pub(crate) fn of_member(
+        bucket: &str,
+        second: &'a str,
+        third: &'a str,
+    ) -> Result<Option<Route<'a>>, Malformed> {
+        Ok(Some(Route::User(match (bucket, second, third) {
+            ("User", "mfa", "status") => UserRoute::SecondFactorStatus,
+            ("User", "mfa", "init") => UserRoute::SecondFactorInit,
+            ("User", "mfa", "token") => UserRoute::SecondFactorLogin,
+            ("User", "mfa", _) => return Ok(Some(Route::Unknown)),
+            ("User", "OAuth", provider) => UserRoute::Oauth(decode(provider)?),
+            ("User", "OAuth1", _) => {
+                return Ok(Some(Route::Later("log-in through providers of OAuth 1")));
+            }
+            ("User", user, "token") => UserRoute::ApiToken(decode(user)?),
+            ("Role", role, "assume") => UserRoute::Assume(decode(role)?),
+            _ => return Ok(None),
+        })))
     }
 
     /// Stable name for metrics.
@@ -65,19 +100,31 @@ impl UserRoute<'_> {
             UserRoute::ChangeUsername => "change_username",
             UserRoute::VerifyUsername => "verify_username",
             UserRoute::Assume(_) => "assume",
+            UserRoute::SecondFactor => "second_factor",
+            UserRoute::SecondFactorStatus => "second_factor_status",
+            UserRoute::SecondFactorInit => "second_factor_init",
+            UserRoute::SecondFactorLogin => "second_factor_login",
+            UserRoute::ApiToken(_) => "api_token",
+            UserRoute::Oauth(_) => "oauth",
         }
     }
 
     /// The methods that have an answer, as the value of `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
-            UserRoute::Validate | UserRoute::Verify | UserRoute::VerifyUsername => {
-                "GET, HEAD, OPTIONS"
-            }
+            UserRoute::Validate
+            | UserRoute::Verify
+            | UserRoute::VerifyUsername
+            | UserRoute::SecondFactorStatus
+            | UserRoute::Oauth(_) => "GET, HEAD, OPTIONS",
+            UserRoute::SecondFactorInit => "GET, HEAD, POST, OPTIONS",
+            UserRoute::SecondFactor => "DELETE, OPTIONS",
+            UserRoute::ApiToken(_) => "POST, DELETE, OPTIONS",
             UserRoute::Password => "POST, DELETE, OPTIONS",
             UserRoute::Register
             | UserRoute::Reset
             | UserRoute::ChangeUsername
+            | UserRoute::SecondFactorLogin
             | UserRoute::Assume(_) => "POST, OPTIONS",
         }
     }
@@ -99,6 +146,16 @@ pub(crate) async fn dispatch(
         (&Method::POST, UserRoute::ChangeUsername) => change_username(call).await,
         (&Method::GET, UserRoute::VerifyUsername) => verify_username(call).await,
         (&Method::POST, UserRoute::Assume(role)) => assume(call, role).await,
+        (&Method::GET, UserRoute::SecondFactorStatus) => second_factor::status(call).await,
+        (&Method::GET, UserRoute::SecondFactorInit) => second_factor::begin(call).await,
+        (&Method::POST, UserRoute::SecondFactorInit) => second_factor::finish(call).await,
+        (&Method::POST, UserRoute::SecondFactorLogin) => second_factor::login(call).await,
+        (&Method::DELETE, UserRoute::SecondFactor) => second_factor::drop_it(call).await,
+        (&Method::POST, UserRoute::ApiToken(user)) => second_factor::make_token(call, user).await,
+        (&Method::DELETE, UserRoute::ApiToken(user)) => {
+            second_factor::revoke_tokens(call, user).await
+        }
+        (&Method::GET, UserRoute::Oauth(provider)) => oauth::oauth(call, provider).await,
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

@@ -1,7 +1,10 @@
 //! Sending the mails of the service.
 //!
-//! Lacks: senders that speak to a mail server. Whoever runs one takes the files of the spool.
+//! Every mail goes to the spool first. Where a mail server is configured, it is delivered from there; else whoever runs one takes the
+//! files.
 
+mod smtp;
 mod spool;
 
+pub(crate) use self::smtp::Delivery;
 pub(crate) use self::spool::Spool;

@@ -47,7 +47,8 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{Kept, Log};
 use crate::cli::exit::{Exit, Status};
 use crate::config::{Config, LogFormat, Rates};
-use crate::mail::Spool;
+use crate::identity::Registry;
+use crate::mail::{Delivery, Spool};
 use crate::tls::{Guard, Keyring, Port, Secure};
 use crate::{http, telemetry};
 
@@ -91,6 +92,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .map_err(|error| Exit::new(Status::Config, error))?;
     let metrics = telemetry::install_metrics().context("metrics")?;
     let keyring = keyring(&config)?;
+    let delivery = match config.mail.smtp.host.is_empty() {
+        true => None,
+        false => Some(Delivery::new(config.spool_dir(), &config.mail.smtp)?),
+    };
     let dialer = dialer(keyring.as_ref());
 
     let client = bind(config.listen.client, "listen.client").await?;
@@ -184,6 +189,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     });
     let upkeep = tokio::spawn(telemetry::metrics_upkeep(metrics, stop.clone()));
+    let mails = delivery.map(|delivery| tokio::spawn(delivery.run(stop.clone())));
     let gauges = tokio::spawn(stop::gauges(
         node.storage.clone(),
         node.host.clone(),
@@ -229,6 +235,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         watchdog,
         relief
     );
+    if let Some(mails) = mails {
+        let _ = mails.await;
+    }
     stop_audit.cancel();
     let _ = writer.await;
     // What came back meanwhile.
@@ -336,6 +345,7 @@ impl Node {
             forward: Arc::new(ports::PeerForward(peers.clone())),
             members: Arc::new(ports::PeerMembers(dialer)),
             metadata,
+            identities: Arc::new(Registry::new(config)?),
             clock: clock.clone(),
             mailer: Arc::new(Spool::new(config.spool_dir(), clock)),
         };
@@ -501,6 +511,7 @@ fn http_limits(config: &Config) -> http::Limits {
         requests_in_flight_max: config.limits.requests_in_flight_max,
         request_bytes_in_flight_max: config.limits.request_bytes_in_flight_max,
         scans_open_max: config.limits.scans_open_max,
+        plain: config.security.insecure,
         request_time: config.limits.deadline(),
         // Validated.
         trusted_proxies: config.http.proxies().unwrap_or_default().into(),

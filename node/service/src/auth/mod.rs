@@ -5,3 +5,4 @@ pub mod password;
 pub mod policy;
 mod rotation;
 pub mod token;
+pub(crate) mod totp;

@@ -64,6 +64,8 @@ pub enum Kind {
     Reset = 5,
     /// Confirming another name. The texts are a nonce and the name.
     NameChange = 6,
+    /// The state of a log-in with a provider. The texts are the provider, a mark of the browser, and where to go afterwards.
+    Flow = 7,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Kind::Verification,
             Kind::Reset,
             Kind::NameChange,
+            Kind::Flow,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -138,6 +141,16 @@ pub fn verify(keys: &SigningKeys, database: u32, token: &str) -> Option<Claims> 
         return None;
     }
     Some(claims)
+}
+
+/// The user that an API token claims to be of: whose key it must be checked with. `None`: it is of another kind.
+pub(crate) fn unverified_user(token: &str) -> Option<String> {
+    if token.len() > TOKEN_LETTERS_MAX || !token.is_ascii() {
+        return None;
+    }
+    let (data, _) = token.split_at_checked(token.len().checked_sub(SIGNATURE)?)?;
+    let (_, claims) = read(data)?;
+    (claims.kind == Kind::Api).then_some(claims.user)
 }
 
 /// The id of the signing key, and the claims, of the text before the signature.

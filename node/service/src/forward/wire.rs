@@ -216,6 +216,7 @@ fn domain_error(wire: WireFailure) -> Error {
             .unwrap_or(Effect::Unknown),
         message: wire.message,
         retry_after: wire.retry_after_us.map(Duration::from_micros),
+        second_factor: None,
     }
 }
 

@@ -21,6 +21,15 @@ use crate::ids;
 /// Tries of a change that others keep getting in front of.
 const TRIES_MAX: usize = 16;
 
+/// Hidden member: when sessions were ended last, in seconds since 1970. JWTs of trusted issuers are judged by it, which know no versions.
+const REVOKED_AT_MEMBER: &str = "_revokedAt";
+
+/// When the user's sessions were ended last, in seconds since 1970.
+pub(super) fn revoked_at(user: &User) -> Option<u32> {
+    let seconds = user.hidden.get(REVOKED_AT_MEMBER)?.as_u64()?;
+    Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
 /// Whether a change ends the sessions and tokens that the user has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ends {
@@ -133,6 +142,8 @@ impl Core {
         if ends == Ends::Sessions {
             let next = user.version.saturating_add(1);
             user.hidden.insert(SESSIONS_FROM.to_owned(), next.into());
+            user.hidden
+                .insert(REVOKED_AT_MEMBER.to_owned(), self.now_seconds().into());
         }
         let bucket = database
             .buckets

@@ -12,6 +12,11 @@
 //! | `register` | registration, and confirming a mail address |
 //! | `password` | changing, removing and resetting passwords |
 //! | `rename` | another user name |
+//! | `second_factor` | codes of an authenticator app |
+//! | `api_token` | tokens without an end, for programs |
+//! | `oauth` | log-in with a provider, and the user that it stands for |
+//! | `caller` | callers that no session stands behind |
+//! | `bearer` | callers with the JWT of a trusted issuer |
 //! | `mails` `resets` | what is written to users, and the tokens in it; wishes for mails that wait |
 //! | `session` | assuming a role, logging out everywhere |
 //! | `attempts` | how often somebody may try |
@@ -26,21 +31,27 @@
 //! Lacks: sessions and tokens themselves (`sessions`, [`crate::auth::token`]), and sending mails (a port).
 
 mod accounts;
+mod api_token;
 mod attempts;
+mod bearer;
+mod caller;
 mod change;
 mod facade;
 mod find;
 mod mails;
+pub mod oauth;
 mod password;
 mod record;
 mod register;
 mod rename;
 mod resets;
+pub mod second_factor;
 mod session;
 
 pub use self::accounts::Accounts;
 pub use self::register::{Registered, Registration};
 
 pub(crate) use self::attempts::Attempts;
+pub(crate) use self::caller::Rechecks;
 pub(crate) use self::record::User;
 pub(crate) use self::resets::Resets;

@@ -269,6 +269,7 @@ pub(super) fn unfounded(limits: Limits) -> (Service, Cluster) {
         forward: Arc::new(Alone),
         members: Arc::new(Alone),
         metadata,
+        identities: Arc::new(service::identities::NoIdentities),
         clock: Arc::new(SystemClock::new()),
         mailer: Arc::new(Alone),
     };
