@@ -18,6 +18,7 @@ use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
 
 mod beats;
 mod diverge;
+mod gathering;
 mod purge;
 mod transfer;
 

@@ -6,6 +6,7 @@
 mod chains;
 mod damage;
 mod evidence;
+mod gathering;
 mod group;
 mod purge;
 mod serve;
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Config;
-use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
-use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::impls::ProgressResponder;
 use parking_lot::RwLock;
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::machine::Replica;
@@ -210,16 +211,17 @@ impl Host {
             return Err(ProposeError::Overloaded);
         };
         let _waits = self.inner.beats.wait(group.waiting());
-        let write = group.raft().client_write(Command::proposed(command));
-        match tokio::time::timeout_at(deadline, write).await {
-            Ok(Ok(response)) => Ok(response.data.0),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
-                Err(ProposeError::NotLeader {
-                    hint: to.leader_node.map(|member| member.node),
-                })
-            }
-            // Whatever helper also matches `LogEntryDiscarded` as a forward: it was appended, so it is unknown.
-            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+        let _write = group.writes().begin();
+        let (responder, outcome) = ProgressResponder::complete_only();
+        group.propose(Command::proposed(command), responder);
+        match tokio::time::timeout_at(deadline, outcome).await {
+            Ok(Ok(Ok(response))) => Ok(response.data.0),
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) => Err(ProposeError::NotLeader {
+                hint: to.leader_node.map(|member| member.node),
+            }),
+            // Whatever helper also matches `LogEntryDiscarded` as a forward: it was appended, so it is unknown. The group has stopped if
+            // the responder was dropped, and may have taken it before.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(ProposeError::Unknown),
         }
     }
 
@@ -233,23 +235,8 @@ impl Host {
         if self.is_stalled() {
             return Err(ReadError::NotLeader { hint: None });
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
-        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);
         let _waits = self.inner.beats.wait(group.waiting());
-        let barrier = group.raft().ensure_linearizable(option);
-        match tokio::time::timeout_at(deadline, barrier).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
-                Err(ReadError::NotLeader {
-                    hint: to.leader_node.map(|member| member.node),
-                })
-            }
-            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
-                Err(ReadError::NoQuorum)
-            }
-            Ok(Err(RaftError::Fatal(_))) => Err(ReadError::NoGroup),
-        }
+        group.prove(deadline).await
     }
 
     /// The applied state of this node's replica of a shard; none of one that is quarantined.

@@ -6,6 +6,7 @@
 mod applier;
 mod beats;
 mod codec;
+mod commits;
 mod error;
 mod host;
 mod log_store;

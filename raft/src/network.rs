@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::beats::{Beats, Outcome, Waiting};
 use crate::codec;
+use crate::commits::{Merged, Writes};
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::state_machine::SnapshotData;
@@ -61,6 +62,10 @@ pub(crate) struct Factory {
     pub(crate) beats: Beats,
     /// What waits for the group.
     pub(crate) waiting: Arc<Waiting>,
+    /// Writes of the group.
+    pub(crate) writes: Arc<Writes>,
+    /// How long news of a commit may wait for entries.
+    pub(crate) commit_window: Duration,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -74,6 +79,8 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
             transport: Arc::clone(&self.transport),
             pool: self.pool.clone(),
             send_dir: self.send_dir.clone(),
+            writes: Arc::clone(&self.writes),
+            commit_window: self.commit_window,
             heartbeats: None,
         }
     }
@@ -100,6 +107,8 @@ pub(crate) struct Client {
     transport: Arc<dyn Transport>,
     pool: Pool,
     send_dir: PathBuf,
+    writes: Arc<Writes>,
+    commit_window: Duration,
     /// Set on the client that openraft sends heartbeats with; it sends nothing else.
     heartbeats: Option<Heartbeats>,
 }
@@ -374,6 +383,18 @@ impl RaftNetworkV2<TypeConfig> for Client {
     {
         let client: &'s Self = self;
         let ttl = option.hard_ttl();
+        // A heartbeat is bare as well, and must leave.
+        let is_bare: fn(&AppendEntriesRequest<TypeConfig>) -> bool = match client.heartbeats {
+            Some(_) => |_| false,
+            None => |request| request.entries.is_empty(),
+        };
+        // openraft matches answers by log id: those to a later append stand for the ones that were left out.
+        let input = Merged::new(
+            input,
+            is_bare,
+            Arc::clone(&client.writes),
+            client.commit_window,
+        );
         let answers = input
             .map(move |request| {
                 let previous = request.prev_log_id;

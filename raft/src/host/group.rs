@@ -12,8 +12,10 @@ use storage::raft_log::{GroupLog, LogSize};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::Inner;
+use super::gathering::{Proposals, Reads};
 use super::ticks::{Heard, Ticking};
 use crate::beats::Waiting;
+use crate::commits::{self, Writes};
 use crate::error::{Error, Result};
 use crate::log_store::LogStore;
 use crate::network::Factory;
@@ -100,6 +102,9 @@ pub(crate) struct Group {
     heard: Heard,
     ticking: Ticking,
     waiting: Arc<Waiting>,
+    writes: Arc<Writes>,
+    proposals: Proposals,
+    reads: Reads,
 }
 
 impl Group {
@@ -111,10 +116,13 @@ impl Group {
         log: GroupLog,
     ) -> Result<Arc<Self>> {
         let waiting = Arc::new(Waiting::default());
+        let writes = Arc::new(Writes::default());
         let network = Factory {
             shard,
             beats: host.beats.clone(),
             waiting: Arc::clone(&waiting),
+            writes: Arc::clone(&writes),
+            commit_window: host.options.heartbeat / commits::WINDOW_PART,
             transport: Arc::clone(&host.transport),
             pool: host.pool.clone(),
             send_dir: host.send_dir.clone(),
@@ -154,6 +162,9 @@ impl Group {
             heard: Heard::never(),
             ticking: Ticking::on(),
             waiting,
+            writes,
+            proposals: Proposals::default(),
+            reads: Reads::default(),
         }))
     }
 
@@ -203,6 +214,19 @@ impl Group {
 
     pub(super) fn waiting(&self) -> &Waiting {
         &self.waiting
+    }
+
+    pub(super) fn proposals(&self) -> &Proposals {
+        &self.proposals
+    }
+
+    pub(super) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Its writes under way.
+    pub(super) fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     pub(super) fn commit_index(&self) -> u64 {

@@ -9,8 +9,9 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::peer::envelope::Body;
+use proto::peer::raft_request::Request;
 use proto::peer::snapshot_part::Part;
-use proto::peer::{SnapshotHeader, SnapshotPart, SnapshotResponse};
+use proto::peer::{RaftRequest, SnapshotHeader, SnapshotPart, SnapshotResponse};
 use proto::{NodeId, ReplicaId, ShardId};
 use storage::ids::StoreId;
 
@@ -48,6 +49,8 @@ struct State {
     refused: Vec<String>,
     /// Messages of heartbeats by sender and receiver: how many heartbeats each had.
     beats: HashMap<(NodeId, NodeId), Vec<usize>>,
+    /// Appends by sender and receiver: how many entries each had.
+    appends: HashMap<(NodeId, NodeId), Vec<usize>>,
     /// Messages of heartbeats that are still to be lost, of each sender.
     lose_beats: HashMap<NodeId, u32>,
 }
@@ -80,6 +83,12 @@ impl Network {
         state.beats.get(&(from, to)).cloned().unwrap_or_default()
     }
 
+    /// How many entries each append by itself from one node to another had.
+    pub fn appends(&self, from: NodeId, to: NodeId) -> Vec<usize> {
+        let state = self.state.lock();
+        state.appends.get(&(from, to)).cloned().unwrap_or_default()
+    }
+
     /// Loses the next messages of heartbeats of a node, this many.
     pub fn lose_beats(&self, from: NodeId, messages: u32) {
         self.state.lock().lose_beats.insert(from, messages);
@@ -95,10 +104,20 @@ impl Network {
             .unwrap_or(0)
     }
 
-    /// Counts what is a message of heartbeats; whether it gets lost.
+    /// Counts what is an append or a message of heartbeats; whether it gets lost.
     fn note(&self, from: NodeId, to: NodeId, body: &Body) -> bool {
-        let Body::BeatsRequest(request) = body else {
-            return false;
+        let request = match body {
+            Body::BeatsRequest(request) => request,
+            Body::RaftRequest(RaftRequest {
+                request: Some(Request::Append(append)),
+                ..
+            }) => {
+                let mut state = self.state.lock();
+                let appends = state.appends.entry((from, to)).or_default();
+                appends.push(append.entries.len());
+                return false;
+            }
+            _ => return false,
         };
         let mut state = self.state.lock();
         let beats = request.beats.len();
