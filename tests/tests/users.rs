@@ -86,23 +86,40 @@ async fn registration(cluster: &Cluster) {
     let user = answer.json();
     let id = user["id"].as_str().expect("an id").to_owned();
     assert_eq!(user["acl"]["read"][&id], "allow");
-    assert_eq!((&user["username"], &user["inactive"]), (&json!("ann"), &Value::Null));
+    assert_eq!(
+        (&user["username"], &user["inactive"]),
+        (&json!("ann"), &Value::Null)
+    );
     let token = token_of(&answer);
     for node in cluster.all() {
         let api = cluster.api(node);
-        register(&api, "ann", "other").await.refused(409, "value_taken");
+        register(&api, "ann", "other")
+            .await
+            .refused(409, "value_taken");
         let me = api.with_token(&token).get("/db/User/me").send().await;
         assert_eq!(me.expect(200).json()["id"], id.as_str());
         let valid = api.with_token(&token).get("/db/User/validate").send().await;
         assert_eq!(valid.expect(200).json()["user"], id.as_str());
         api.log_in("ann", "pw").await;
-        api.get("/db/User/validate").send().await.refused(460, "bad_credentials");
+        api.get("/db/User/validate")
+            .send()
+            .await
+            .refused(460, "bad_credentials");
         // A user is its own.
         api.get(&id).send().await.refused(404, "object_not_found");
     }
     let quiet = json!({ "user": { "username": "quiet" }, "password": "pw", "login": false });
-    let quiet = cluster.api(1).post("/db/User/register").json(&quiet).send().await;
-    assert_eq!(quiet.expect(200).header(TOKEN), None, "any token logs a client in");
+    let quiet = cluster
+        .api(1)
+        .post("/db/User/register")
+        .json(&quiet)
+        .send()
+        .await;
+    assert_eq!(
+        quiet.expect(200).header(TOKEN),
+        None,
+        "any token logs a client in"
+    );
     for bad in [
         json!({}),
         json!({ "user": {}, "password": "pw" }),
@@ -110,31 +127,60 @@ async fn registration(cluster: &Cluster) {
         json!({ "user": { "username": "x", "id": "/db/User/1" }, "password": "pw" }),
         json!({ "user": { "username": "x\n" }, "password": "pw" }),
     ] {
-        let answer = cluster.api(2).post("/db/User/register").json(&bad).send().await;
-        assert!(matches!(answer.status, 400 | 471), "{bad}: {}", answer.status);
+        let answer = cluster
+            .api(2)
+            .post("/db/User/register")
+            .json(&bad)
+            .send()
+            .await;
+        assert!(
+            matches!(answer.status, 400 | 471),
+            "{bad}: {}",
+            answer.status
+        );
     }
 }
 
 async fn passwords(cluster: &Cluster) {
     let (_, bob) = user(&cluster.api(0), "bob").await;
     let nobody = cluster.api(1);
-    change_password(&nobody, "bob", "guess", "new").await.refused(460, "bad_credentials");
-    change_password(&nobody, "bob", "", "new").await.refused(460, "bad_credentials");
-    let changed = change_password(&nobody, "bob", "pw", "new").await.expect(200);
+    change_password(&nobody, "bob", "guess", "new")
+        .await
+        .refused(460, "bad_credentials");
+    change_password(&nobody, "bob", "", "new")
+        .await
+        .refused(460, "bad_credentials");
+    let changed = change_password(&nobody, "bob", "pw", "new")
+        .await
+        .expect(200);
     // At the node that acknowledged it there is nothing to wait for.
     assert_eq!(judge(&nobody, bob.token().expect("token")).await, OVER);
     assert_eq!(judge(&nobody, &token_of(&changed)).await, GOOD);
     let root = cluster.root(2).await;
-    change_password(&root, "bob", "", "by root").await.expect(200);
+    change_password(&root, "bob", "", "by root")
+        .await
+        .expect(200);
     let session = cluster.api(0).log_in("bob", "by root").await;
-    session.get("/db/User/logout?everywhere=true").send().await.expect(204);
-    assert_eq!(judge(&cluster.api(0), session.token().expect("token")).await, OVER);
+    session
+        .get("/db/User/logout?everywhere=true")
+        .send()
+        .await
+        .expect(204);
+    assert_eq!(
+        judge(&cluster.api(0), session.token().expect("token")).await,
+        OVER
+    );
     let session = cluster.api(0).log_in("bob", "by root").await;
     let removed = session.delete("/db/User/password").send().await.expect(204);
     let left = token_of(&removed);
     assert_eq!(judge(&cluster.api(0), &left).await, GOOD);
     let login = json!({ "username": "bob", "password": "by root" });
-    let login = cluster.api(0).post("/db/User/login").json(&login).send().await;
+    let login = cluster
+        .api(0)
+        .post("/db/User/login")
+        .json(&login)
+        .send()
+        .await;
     login.refused(460, "bad_credentials");
 }
 
@@ -144,7 +190,11 @@ async fn reset(cluster: &Cluster) {
         let api = cluster.api(1);
         async move {
             let body = json!({ "username": name });
-            api.post("/db/User/reset").json(&body).send().await.expect(200);
+            api.post("/db/User/reset")
+                .json(&body)
+                .send()
+                .await
+                .expect(200);
         }
     };
     ask("nobody@example.com").await;
@@ -152,11 +202,15 @@ async fn reset(cluster: &Cluster) {
     let mail = eventually("the mail lies in the spool", DEADLINE, || async {
         let mails = mails(cluster.dir());
         assert!(mails.len() <= 1, "{mails:?}");
-        mails.first().map(|mail| std::fs::read_to_string(mail).expect("a mail"))
+        mails
+            .first()
+            .map(|mail| std::fs::read_to_string(mail).expect("a mail"))
     })
     .await;
     assert!(mail.starts_with("To: cat@example.com\r\n"), "{mail}");
-    let start = mail.find("https://app.example/reset?bq-token=").expect("a link");
+    let start = mail
+        .find("https://app.example/reset?bq-token=")
+        .expect("a link");
     let token: String = mail[start..]
         .split_once('=')
         .expect("a token")
@@ -171,7 +225,10 @@ async fn reset(cluster: &Cluster) {
     let session = set("reset").await.expect(200);
     assert_eq!(session.json()["username"], "cat@example.com");
     set("again").await.refused(460, "bad_credentials");
-    assert_eq!(judge(&cluster.api(2), cat.token().expect("token")).await, OVER);
+    assert_eq!(
+        judge(&cluster.api(2), cat.token().expect("token")).await,
+        OVER
+    );
     cluster.api(0).log_in("cat@example.com", "reset").await;
 }
 
@@ -191,9 +248,17 @@ async fn roles(cluster: &Cluster) {
     let root = cluster.root(0).await;
     let (id, dan) = user(&cluster.api(1), "dan").await;
     let role = |users: Value| json!({ "name": "staff", "users": users, "acl": {"read": {}, "write": {"/db/Role/1": "allow"}} });
-    root.put("/db/Role/staff").json(&role(json!([id]))).send().await.expect(200);
+    root.put("/db/Role/staff")
+        .json(&role(json!([id])))
+        .send()
+        .await
+        .expect(200);
     let secret = json!({ "acl": { "read": { "/db/Role/staff": "allow" }, "write": {} } });
-    root.put("/db/Demo/secret").json(&secret).send().await.expect(200);
+    root.put("/db/Demo/secret")
+        .json(&secret)
+        .send()
+        .await
+        .expect(200);
     let token = dan.token().expect("token").to_owned();
     let see = |node: usize| {
         let api = cluster.api(node).with_token(&token);
@@ -211,14 +276,21 @@ async fn roles(cluster: &Cluster) {
     let denied = dan.post("/db/Role/1/assume").send().await;
     denied.refused(466, "permission_denied");
     let acknowledged = {
-        root.put("/db/Role/staff").json(&role(json!([]))).send().await.expect(200);
+        root.put("/db/Role/staff")
+            .json(&role(json!([])))
+            .send()
+            .await
+            .expect(200);
         Instant::now()
     };
     for node in cluster.all() {
         eventually("the role is lost", DEADLINE, || async {
             let asked = Instant::now();
             let status = see(node).await;
-            assert!(status != 200 || asked < acknowledged + BOUND, "past the bound");
+            assert!(
+                status != 200 || asked < acknowledged + BOUND,
+                "past the bound"
+            );
             (status == 404).then_some(())
         })
         .await;
@@ -255,7 +327,9 @@ async fn seen(cluster: &Cluster) {
         }
         let next = format!("pw {change}");
         let changing = cluster.api((change + 1) % 3);
-        let changed = change_password(&changing, "fay", &password, &next).await.expect(200);
+        let changed = change_password(&changing, "fay", &password, &next)
+            .await
+            .expect(200);
         let acknowledged = Instant::now();
         password = next;
         let new = token_of(&changed);
@@ -264,7 +338,10 @@ async fn seen(cluster: &Cluster) {
             eventually("the session is over", DEADLINE, || async {
                 let asked = Instant::now();
                 let status = judge(&api, &token).await;
-                assert!(status != GOOD || asked < acknowledged + BOUND, "past the bound");
+                assert!(
+                    status != GOOD || asked < acknowledged + BOUND,
+                    "past the bound"
+                );
                 (status == OVER).then_some(())
             })
             .await;
@@ -337,7 +414,12 @@ async fn cut_off(cluster: &mut Cluster) {
         (status == 503).then_some(())
     })
     .await;
-    let refused = api.with_token(&token).get("/db/Demo/none").local().send().await;
+    let refused = api
+        .with_token(&token)
+        .get("/db/Demo/none")
+        .local()
+        .send()
+        .await;
     let refused = refused.refused(503, "unavailable");
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.json()["effect"], "none");
