@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use cluster::state::{ClusterState, Database};
 use document::acl::Principal;
-use proto::ErrorCode;
+use document::id::object_id;
+use proto::{Effect, ErrorCode};
 use serde_json::Value;
 
 use super::attempts::{Attempt, What};
@@ -14,7 +15,7 @@ use super::change::Ends;
 use super::mails::{check_name, is_address, link, nonce, used};
 use super::register::{VERIFICATION_NONCE, check_password};
 use crate::Core;
-use crate::auth::policy::PASSWORD_MEMBER;
+use crate::auth::policy::{PASSWORD_MEMBER, USERS};
 use crate::auth::token::Kind;
 use crate::context::{Context, Session};
 use crate::error::{Error, Result};
@@ -120,6 +121,11 @@ impl Core {
         } else {
             Box::pin(self.prove(ctx, &state, database, name, old)).await?
         };
+        // A password is half of what such a user takes: whoever has nothing else must not lock the user out.
+        let is_own = caller.user.as_deref() == Some(&object_id(USERS, &user.key));
+        if user.needs_second_factor() && !is_own && !caller.is_admin() {
+            return Err(self.ask_second_factor(&state, database, &user));
+        }
         let hash = self.passwords.hash(new).await?;
         let proven = user.password_hash().map(str::to_owned);
         let set = |user: &mut User| {
@@ -138,7 +144,7 @@ impl Core {
             set,
         );
         let user = Box::pin(changed).await?;
-        self.open_session(&state, database, &user)
+        self.open_proven_session(&state, database, &user)
     }
 
     /// Sets a password by the token of a mail.
@@ -178,7 +184,9 @@ impl Core {
             set,
         );
         let user = Box::pin(changed).await?;
+        // The password is set, whatever else it takes to log in.
         self.open_session(&state, database, &user)
+            .map_err(|error| error.with_effect(Effect::Applied))
     }
 
     /// Takes the caller's password away: only other ways to log in are left.
@@ -199,7 +207,7 @@ impl Core {
             remove,
         );
         let user = Box::pin(changed).await?;
-        self.open_session(&state, database, &user)
+        self.open_proven_session(&state, database, &user)
     }
 
     /// Takes a wish for a mail that resets a password. Whether there is such a user, the answer does not tell, nor the time it takes:
