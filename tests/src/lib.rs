@@ -22,6 +22,7 @@ pub mod rights;
 pub mod status;
 pub mod tls;
 pub mod wait;
+pub mod wall;
 
 pub use checks::Checks;
 pub use cluster::{Cluster, Options};

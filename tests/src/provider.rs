@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,6 +20,8 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as 
 use ring::{digest, hmac};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+use crate::wall::now_seconds;
 
 /// What the provider calls the cluster.
 pub const CLIENT: &str = "larder-tests";
@@ -203,11 +204,6 @@ impl Provider {
     }
 }
 
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("a clock").as_secs()
-}
-
 fn encode(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
@@ -233,8 +229,7 @@ impl Inner {
     }
 
     fn jwt(&self, claims: Value) -> String {
-        let mut all =
-            json!({ "iss": self.issuer, "aud": CLIENT, "iat": now(), "exp": now() + 300 });
+        let mut all = json!({ "iss": self.issuer, "aud": CLIENT, "iat": now_seconds(), "exp": now_seconds() + 300 });
         let Value::Object(given) = claims else {
             panic!("claims are an object");
         };
@@ -244,7 +239,7 @@ impl Inner {
             Lie::Audience => all["aud"] = json!("another-client"),
             Lie::Shared => all["aud"] = json!([CLIENT, "another-client"]),
             Lie::Issuer => all["iss"] = json!("http://127.0.0.1:1"),
-            Lie::Expired => all["exp"] = json!(now() - 3600),
+            Lie::Expired => all["exp"] = json!(now_seconds() - 3600),
             Lie::Endless => {
                 all.as_object_mut().expect("an object").remove("exp");
             }

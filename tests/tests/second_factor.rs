@@ -1,9 +1,10 @@
 //! Promise: a second factor stands before every log-in of its user, takes each code once on all nodes together, and cannot be guessed; an
 //! API token lasts until it is revoked, and then counts nowhere.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::wall::now_seconds;
 use tests::{Answer, Api, Checks, Cluster, Options, eventually};
 use totp_rs::{Builder, Secret, Totp};
 
@@ -90,11 +91,7 @@ impl App {
 
     /// The code of a step, counted from now, as a number.
     fn code(&self, steps: u64) -> u32 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("a clock")
-            .as_secs();
-        let code = self.0.generate(now + 30 * steps).to_string();
+        let code = self.0.generate(now_seconds() + 30 * steps).to_string();
         code.parse().expect("digits")
     }
 

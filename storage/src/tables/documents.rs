@@ -249,6 +249,9 @@ pub fn visit(
     )
 }
 
+/// What a walk over changes hands each key and what changed to. `Break` ends the walk.
+pub type ChangedVisitor<'a> = dyn FnMut(&str, Option<Entry>) -> Result<ControlFlow<()>> + 'a;
+
 /// Shows what changed in a bucket behind `since`, deletes too, in the order of keys from `from` on, until `each` breaks. `None` stands for
 /// what has not changed, so that a walk over much of that can be ended too. May wait for a disk at each step.
 ///
@@ -260,7 +263,7 @@ pub fn visit_changed(
     bucket: u32,
     from: Bound<&str>,
     since: ChangeKey,
-    each: &mut dyn FnMut(&str, Option<Entry>) -> Result<ControlFlow<()>>,
+    each: &mut ChangedVisitor<'_>,
 ) -> Result<()> {
     let (start, end) = range(database, bucket, from);
     view.visit(

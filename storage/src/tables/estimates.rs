@@ -8,7 +8,7 @@ use std::ops::{Bound, ControlFlow};
 use document::index::Range;
 
 use super::indexes::{self, BucketIndex, IndexEntry};
-use crate::engine::{Column, Direction};
+use crate::engine::{Column, Direction, Each};
 use crate::error::Result;
 use crate::keys::{DocumentKey, IndexEntryKey, prefix_end};
 use crate::machine::ReplicaView;
@@ -85,7 +85,7 @@ fn pairs(
     from: &[u8],
     to: &Bound<Vec<u8>>,
     effort: Effort,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
+    each: &mut Each<'_>,
 ) -> Result<u64> {
     let to = to.as_ref().map(Vec::as_slice);
     let counted_max = effort.enough.min(COUNTED_MAX).max(effort.exact_max);

@@ -23,6 +23,7 @@ use super::prepare::{Prepared, fingerprint, located};
 use super::refusal::{is_condition, refusal, rejected};
 use super::{Shards, find_database};
 use crate::auth::grant::{Grant, WriteGrant};
+use crate::auth::policy::USERS;
 use crate::error::{Error, Result};
 use crate::forward::{Answer, Failure, Request, Write, Writes, WrittenAll, WrittenOne};
 use crate::limits::RETRY_AFTER;
@@ -74,11 +75,7 @@ impl Shards {
             {
                 Round::Over(answer) => {
                     held.written();
-                    if writes
-                        .writes
-                        .iter()
-                        .any(|write| write.bucket == policy::USERS)
-                    {
+                    if writes.writes.iter().any(|write| write.bucket == USERS) {
                         Box::pin(self.end_sessions(request.shard, writes, deadline)).await?;
                     }
                     return Ok(answer);
