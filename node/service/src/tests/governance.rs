@@ -52,7 +52,11 @@ async fn a_full_database_takes_no_more_documents_until_some_are_gone() {
     let before = cluster.world.document_proposals();
     refused(put(&cluster, &ctx, "b", "{}", Condition::None).await);
     refused(put(&cluster, &ctx, "b", "{}", Condition::Absent).await);
-    assert_eq!(cluster.world.document_proposals(), before, "nothing was proposed");
+    assert_eq!(
+        cluster.world.document_proposals(),
+        before,
+        "nothing was proposed"
+    );
     // What is there may change.
     put(&cluster, &ctx, "a", r#"{"n":2}"#, Condition::Exists)
         .await
