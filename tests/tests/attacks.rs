@@ -73,7 +73,7 @@ async fn tokens(cluster: &Cluster, root: &Api) {
         good.to_uppercase(),
         good.chars().rev().collect(),
         "f".repeat(good.len()),
-        "0".repeat(15_000),
+        "0".repeat(8_000),
         "z".repeat(200),
         "null".to_owned(),
         // A JWT that says that it needs no signature.

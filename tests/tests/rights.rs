@@ -65,6 +65,28 @@ async fn populate(cluster: &Cluster, password: &str) -> (Api, Vec<Somebody>) {
         let body = json!({ "name": role, "users": members });
         root.put(&role).json(&body).expect(200).await;
     }
+    // A role that is changed counts within a bound, not at once.
+    for (role, members) in ROLES {
+        let probe = object_id(BUCKET, role);
+        let read = json!({ (object_id("Role", role)): "allow" });
+        let acl = json!({ "read": read, "write": {} });
+        root.put(&probe)
+            .json(&json!({ "acl": acl }))
+            .expect(200)
+            .await;
+        for member in members {
+            let key = member.rsplit('/').next().expect("a key");
+            let session = cluster.api(0).log_in(&format!("user{key}"), password).await;
+            let token = session.token().expect("a session").to_owned();
+            for node in cluster.all() {
+                let api = cluster.api(node).with_token(&token);
+                let counts =
+                    || async { (api.get(&probe).send().await.status == 200).then_some(()) };
+                eventually("the role counts", Duration::from_secs(30), counts).await;
+            }
+        }
+        root.delete(&probe).expect(204).await;
+    }
     let mut all = vec![Somebody {
         name: "nobody".to_owned(),
         caller: Caller::default(),

@@ -34,7 +34,7 @@ struct Check {
     output: OutputArgs,
     /// Id or key of the user; without it a caller who is not logged in
     #[arg(long = "as", value_name = "USER")]
-    user: Option<String>,
+    caller: Option<String>,
     /// The document, /db/BUCKET/KEY; or /db/BUCKET for the rules of its class alone
     #[arg(long, value_name = "ID")]
     doc: String,
@@ -48,7 +48,7 @@ pub(crate) async fn run(acl: Acl) -> anyhow::Result<()> {
     let Verb::Check(check) = acl.verb;
     let client = Client::connect(&check.connect).await?;
     let (id, operation) = (segment(&check.doc), segment(&check.op));
-    let user = segment(check.user.as_deref().unwrap_or_default());
+    let user = segment(check.caller.as_deref().unwrap_or_default());
     let path = format!("/acl/check?as={user}&id={id}&operation={operation}");
     let answer = client.send(Method::GET, &path, Request::default()).await;
     let answer = answer.map_err(|failure| failure.report(check.output.output))?;
