@@ -49,16 +49,26 @@ async fn a_full_database_takes_no_more_documents_until_some_are_gone() {
     let status = service.quotas().remove(0);
     assert!(status.counted && status.full, "{status:?}");
     assert!(status.documents > 1 && status.bytes > 0, "{status:?}");
-    let before = cluster.document_proposals();
+    let before = cluster.world.document_proposals();
     refused(put(&cluster, &ctx, "b", "{}", Condition::None).await);
     refused(put(&cluster, &ctx, "b", "{}", Condition::Absent).await);
-    assert_eq!(cluster.document_proposals(), before, "nothing was proposed");
+    assert_eq!(
+        cluster.world.document_proposals(),
+        before,
+        "nothing was proposed"
+    );
     // What is there may change.
     put(&cluster, &ctx, "a", r#"{"n":2}"#, Condition::Exists)
         .await
         .expect("replaced");
     service
-        .update(&ctx, "Demo", "a", body(r#"{"$inc":{"n":1}}"#), Condition::None)
+        .update(
+            &ctx,
+            "Demo",
+            "a",
+            body(r#"{"$inc":{"n":1}}"#),
+            Condition::None,
+        )
         .await
         .expect("updated");
     // One may come for each that goes.
@@ -88,10 +98,7 @@ async fn a_full_database_takes_no_more_documents_until_some_are_gone() {
 async fn a_quota_is_for_a_database_that_is_there() {
     let cluster = TestCluster::start().await;
     let set = cluster.service.set_quota("nowhere", 1, 1, soon()).await;
-    assert_eq!(
-        set.expect_err("unknown").code,
-        ErrorCode::BucketNotFound
-    );
+    assert_eq!(set.expect_err("unknown").code, ErrorCode::BucketNotFound);
 }
 
 /// The records of a shard, whose chain is checked.
@@ -124,7 +131,9 @@ async fn what_admins_do_is_written_down_with_their_names() {
     let all = trail(&cluster, 0).await;
     let of = |action: &str| {
         let found = all.iter().find(|record| record.action == action);
-        found.unwrap_or_else(|| panic!("{action}: {all:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("{action}: {all:#?}"))
+            .clone()
     };
     assert_eq!(of("schema_changed").user, "/db/User/1");
     assert_eq!(of("bucket_truncated").target, "Demo");
