@@ -49,8 +49,6 @@ actions! {
     AdminDenied "admin_denied";
     /// Certificates were read again.
     CertificatesReloaded "certificates_reloaded";
-    /// A join token was made.
-    JoinTokenIssued "join_token_issued";
     /// Somebody logged in.
     LoggedIn "logged_in";
     /// Somebody logged out.

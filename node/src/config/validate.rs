@@ -145,6 +145,11 @@ pub enum Rule {
         /// The key that it needs.
         wanted: &'static str,
     },
+    /// A default password where certificates keep strangers out, and so where it matters.
+    #[error(
+        "security.allow_default_password = true is for trying out, with security.insecure = true: leave it out, and `cluster init` makes a password"
+    )]
+    DefaultPassword,
     /// The admin port has no log-in.
     #[error(
         "listen.admin = {address} can be reached by others and has no log-in: set tls.admins_need_certificate = true, or keep it on loopback"
@@ -277,6 +282,9 @@ impl Config {
                 first: "tls.client_certificate",
                 second: "tls.client_key",
             });
+        }
+        if self.security.allow_default_password && !self.security.insecure {
+            return Err(Rule::DefaultPassword);
         }
         let address = self.listen.admin;
         if !self.security.insecure && !tls.admins_need_certificate && !address.ip().is_loopback() {
@@ -689,6 +697,18 @@ mod tests {
         assert_eq!(config.validate(), Ok(()));
         let rule = broken(|config| config.http.trusted_proxies = vec!["proxy.example".to_owned()]);
         assert!(matches!(rule, Rule::NotANetwork { .. }), "{rule}");
+    }
+
+    #[test]
+    fn the_default_password_is_for_plain_text_alone() {
+        let rule = broken(|config| config.security.allow_default_password = true);
+        assert_eq!(rule, Rule::DefaultPassword);
+        let mut config = Config::default();
+        (
+            config.security.allow_default_password,
+            config.security.insecure,
+        ) = (true, true);
+        assert_eq!(config.validate(), Ok(()));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Writes what the service noted into the node's audit log, in batches, and has the head of that log written down by the cluster.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use proto::NodeId;
 use proto::log::AuditHead;
 use service::Service;
 use service::audit::{Action, Event, Noted};
+use service::clock::{Clock as _, SystemClock};
 use sha2::{Digest as _, Sha256};
 use storage::audit::Record;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +82,8 @@ impl Writer {
 
     async fn age(&self) {
         let (log, kept) = (Arc::clone(&self.log), self.kept);
-        let aged = tokio::task::spawn_blocking(move || log.age(now_us(), kept)).await;
+        let now_us = SystemClock::new().wall_us();
+        let aged = tokio::task::spawn_blocking(move || log.age(now_us, kept)).await;
         if let Ok(Err(error)) = aged {
             tracing::warn!(%error, "old files of the audit log stay");
         }
@@ -141,9 +143,4 @@ pub(super) fn started(config: &Config) -> Event {
     Event::new(Action::NodeStarted)
         .on(&config.node.name)
         .saying(&detail)
-}
-
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
 }

@@ -423,6 +423,11 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 
 /// This node's certificates; `None` without TLS.
 fn keyring(config: &Config) -> anyhow::Result<Option<Arc<Keyring>>> {
+    if config.security.allow_default_password {
+        tracing::warn!(
+            "root may have the default password (security.allow_default_password): for trying out only"
+        );
+    }
     if config.security.insecure {
         tracing::warn!(
             "running without TLS and peer authentication (security.insecure): use it in trusted networks only"

@@ -180,7 +180,7 @@ fn is_read_again(full_key: &[u8]) -> bool {
     let kind = full_key.get(StoreId::LEN..).and_then(KeyKind::of);
     matches!(
         kind,
-        Some(KeyKind::Document | KeyKind::Bucket | KeyKind::IdempotencyUsage)
+        Some(KeyKind::Document | KeyKind::Bucket | KeyKind::IdempotencyUsage | KeyKind::Usage)
     )
 }
 
