@@ -315,3 +315,6 @@ impl View for SealedView {
         self.inner.file_bytes(column, from, to)
     }
 }
+
+#[cfg(test)]
+mod tests;
