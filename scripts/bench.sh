@@ -6,6 +6,7 @@
 # Parts: compare   puts and gets over gRPC against etcd, local gets over HTTP against nginx, h2load as a cross-check
 #        query     queries, counts, a scan and counters over 100,000 documents, and the same in PostgreSQL
 #        rights    point reads and queries with a token and ACLs, and the same on public documents
+#        feeds     events a second of a change feed from a cold log, and from a write to its subscriber
 #        syncs     fsync and fdatasync calls for each put, as strace counts them
 #        failover  kill -9 of the leader until writes are back
 #        stop      SIGTERM to one node after the other: what became of the requests
@@ -16,7 +17,8 @@
 #
 # Raw lines of JSON and the table go to target/bench/ (BENCH_OUT: another folder), and the table to standard output.
 # Sizes: BENCH_ROUNDS (3), BENCH_SECONDS (10, of each run), BENCH_CLIENTS ("1 64 256"), BENCH_ROUTES ("leader any"),
-# BENCH_KEYS (50000), BENCH_FILMS (100000), BENCH_RIGHTS (100000), BENCH_QUERY_CLIENTS ("1 64"), BENCH_KILLS (50), BENCH_STOPS (6), BENCH_SHARDS (256),
+# BENCH_KEYS (50000), BENCH_FILMS (100000), BENCH_RIGHTS (100000), BENCH_QUERY_CLIENTS ("1 64"), BENCH_EVENTS (200000), BENCH_FEED_WRITES (2000),
+# BENCH_KILLS (50), BENCH_STOPS (6), BENCH_SHARDS (256),
 # BENCH_OVERLOAD_SECONDS (60), BENCH_OVERLOAD_CLIENTS (4000);
 # BENCH_DIR: where data lies, to choose the disk; BENCH_PORT: the first port (7500). LARDER_BIN: the binary.
 set -euo pipefail
@@ -27,15 +29,19 @@ for argument in "$@"; do
     case $argument in
         --quick)
             export BENCH_ROUNDS=${BENCH_ROUNDS:-1} BENCH_SECONDS=${BENCH_SECONDS:-2} BENCH_ROUTES=${BENCH_ROUTES:-leader}
-            export BENCH_FILMS=${BENCH_FILMS:-5000} BENCH_RIGHTS=${BENCH_RIGHTS:-5000}
+            export BENCH_FILMS=${BENCH_FILMS:-5000} BENCH_RIGHTS=${BENCH_RIGHTS:-5000} BENCH_EVENTS=${BENCH_EVENTS:-5000}
+            export BENCH_FEED_WRITES=${BENCH_FEED_WRITES:-100}
             export BENCH_KEYS=${BENCH_KEYS:-5000} BENCH_KILLS=${BENCH_KILLS:-3} BENCH_CLIENTS=${BENCH_CLIENTS:-1 64}
             export BENCH_OVERLOAD_SECONDS=${BENCH_OVERLOAD_SECONDS:-10} BENCH_STOPS=${BENCH_STOPS:-2}
             ;;
-        compare | query | rights | syncs | failover | stop | idle | seal | overload) parts+=("$argument") ;;
-        *) echo "usage: scripts/bench.sh [--quick] [compare|query|rights|syncs|failover|stop|idle|seal|overload]..." >&2; exit 2 ;;
+        compare | query | rights | feeds | syncs | failover | stop | idle | seal | overload) parts+=("$argument") ;;
+        *)
+            echo "usage: scripts/bench.sh [--quick] [compare|query|rights|feeds|syncs|failover|stop|idle|seal|overload]..." >&2
+            exit 2
+            ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(compare query rights syncs failover stop idle seal overload)
+[ ${#parts[@]} -gt 0 ] || parts=(compare query rights feeds syncs failover stop idle seal overload)
 
 out=${BENCH_OUT:-$root/target/bench}
 mkdir -p "$out"

@@ -163,7 +163,9 @@ struct Part {
 }
 
 /// A place among the open feeds.
-struct Open(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
+struct Open {
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -180,7 +182,7 @@ impl Feed {
                 .with_retry_after(crate::limits::RETRY_AFTER)
         })?;
         gauge!(FEEDS_OPEN).increment(1);
-        let open = Open(permit);
+        let open = Open { _permit: permit };
         let bucket = request.bucket.as_deref();
         let session = core.begin(ctx, bucket.as_slice()).await?;
         let database = find(&session, ctx)?;

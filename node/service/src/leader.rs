@@ -41,6 +41,7 @@ use self::changes::Progressed;
 use self::indexes::Indexes;
 use self::layouts::Layouts;
 use self::ticks::Ticks;
+use crate::Ports;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
@@ -82,13 +83,13 @@ impl Shards {
     pub(crate) fn new(
         node: NodeId,
         limits: &Limits,
-        groups: Arc<dyn Groups>,
-        clock: Arc<dyn Clock>,
+        ports: &Ports,
         metadata: Metadata,
         evidence: Arc<Evidence>,
         unique: Arc<Unique>,
         ends: Arc<Ends>,
     ) -> Shards {
+        let (groups, clock) = (Arc::clone(&ports.groups), Arc::clone(&ports.clock));
         Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             walks: ReadPool::new(limits.query_walks_max),

@@ -184,7 +184,7 @@ impl Core {
     /// The parts, put together. Those that send requests themselves get at the whole by `core`.
     fn new(options: Options, ports: Ports, core: &Weak<Core>) -> Core {
         let limits = &options.limits;
-        let metadata = Metadata::new(ports.metadata);
+        let metadata = Metadata::new(ports.metadata.clone());
         let evidence = Arc::new(Evidence::new(Arc::clone(&ports.groups)));
         let unique = unique::Unique::new(core.clone());
         let ends = rights::Ends::new(core.clone());
@@ -192,8 +192,7 @@ impl Core {
             shards: Shards::new(
                 options.node,
                 limits,
-                Arc::clone(&ports.groups),
-                Arc::clone(&ports.clock),
+                &ports,
                 metadata.clone(),
                 Arc::clone(&evidence),
                 Arc::clone(&unique),

@@ -42,6 +42,9 @@ pub(super) struct Page {
 /// A shard and what it is asked.
 type Question = (ShardId, forward::Query);
 
+/// A question on its way: pages, each with the place of its question.
+type Asking<'a> = BoxFuture<'a, Result<Vec<(usize, Page)>>>;
+
 impl Reads<'_> {
     /// One page of one shard.
     pub(super) async fn page(&self, shard: ShardId, query: forward::Query) -> Result<Page> {
@@ -62,7 +65,7 @@ impl Reads<'_> {
     /// # Errors
     /// The first of any shard.
     pub(super) async fn pages(&self, questions: &[Question]) -> Result<Vec<Page>> {
-        let mut works: Vec<BoxFuture<'_, Result<Vec<(usize, Page)>>>> = Vec::new();
+        let mut works: Vec<Asking<'_>> = Vec::new();
         for (node, shards) in self.by_leader(questions) {
             for several in shards.chunks(SHARDS_A_REQUEST) {
                 match (node, several) {

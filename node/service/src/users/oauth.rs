@@ -375,7 +375,7 @@ fn check_target(target: &Target, rules: &Rules) -> Result<()> {
     }
     let url = Url::parse(&target.url).map_err(|_| refused())?;
     let origin = url.origin().ascii_serialization();
-    let named = rules.redirect_origins.iter().any(|one| *one == origin);
+    let named = rules.redirect_origins.contains(&origin);
     // Names and passwords in an address only serve to look like another one.
     match named && url.username().is_empty() && url.password().is_none() {
         true => Ok(()),

@@ -34,7 +34,7 @@ struct Ready {
 /// What became of it on a thread.
 enum Ran {
     Done(Arc<Replica>, Result<Walked>),
-    Heavy(Ready),
+    Heavy(Box<Ready>),
 }
 
 impl Shards {
@@ -104,7 +104,8 @@ impl Shards {
         let done = ran.into_iter().map(|(at, ran)| async move {
             let (replica, walked) = match ran {
                 Ran::Done(replica, walked) => (replica, walked),
-                Ran::Heavy(Ready { replica, walk }) => {
+                Ran::Heavy(ready) => {
+                    let Ready { replica, walk } = *ready;
                     let walked = Arc::clone(&replica);
                     let run = move || walk.run(&walked);
                     (replica, self.walks.run(deadline, run).await)
@@ -132,7 +133,7 @@ impl Ready {
         let planned = match self.walk.plan(&view) {
             Ok(planned) if planned.plan.estimated > LIGHT_MAX => {
                 drop(view);
-                return Ran::Heavy(self);
+                return Ran::Heavy(Box::new(self));
             }
             planned => planned,
         };
