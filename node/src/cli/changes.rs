@@ -58,7 +58,7 @@ struct Tail {
 
 /// An answer that may have waited.
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct Part<'a> {
     #[serde(borrow)]
     events: Vec<&'a RawValue>,
     token: String,
@@ -87,7 +87,7 @@ pub(crate) async fn run(changes: Changes) -> anyhow::Result<()> {
             Err(failure) => return Err(failure.report(tail.output.output)),
         };
         begun = true;
-        let told: Answer<'_> =
+        let told: Part<'_> =
             serde_json::from_slice(&answer.body).context("the server's answer is not JSON")?;
         if let Some(reason) = &told.resync {
             eprintln!("larder: everything follows as it is: {reason}");

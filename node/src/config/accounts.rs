@@ -41,7 +41,7 @@ pub struct Smtp {
     /// Its port; 0: the usual one for the encryption (587, 465, 25).
     pub port: u16,
     /// How the connection is made secret.
-    pub encryption: Encryption,
+    pub encryption: MailEncryption,
     /// Who logs in there. Empty: nobody does.
     pub user: String,
     /// With which password.
@@ -53,7 +53,7 @@ pub struct Smtp {
 /// How a connection to a mail server is made secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Encryption {
+pub enum MailEncryption {
     /// TLS after a plain greeting; a server that offers none is refused.
     #[default]
     Starttls,
@@ -79,7 +79,7 @@ impl Smtp {
                 second: "mail.smtp.password",
             });
         }
-        match self.encryption == Encryption::None && !insecure {
+        match self.encryption == MailEncryption::None && !insecure {
             true => Err(Rule::NotSecure {
                 key: "mail.smtp.encryption",
                 value: "none".to_owned(),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use accounts::{Encryption, Smtp};
+pub use accounts::{MailEncryption, Smtp};
 pub use identity::{ClientAuth, DEFAULT_DATABASE, OauthProvider, TrustedIssuer};
 pub use load::Error;
 pub use master_key::{MasterKeySource, MasterKeySourceError};

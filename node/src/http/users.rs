@@ -52,7 +52,7 @@ pub(crate) enum UserRoute<'a> {
     Oauth(Cow<'a, str>),
 }
 
-impl UserRoute<'_> {
+impl<'a> UserRoute<'a> {
     /// The meaning of a word below `/db/User/`; `None`: a user's key.
     pub(crate) fn of_word(word: &str) -> Option<UserRoute<'static>> {
         Some(match word {

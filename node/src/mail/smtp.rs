@@ -21,7 +21,7 @@ use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Ex
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Encryption, Smtp};
+use crate::config::{MailEncryption, Smtp};
 
 /// Mails by outcome: `sent`, `refused` by the server for good, `over` age, `unreadable`.
 pub(crate) const MAILS: &str = "larder_mails_total";
@@ -65,9 +65,9 @@ impl Delivery {
         let from: Mailbox = config.from.parse().context("mail.smtp.from")?;
         let tls = || TlsParameters::new_rustls(config.host.clone()).context("mail.smtp: TLS");
         let (tls, port) = match config.encryption {
-            Encryption::Starttls => (Tls::Required(tls()?), 587),
-            Encryption::Tls => (Tls::Wrapper(tls()?), 465),
-            Encryption::None => (Tls::None, 25),
+            MailEncryption::Starttls => (Tls::Required(tls()?), 587),
+            MailEncryption::Tls => (Tls::Wrapper(tls()?), 465),
+            MailEncryption::None => (Tls::None, 25),
         };
         let port = if config.port == 0 { port } else { config.port };
         let mut server =
@@ -314,7 +314,7 @@ mod tests {
         Smtp {
             host: "127.0.0.1".to_owned(),
             port,
-            encryption: Encryption::None,
+            encryption: MailEncryption::None,
             user: String::new(),
             password: Secret::Absent,
             from: "Larder <no-reply@example.org>".to_owned(),

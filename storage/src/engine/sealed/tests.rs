@@ -58,11 +58,12 @@ fn everything(engine: &dyn Engine) -> Vec<(Bytes, Bytes)> {
     back.reverse();
     assert_eq!(found, back);
     let mut visited = Vec::new();
-    view.visit(COLUMN, all.0, all.1, &mut |key, value| {
+    let each = &mut |key: &[u8], value: &[u8]| {
         visited.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         Ok(ControlFlow::Continue(()))
-    })
-    .unwrap();
+    };
+    view.visit(COLUMN, all.0, all.1, Direction::Forward, each)
+        .unwrap();
     assert_eq!(found, visited);
     for (key, value) in &found {
         assert_eq!(engine.get(COLUMN, key).unwrap().as_ref(), Some(value));

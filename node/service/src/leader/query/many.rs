@@ -32,9 +32,13 @@ struct Ready {
 }
 
 /// What became of it on a thread.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each shard of a query, at once taken apart: a box would cost more than the room"
+)]
 enum Ran {
     Done(Arc<Replica>, Result<Walked>),
-    Heavy(Box<Ready>),
+    Heavy(Ready),
 }
 
 impl Shards {
@@ -104,8 +108,7 @@ impl Shards {
         let done = ran.into_iter().map(|(at, ran)| async move {
             let (replica, walked) = match ran {
                 Ran::Done(replica, walked) => (replica, walked),
-                Ran::Heavy(ready) => {
-                    let Ready { replica, walk } = *ready;
+                Ran::Heavy(Ready { replica, walk }) => {
                     let walked = Arc::clone(&replica);
                     let run = move || walk.run(&walked);
                     (replica, self.walks.run(deadline, run).await)
@@ -133,7 +136,7 @@ impl Ready {
         let planned = match self.walk.plan(&view) {
             Ok(planned) if planned.plan.estimated > LIGHT_MAX => {
                 drop(view);
-                return Ran::Heavy(Box::new(self));
+                return Ran::Heavy(self);
             }
             planned => planned,
         };
