@@ -53,9 +53,14 @@ async fn oauth() {
     ];
     let cluster = Cluster::start(Options {
         env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        // By hand: `larder dev` sets what concerns security by itself.
+        root_password: Some("Larder-0range-Kettle-93".to_owned()),
         ..Options::default()
     })
     .await;
+    let root = cluster.root(0).await;
+    let demo = json!([{ "class": "/db/Demo", "fields": {} }]);
+    root.post("/schema").json(&demo).send().await.expect(200);
     let browser = Browser::new(&cluster, &provider);
     let mut checks = Checks::new();
     checks
