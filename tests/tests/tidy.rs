@@ -264,6 +264,7 @@ fn handlers_choose_no_error_status() {
         "CREATED",
         "ACCEPTED",
         "NO_CONTENT",
+        "FOUND",
         "NOT_MODIFIED",
         "PERMANENT_REDIRECT",
     ];
