@@ -21,6 +21,7 @@ const USERS: [&str; 3] = ["10", "11", "12"];
 /// Users that log in with root's password, and a role that the first two of them have.
 async fn cluster() -> (TestCluster, Context) {
     let cluster = TestCluster::with_nodes(1, Limits::default()).await;
+    cluster.enter_readers();
     let root = cluster.root().await;
     let exported = cluster
         .service
