@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::chaos::Chaos;
 use crate::clock::ManualClock;
 use crate::context::{Caller, Context};
+use crate::forward::{Operation, Request};
 use crate::ports::{
     Confirmed, Description, Forward, ForwardError, Groups, Leader, Mail, Mailer, Members,
     PortError, ProposeError, ReadError,
@@ -69,8 +70,8 @@ pub(crate) struct World {
     pub(crate) barriers: Mutex<u64>,
     pub(crate) propose_script: Mutex<VecDeque<Fault>>,
     pub(crate) forward_script: Mutex<VecDeque<ForwardError>>,
-    /// Requests that were sent to other nodes so far.
-    pub(crate) forwards: Mutex<u64>,
+    /// Queries that were sent to other nodes so far.
+    pub(crate) queries: Mutex<u64>,
     services: Mutex<HashMap<NodeId, Service>>,
     /// Of document shards.
     pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
@@ -121,7 +122,7 @@ impl World {
             barriers: Mutex::default(),
             propose_script: Mutex::default(),
             forward_script: Mutex::default(),
-            forwards: Mutex::default(),
+            queries: Mutex::default(),
             services: Mutex::default(),
             members: Mutex::default(),
             bystanders: Mutex::default(),
@@ -434,7 +435,10 @@ impl Forward for Node {
         _deadline: Instant,
     ) -> BoxFuture<'_, Result<Bytes, ForwardError>> {
         async move {
-            *self.world.forwards.lock() += 1;
+            let request = Request::decode(body.clone()).map(|(request, _)| request.operation);
+            if let Some(Operation::Query(_) | Operation::Queries(_)) = request {
+                *self.world.queries.lock() += 1;
+            }
             let fault = self.world.forward_script.lock().pop_front();
             if let Some(ForwardError::NotSent(reason)) = fault {
                 return Err(ForwardError::NotSent(reason));

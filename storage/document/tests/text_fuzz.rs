@@ -117,7 +117,8 @@ fn subject(fields: &[u8]) -> Subject<'_> {
     }
 }
 
-const FIELDS: &[u8] = br#""n":7,"day":"1970-01-01","tags":["a","b"],"json":{"n":[1,{"n":null}]}"#;
+/// A document in normal form.
+const FIELDS: &[u8] = br#""n":7,"day":"1970-01-01","tags":["a","b"],"map":null,"place":null,"json":{"n":[1,{"n":null}]}"#;
 
 #[test]
 fn filters_and_orders() {
