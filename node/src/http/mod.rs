@@ -38,6 +38,7 @@ mod error;
 mod fields;
 mod health;
 mod indexes;
+mod outbox;
 mod query;
 mod respond;
 mod route;
