@@ -50,6 +50,7 @@ mod governance;
 mod health;
 mod indexes;
 mod oauth;
+mod outbox;
 mod query;
 mod rates;
 mod respond;

@@ -1,6 +1,8 @@
 //! Connections: accepting, limits and time-outs of HTTP/1.1 and HTTP/2 on one listener, with TLS or without, and draining on stop.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use tower::ServiceExt as _;
 
 use super::address::Peer;
 use super::crowd::Crowd;
+use super::outbox::{Outbox, Turns};
 use crate::tls::Guard;
 use crate::tls::accept::{Entry, Io, REFUSAL_TIME, peek};
 
@@ -193,20 +196,27 @@ impl Door {
             }
             request
         });
+        let turns = Turns::default();
+        let io = Outbox::new(io, turns.clone());
         let connection = self
             .builder
             .serve_connection(TokioIo::new(io), TowerToHyperService::new(app))
             .into_owned();
         tokio::pin!(connection);
-        let ended = tokio::select! {
+        let mut stopped = pin!(self.stop.cancelled());
+        let mut is_stopping = false;
+        let ended = poll_fn(|cx| {
+            turns.begin();
             // First of all what has arrived is read: a connection that is told to end before would hang up on it.
-            biased;
-            ended = &mut connection => ended,
-            () = self.stop.cancelled() => {
+            let mut served = connection.as_mut().poll(cx);
+            if served.is_pending() && !is_stopping && stopped.as_mut().poll(cx).is_ready() {
+                is_stopping = true;
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                served = connection.as_mut().poll(cx);
             }
-        };
+            served
+        })
+        .await;
         if let Err(cause) = ended {
             tracing::debug!(%cause, "connection ended");
         }
