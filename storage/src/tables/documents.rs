@@ -227,6 +227,9 @@ pub fn visit(
     )
 }
 
+/// Takes a key, and what lies there if that changed; says whether to go on.
+pub type ChangedVisitor<'v> = dyn FnMut(&str, Option<Entry>) -> Result<ControlFlow<()>> + 'v;
+
 /// Shows what changed in a bucket behind `since`, deletes too, in the order of keys from `from` on, until `each` breaks. `None` stands for
 /// what has not changed, so that a walk over much of that can be ended too. May wait for a disk at each step.
 ///
@@ -238,7 +241,7 @@ pub fn visit_changed(
     bucket: u32,
     from: Bound<&str>,
     since: ChangeKey,
-    each: &mut dyn FnMut(&str, Option<Entry>) -> Result<ControlFlow<()>>,
+    each: &mut ChangedVisitor<'_>,
 ) -> Result<()> {
     let (start, end) = range(database, bucket, from);
     view.visit(
