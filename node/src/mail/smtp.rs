@@ -10,7 +10,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use lettre::message::Mailbox;
@@ -19,6 +19,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use service::clock::{Clock as _, SystemClock};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{MailEncryption, Smtp};
@@ -239,9 +240,8 @@ fn waiting(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// A mail and how long it has waited.
 fn read(path: &Path) -> io::Result<Option<(Parsed, Duration)>> {
     let written = fs::metadata(path)?.modified()?;
-    let age = SystemTime::now()
-        .duration_since(written)
-        .unwrap_or_default();
+    let now = UNIX_EPOCH + Duration::from_micros(SystemClock::new().wall_us());
+    let age = now.duration_since(written).unwrap_or_default();
     let bytes = fs::read(path)?;
     Ok(parse(&bytes).map(|mail| (mail, age)))
 }
