@@ -37,7 +37,7 @@ async fn the_published_sdk_works_against_each_node() {
     .stdin(Stdio::null());
     node.env("LARDER_URLS", urls.join(","));
     let ended =
-        tokio::task::spawn_blocking(move || process::run_to_end(node, Duration::from_secs(240)));
+        tokio::task::spawn_blocking(move || process::run_to_end(node, Duration::from_secs(285)));
     let ended = ended.await.expect("node runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(

@@ -70,6 +70,10 @@ pub(crate) struct Shards {
 }
 
 impl Shards {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all parts of the leader's side, each named once"
+    )]
     pub(crate) fn new(
         node: NodeId,
         limits: &Limits,

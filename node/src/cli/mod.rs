@@ -218,6 +218,7 @@ mod tests {
             "larder start --config n1.toml",
             "larder cluster init --shards 16 --replicas 3 --root-password-file root.txt",
             "larder cluster status -o json",
+            "larder cluster rotate-keys --forget",
             "larder shard status 3",
             "larder shard replace 3 n4 --from n1 --wait 60",
             "larder doc put Demo hello @hello.json --if-match 3",

@@ -105,7 +105,8 @@ impl Accounts {
                     .is_some_and(|rest| !rest.is_empty())
             });
             let is_plain = link.bytes().all(|byte| byte.is_ascii_graphic());
-            if !link.is_empty() && !(is_link && is_plain) {
+            let is_fit = link.is_empty() || (is_link && is_plain);
+            if !is_fit {
                 return Err(Rule::NotALink {
                     key,
                     value: link.clone(),

@@ -142,9 +142,13 @@ pub(crate) async fn logout(call: Call<'_>) -> Result<Response, Error> {
 
 /// The user, with the token in the header.
 pub(crate) fn session(session: Session) -> Result<Response, Error> {
-    let token = HeaderValue::try_from(session.token)
-        .map_err(|_| refuse(ErrorCode::Internal, "internal error"))?;
-    let mut response = respond::json(StatusCode::OK, session.user);
+    with_token(respond::json(StatusCode::OK, session.user), &session.token)
+}
+
+/// An answer that hands out a token, and is kept nowhere.
+pub(crate) fn with_token(mut response: Response, token: &str) -> Result<Response, Error> {
+    let token =
+        HeaderValue::try_from(token).map_err(|_| refuse(ErrorCode::Internal, "internal error"))?;
     response.headers_mut().insert(TOKEN_HEADER, token);
     response
         .headers_mut()

@@ -52,7 +52,7 @@ pub(crate) enum UserRoute<'a> {
     Oauth(Cow<'a, str>),
 }
 
-impl<'a> UserRoute<'a> {
+impl UserRoute<'_> {
     /// The meaning of a word below `/db/User/`; `None`: a user's key.
     pub(crate) fn of_word(word: &str) -> Option<UserRoute<'static>> {
         Some(match word {
@@ -237,9 +237,7 @@ async fn remove_password(call: Call<'_>) -> Result<Response, Error> {
     let ctx = call.context()?;
     let session = call.shared.service.remove_password(&ctx).await?;
     // All sessions have ended; this one goes on by the token.
-    let mut response = sessions::session(session)?;
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(respond::without_body(response))
+    sessions::with_token(respond::empty(StatusCode::NO_CONTENT), &session.token)
 }
 
 /// `POST /db/User/reset`.

@@ -21,6 +21,8 @@ use crate::rights::Followed;
 const WAIT_PART: u32 = 6;
 /// How long an answer may take on top of the wait.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
+/// Between the beginnings of two questions: rights that change all the time are told in parts, and not one by one.
+const PACE: Duration = Duration::from_millis(20);
 /// After a question that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A copy that nobody used for so long is given up: it is read again when somebody does.
@@ -65,7 +67,8 @@ impl Rights {
     async fn ask(&self, database: u32, followed: Arc<Followed>) -> u32 {
         let bound = self.core.options.limits.metadata_age_max;
         let wait = bound / WAIT_PART;
-        let deadline = Instant::now() + wait + ANSWER_TIME;
+        let started = Instant::now();
+        let deadline = started + wait + ANSWER_TIME;
         let state = self.core.metadata.current();
         let known = state.databases.values().find(|known| known.id == database);
         let asked = match known {
@@ -90,6 +93,7 @@ impl Rights {
             tracing::debug!(database, %error, "the rights are not confirmed");
             tokio::time::sleep(PAUSE).await;
         }
+        tokio::time::sleep_until((started + PACE).into()).await;
         database
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proto::ShardId;
 use proto::log::{ForgetRights, command};
 use storage::machine::FORGET_PAGE_MAX;
-use storage::tables::rights;
+use storage::tables::rights::{self, Changed};
 use tokio_util::sync::CancellationToken;
 
 use crate::Core;
@@ -124,15 +124,14 @@ impl SessionEnds {
         let look = Arc::clone(&replica);
         let read = move || Ok(rights::changed_after(&look.view(), database, 0, 1)?);
         let (oldest, _) = self.core.shards.read(deadline, read).await?;
-        let until_us = self
-            .core
-            .shards
-            .time_us(shard, &replica)
-            .saturating_sub(kept_us);
-        if oldest
-            .first()
-            .is_none_or(|oldest| oldest.time_us > until_us)
-        {
+        // A shard that is younger has nothing that is so old, also not what lies at its beginning.
+        let now_us = self.core.shards.time_us(shard, &replica);
+        let is_old = |changed: &Changed| {
+            now_us
+                .checked_sub(kept_us)
+                .is_some_and(|until_us| changed.time_us <= until_us)
+        };
+        if !oldest.first().is_some_and(is_old) {
             return Ok(());
         }
         let forget = ForgetRights {

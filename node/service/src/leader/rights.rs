@@ -46,9 +46,6 @@ impl Shards {
     ) -> Result<(), Failure> {
         let users = writes.writes.iter().filter(|write| write.bucket == USERS);
         let users: Vec<String> = users.map(|write| write.key.clone()).collect();
-        if users.is_empty() {
-            return Ok(());
-        }
         let replica = self.replica(shard)?;
         let state = self.metadata.current();
         let database = find_database(&state, &writes.database)?;

@@ -76,7 +76,13 @@ impl Shards {
             {
                 Round::Over(answer) => {
                     held.written();
-                    self.end_sessions(request.shard, writes, deadline).await?;
+                    if writes
+                        .writes
+                        .iter()
+                        .any(|write| write.bucket == policy::USERS)
+                    {
+                        Box::pin(self.end_sessions(request.shard, writes, deadline)).await?;
+                    }
                     return Ok(answer);
                 }
                 Round::Again => {}

@@ -588,6 +588,10 @@ async fn what_no_token_is_old_enough_for_is_forgotten_everywhere() {
     own(service, &again).await.expect("good");
     let core = &service.core;
     let followed = core.rights.of(1, Duration::ZERO);
+    // Nothing is old enough in a shard that is younger than that.
+    service.jobs().session_ends.forget().await;
+    core.rights.outdate(1);
+    assert_eq!(own(service, &ann).await, Err(ErrorCode::BadCredentials));
     assert_eq!(followed.copy.size().0, 1);
     // T moves with the writes of its shard.
     let two_days = Duration::from_secs(2 * 24 * 60 * 60);

@@ -182,7 +182,9 @@ async fn an_index_is_made_filled_used_and_dropped() {
     assert_eq!(plans(&explain(&cluster, &some, "", 10).await), ["scan"; 4]);
     settled(&cluster).await;
     let state = cluster.metadata();
-    assert!(state.database("").expect("a database").indexes.is_empty());
+    let database = state.database("").expect("a database");
+    let bucket = database.buckets[INDEXED].id;
+    assert_eq!(database.indexes_of(bucket).count(), 0);
 }
 
 #[tokio::test]

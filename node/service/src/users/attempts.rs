@@ -34,18 +34,20 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Tries at once, and the time in which one comes back: of one account, and of one address.
-    fn limits(self) -> [(u32, Duration); 2] {
+    /// Tries at once, and the time in which one comes back: of one account from one address, of one account, and of one address. An
+    /// account has more than one address has of it, so that nobody keeps another from logging in.
+    fn limits(self) -> [(u32, Duration); 3] {
         match self {
-            What::Login => [
+            What::Login | What::Register => [
                 (10, Duration::from_secs(10)),
+                (100, Duration::from_secs(1)),
                 (200, Duration::from_millis(500)),
             ],
-            What::Register => [
-                (10, Duration::from_secs(10)),
-                (200, Duration::from_millis(500)),
+            What::Mail => [
+                (5, Duration::from_secs(60)),
+                (10, Duration::from_secs(60)),
+                (50, Duration::from_secs(10)),
             ],
-            What::Mail => [(5, Duration::from_secs(60)), (50, Duration::from_secs(10))],
         }
     }
 }
@@ -70,7 +72,7 @@ pub(crate) struct Attempts {
 #[must_use]
 pub(crate) struct Attempt {
     what: What,
-    keys: [Option<u64>; 2],
+    keys: [Option<u64>; 3],
 }
 
 impl Attempts {
@@ -93,9 +95,11 @@ impl Attempts {
         account: Option<&str>,
         address: Option<IpAddr>,
     ) -> Result<Attempt> {
+        let address = address.map(prefix);
         let keys = [
+            account.map(|account| self.hasher.hash_one((database, account, address))),
             account.map(|account| self.hasher.hash_one((database, account))),
-            address.map(|address| self.hasher.hash_one(prefix(address))),
+            address.map(|address| self.hasher.hash_one(address)),
         ];
         let now = self.clock.elapsed();
         let mut buckets = self.buckets.lock();
@@ -157,7 +161,7 @@ fn now_in(bucket: Option<&Bucket>, (most, interval): (u32, Duration), now: Durat
 /// Forgets full buckets, and if that is not enough, those that are nearest to it: half of all.
 fn shrink(buckets: &mut HashMap<(What, u64), Bucket>, now: Duration) {
     let missing = |(what, _): &(What, u64), bucket: &Bucket| {
-        // Of which kind a key is does not show; the smaller bucket decides.
+        // Of which kind a key is does not show; the smallest bucket decides.
         let limit = what.limits()[0];
         f64::from(limit.0) - now_in(Some(bucket), limit, now)
     };
@@ -221,6 +225,16 @@ mod tests {
         clock.advance(Duration::from_secs(10));
         let _ = tries(&attempts, "ann").expect("one came back");
         assert!(tries(&attempts, "ann").is_err());
+    }
+
+    #[test]
+    fn nobody_keeps_another_from_logging_in() {
+        let (attempts, _) = attempts();
+        while tries(&attempts, "ann").is_ok() {}
+        let other = Some(IpAddr::from([10, 0, 0, 1]));
+        let _ = attempts
+            .begin(What::Login, 1, Some("ann"), other)
+            .expect("from elsewhere");
     }
 
     #[test]

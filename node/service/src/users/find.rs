@@ -119,7 +119,7 @@ fn name_value(database: &Database, name: &str) -> Result<Option<Value>> {
         version: 0,
         created_us: 0,
         updated_us: 0,
-        fields: members[1..members.len() - 1].as_bytes(),
+        fields: &members.as_bytes()[1..members.len() - 1],
     };
     let values = index.unique_values(&subject).unwrap_or_default();
     Ok(values.first().map(|hash| Value {

@@ -81,17 +81,30 @@ impl Core {
         let attempt = self
             .attempts
             .begin(What::Login, database.id, Some(name), ctx.address)?;
+        let proven = Box::pin(self.look_and_prove(ctx, state, database, name, password)).await;
+        // Only a guess counts: who finds no leader has not guessed.
+        if !matches!(&proven, Err(error) if error.code == ErrorCode::BadCredentials) {
+            self.attempts.succeeded(&attempt);
+        }
+        proven
+    }
+
+    async fn look_and_prove(
+        &self,
+        ctx: &Context,
+        state: &Arc<ClusterState>,
+        database: &Database,
+        name: &str,
+        password: &str,
+    ) -> Result<User> {
         let user = Box::pin(self.user_named(state, database, name, ctx.deadline)).await?;
         let hash = user
             .as_ref()
             .and_then(User::password_hash)
             .map(str::to_owned);
         let fits = self.passwords.verify(password, hash).await?;
-        let user = user
-            .filter(|user| fits && !user.is_inactive())
-            .ok_or_else(|| bad_credentials("wrong user name or password"))?;
-        self.attempts.succeeded(&attempt);
-        Ok(user)
+        user.filter(|user| fits && !user.is_inactive())
+            .ok_or_else(|| bad_credentials("wrong user name or password"))
     }
 
     /// Who asks, as far as it matters here: a token that is no good any more is no reason to refuse who knows the password.

@@ -17,10 +17,10 @@ use proto::{NodeId, ReplicaId, ShardId};
 use serde_json::Value;
 use service::clock::SystemClock;
 use service::ports::{
-    Confirmed, Description, Forward, ForwardError, Groups, Leader, Members, PortError,
-    ProposeError, ReadError,
+    Confirmed, Description, Forward, ForwardError, Groups, Leader, Mail, Mailer, Members,
+    PortError, ProposeError, ReadError,
 };
-use service::{InitRequest, Options, Ports, Service};
+use service::{Accounts, InitRequest, Options, Ports, Service};
 use storage::engine::memory::Memory;
 use storage::ids::{LogId, StoreId};
 use storage::machine::documents::DocumentMachine;
@@ -242,6 +242,12 @@ impl Members for Alone {
     }
 }
 
+impl Mailer for Alone {
+    fn send(&self, _: Mail) -> BoxFuture<'_, Result<(), PortError>> {
+        ready(Err(PortError("alone".into()))).boxed()
+    }
+}
+
 /// The client port over such a cluster.
 pub(super) struct Cluster {
     pub(super) app: Router,
@@ -265,12 +271,14 @@ pub(super) fn unfounded(limits: Limits) -> (Service, Cluster) {
         metadata,
         identities: Arc::new(service::identities::NoIdentities),
         clock: Arc::new(SystemClock::new()),
+        mailer: Arc::new(Alone),
     };
     let options = Options {
         node: NODE,
         seeds: vec!["127.0.0.1:1".into()],
         dev: true,
         limits: service::Limits::default(),
+        accounts: Accounts::default(),
     };
     let service = Service::new(options, ports);
     let stop = CancellationToken::new();

@@ -9,5 +9,6 @@ mod indexes;
 mod kept;
 mod model;
 mod replica;
+mod rights;
 mod script;
 mod show;

@@ -157,7 +157,7 @@ async fn act(cluster: &TestCluster, seed: u64, actor: u64, tally: &Tally) {
             }
         };
         let result = if dice.random_range(0..3) == 0 {
-            let result = crash_after(dice.random_range(1..STEPS_MAX), writing).await;
+            let result = Box::pin(crash_after(dice.random_range(1..STEPS_MAX), writing)).await;
             if dice.random() {
                 service.core.unique.lose();
             }
@@ -186,7 +186,7 @@ fn trouble(cluster: &TestCluster) {
 fn is_ready(cluster: &TestCluster) -> bool {
     let state = cluster.metadata();
     let database = state.database("").expect("the default database");
-    let mut indexes = database.indexes.values();
+    let mut indexes = database.indexes_of(database.buckets[BUCKET].id);
     indexes.any(|index| index.state == cluster::state::IndexState::Ready)
 }
 
@@ -208,7 +208,7 @@ fn check(cluster: &TestCluster, seed: u64) {
 fn has_tags(cluster: &TestCluster) -> bool {
     let state = cluster.metadata();
     let database = state.database("").expect("the default database");
-    database.indexes.len() == 2
+    database.indexes_of(database.buckets[BUCKET].id).count() == 2
 }
 
 /// In the end every name can be had, unless a document holds it.
