@@ -44,7 +44,15 @@ async fn quota(cluster: &Cluster) {
     .await;
     let there = counted["documents"].as_u64().expect("a number");
     let most = (there + 20).to_string();
-    let set = ["database", "quota", "v1", "--documents", &most, "-o", "json"];
+    let set = [
+        "database",
+        "quota",
+        "v1",
+        "--documents",
+        &most,
+        "-o",
+        "json",
+    ];
     let set = verb(cluster, 0, &set).await.expect(0).json();
     assert_eq!(set[0]["bytesMax"], 1_u64 << 40);
     let mut written = 0;

@@ -157,7 +157,7 @@ async fn act(cluster: &TestCluster, seed: u64, actor: u64, tally: &Tally) {
             }
         };
         let result = if dice.random_range(0..3) == 0 {
-            let result = crash_after(dice.random_range(1..STEPS_MAX), writing).await;
+            let result = Box::pin(crash_after(dice.random_range(1..STEPS_MAX), writing)).await;
             if dice.random() {
                 service.core.unique.lose();
             }
