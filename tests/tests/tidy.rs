@@ -74,7 +74,7 @@ fn lines_where(files: &[(PathBuf, String)], is_bad: impl Fn(&Path, &str) -> bool
 }
 
 /// Where the service reads stored documents, each with the reason why what is read there reaches nobody who may not see it.
-const READERS: [(&str, &str); 8] = [
+const READERS: [(&str, &str); 12] = [
     ("leader/read.rs", "demands a grant"),
     ("leader/query.rs", "its walk was made of a grant"),
     ("leader/query/by_index.rs", "the same walk"),
@@ -89,6 +89,16 @@ const READERS: [(&str, &str); 8] = [
         "tells other nodes which document holds a value, and whether the caller may read it",
     ),
     ("leader/prepare.rs", "fits a write to what is stored"),
+    (
+        "leader/rights.rs",
+        "tells nodes whose sessions ended and who is in which role",
+    ),
+    ("leader/changes/walk.rs", "shows its judge what it finds"),
+    (
+        "leader/changes/judge.rs",
+        "asks the rules of class and object for the caller",
+    ),
+    ("leader/history.rs", "asks the same judge"),
 ];
 
 /// Reading stored documents past the policy must be noticed: who adds a place says here why it is safe.
