@@ -161,7 +161,7 @@ async fn sound(cluster: &Cluster) {
 /// Somebody changes a line of a node's log.
 async fn changed(cluster: &mut Cluster) {
     cluster.stop(0).await;
-    let data = cluster.dir().join("data/n1");
+    let data = cluster.dir().join("data/node1/data");
     let check = || {
         let data = data.display().to_string();
         async move { run(["audit", "verify", "--data", &data].map(str::to_owned)).await }

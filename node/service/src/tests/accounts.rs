@@ -6,7 +6,7 @@ use proto::{ErrorCode, NodeId};
 use serde_json::{Map, Value, json};
 
 use super::{body, json};
-use crate::auth::policy::ROLES;
+use crate::auth::policy::{ROLES, USERS};
 use crate::testing::{Fault, PASSWORD, SHARDS, TestCluster, anonymous, with_token};
 use crate::{Condition, Consistency, Context, Limits, Registered, Registration, Service, Session};
 
@@ -287,10 +287,18 @@ async fn roles_are_those_of_now_and_an_assumed_one_is_all_there_is() {
 #[tokio::test]
 async fn a_node_that_nobody_confirms_judges_no_token() {
     let cluster = TestCluster::with_nodes(2, Limits::default()).await;
-    let ann = register(&cluster.service, "ann", "pw").await;
+    let shard = cluster.shard_of(ROLES, "");
+    // The shard of the roles will answer nobody: a user that lies in another one can be read all the same.
+    let mut names = 0..;
+    let ann = loop {
+        let name = format!("ann-{}", names.next().expect("a number"));
+        let user = register(&cluster.service, &name, "pw").await;
+        if cluster.shard_of(USERS, &key_of(&user)) != shard {
+            break user;
+        }
+    };
     let elsewhere = cluster.node(2);
     own(elsewhere, &ann).await.expect("good");
-    let shard = cluster.shard_of(ROLES, "");
     cluster
         .world
         .unconfirmed

@@ -99,15 +99,16 @@ async fn open_with(service: &Service, ctx: &Context, start: Start, filter: &str)
     service.feed(ctx, request).await.expect("a feed")
 }
 
-/// Reads until a frame says that there is nothing more.
+/// Reads until two frames in a row say that there is nothing more: the first may have been due before any shard was asked.
 async fn drain(feed: &mut Feed, consumer: &mut Consumer) {
-    loop {
+    let mut quiet = 0;
+    while quiet < 2 || consumer.in_snapshot {
         let frame = feed.next().await.expect("a frame");
-        let is_quiet = matches!(frame, Frame::Progress { .. });
+        quiet = match frame {
+            Frame::Progress { .. } => quiet + 1,
+            _ => 0,
+        };
         consumer.take(frame);
-        if is_quiet && !consumer.in_snapshot {
-            return;
-        }
     }
 }
 
