@@ -61,10 +61,15 @@ fn refusals() -> Vec<Refusal> {
         filter("{", 471, "syntax_error", "line 1"),
         filter("[]", 471, "syntax_error", "object"),
         filter("null", 471, "syntax_error", "object"),
-        filter(r#"{"n":{"$gt":1,"x":2}}"#, 471, "syntax_error", "x"),
+        filter(
+            r#"{"n":{"$gt":1,"x":2}}"#,
+            468,
+            "query_not_supported",
+            "operator x",
+        ),
         filter(r#"{"$or":{}}"#, 471, "syntax_error", "$or"),
         filter(r#"{"n":{"$in":1}}"#, 471, "syntax_error", "$in"),
-        filter(&regex("("), 471, "syntax_error", "regular expression"),
+        filter(&regex("("), 468, "query_not_supported", "$regex"),
         filter(r#"{"$where":"1"}"#, 468, "query_not_supported", "$where"),
         filter(
             r#"{"n":{"$bitsAllSet":1}}"#,
@@ -72,12 +77,7 @@ fn refusals() -> Vec<Refusal> {
             "query_not_supported",
             "$bitsAllSet",
         ),
-        filter(
-            &regex(r"(a)\1"),
-            468,
-            "query_not_supported",
-            "regular expression",
-        ),
+        filter(&regex(r"(a)\1"), 468, "query_not_supported", "$regex"),
         filter(&place[0].to_string(), 468, "query_not_supported", "place"),
         filter(&place[1].to_string(), 468, "query_not_supported", "place"),
         filter(&place[2].to_string(), 463, "invalid_type_value", "place"),
@@ -91,10 +91,10 @@ fn refusals() -> Vec<Refusal> {
         filter(&nested(20_000), 400, "bad_request", "limit"),
         filter(&list(10_001), 400, "bad_request", "10000"),
         filter(&regex(&"a".repeat(1_025)), 400, "bad_request", "1024"),
-        filter(&regex(r"\w{300}"), 400, "bad_request", "1048576"),
+        filter(&regex(r"(\w{100}){100}"), 400, "bad_request", "1048576"),
         filter(&steps, 400, "bad_request", "32"),
         filter(&keys(1_001), 400, "bad_request", "1000"),
-        sort("{", 471, "syntax_error", "sort"),
+        sort("{", 471, "syntax_error", "line 1"),
         sort("[]", 471, "syntax_error", "sort"),
         sort(r#"{"n":2}"#, 471, "syntax_error", "n"),
         sort(&keys(33), 400, "bad_request", "32"),
@@ -107,6 +107,10 @@ async fn refuse(root: &Api, filter: &str, more: &str, refusal: (u16, &str, &str)
     for verb in ["/db/Asked/query", "/db/Asked/count", "/explain/Asked"] {
         // A count has no order that could be wrong.
         if verb.ends_with("count") && !more.is_empty() {
+            continue;
+        }
+        // An explanation says it of each shard.
+        if verb.starts_with("/explain") && (status, word) == (468, "place") {
             continue;
         }
         let asked = root.post(&format!("{verb}?start=0{more}"));
