@@ -6,9 +6,10 @@
 # On two cores three nodes serve as much with 256 clients as with more. 4,000 are nearly all connections that a node
 # takes, since every client comes to every node in time, and more than all nodes work on at once: so some are refused.
 # Each node is put into a memory cgroup of its own where one may be made, and starts in one of the same size, so that
-# it chooses its budget for storage (a quarter of the limit) as a container of that size makes it. Elsewhere it is told
-# that budget. In both cases its resident memory is sampled each second and judged. Exit status 1 if a node was killed
-# or grew past the limit.
+# it chooses its budget for storage (a quarter of the limit) as a container of that size makes it, and the kernel judges:
+# a node that takes more is killed. Elsewhere it is told that budget, and its resident memory, sampled each second, is
+# judged. In a group that figure may be above the limit: it counts pages of the binary, which belong to whoever read them
+# first. Exit status 1 if a node was killed or grew past the limit.
 source "$(dirname "$0")/systems.sh"
 
 seconds=${BENCH_OVERLOAD_SECONDS:-60}
@@ -40,7 +41,11 @@ limited() { # limited NUMBER PID: false if no group may be made
     echo $limit > "$group/$file" && echo "$2" > "$group/cgroup.procs"
 } 2>/dev/null
 # oom GROUP: processes killed for memory
-oom() { cat "$1/memory.events" "$1/memory.oom_control" 2>/dev/null | awk '$1 == "oom_kill" { sum += $2 } END { print sum + 0 }'; }
+oom() {
+    # One of the two files is there, by the version of the hierarchy.
+    { cat "$1/memory.events" "$1/memory.oom_control" 2>/dev/null || true; } \
+        | awk '$1 == "oom_kill" { sum += $2 } END { print sum + 0 }'
+}
 
 # A connection for each client, on both sides.
 ulimit -n "$(ulimit -Hn)"
@@ -80,4 +85,5 @@ remove_groups
 jq -c --argjson cgroup $cgroup --argjson killed $killed --argjson gone $gone --argjson peak "$peak" --argjson limit $limit \
     '{part: "overload", cgroup: $cgroup, limitBytes: $limit, residentPeakBytes: $peak, killedForMemory: $killed,
       nodesGone: $gone} + .' <<< "$line"
-[ "$line" != {} ] && [ "$killed" = 0 ] && [ "$gone" = 0 ] && [ "$peak" -le "$limit" ] || die "a node did not stay within its memory"
+$cgroup || [ "$peak" -le "$limit" ] || killed=1
+[ "$line" != {} ] && [ "$killed" = 0 ] && [ "$gone" = 0 ] || die "a node did not stay within its memory"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # What rights cost: point reads with a token and an ACL beside ones of public documents by nobody, and a query by somebody who may see 100 of
-# many documents beside the same query over 100 public ones.
+# many documents beside the same query over 100 public ones. Last, reads while 50 log-ins a second are offered, and without any.
 #
 #   scripts/bench/rights.sh      prints lines of JSON; see scripts/bench.sh for the variables
 #
 # Over HTTP at the first of three nodes, with wrk. Promised: a read keeps at least 0.9 of its throughput, a query takes at most 3 times as long.
+# What is too much of the log-ins (h2load offers them) is to wait, and then to be refused with 429.
 source "$(dirname "$0")/systems.sh"
 
 rounds=${BENCH_ROUNDS:-3}
@@ -85,5 +86,22 @@ for round in $(seq "$rounds"); do
         ask get point Guarded "$count" "$round" -H "authorization: BAT $reader"
         ask query find Hundred "$count" "$round"
         ask query find Crowd "$count" "$round" -H "authorization: BAT $reader"
+    done
+done
+
+echo '{"username":"reader","password":"root"}' > "$work/login.json"
+for round in $(seq "$rounds"); do
+    for logins in 0 50; do
+        : > "$work/h2load"
+        if [ "$logins" -gt 0 ]; then
+            h2load --rps "$logins" -c 1 -m 100 -D "$((seconds + 1))" -d "$work/login.json" -H 'content-type: application/json' \
+                "$url/v1/db/User/login" > "$work/h2load" &
+            asker=$!
+        fi
+        BUCKET=Public POINTS=$points wrk -t1 -c64 -d"${seconds}s" -s "$work/point.lua" "$url" > "$work/wrk"
+        [ "$logins" -eq 0 ] || wait "$asker"
+        printf '{"part":"logins","offered":%d,"round":%d,"throughput":%s,"answered":%d,"refused":%d}\n' "$logins" "$round" \
+            "$(awk '$1 == "Requests/sec:" { print $2 }' "$work/wrk")" \
+            $(awk '/^status codes:/ { ok = $3; refused = $7 } END { print ok + 0, refused + 0 }' "$work/h2load")
     done
 done

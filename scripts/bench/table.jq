@@ -51,6 +51,12 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
            ($a | map(.p50) | median | ms), ($b | map(.p50) | median | ms),
            (($a | map(.p50) | median) | over($b | map(.p50) | median)),
            (map(.failed) | add // 0 | tostring)] | row) end),
+  ($all | part("logins") | if . == [] then empty else
+    "## Reads of public documents at 64 clients while users log in, medians\n",
+    table(["log-ins offered /s", "reads /s", "log-ins answered", "refused"];
+        group_by(.offered)[]
+        | [(.[0].offered | tostring), (map(.throughput) | median | show), (map(.answered) | median | show), (map(.refused) | median | show)]
+        | row) end),
   ($all | part("syncs") | if . == [] then empty else
     "## Syncs for each put as strace counts them\n",
     table(["system", "clients", "fsync and fdatasync a put", "log syncs a put", "entries a sync"];

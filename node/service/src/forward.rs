@@ -591,6 +591,9 @@ pub struct Page {
     /// How it was read.
     #[prost(message, optional, tag = "3")]
     pub seen: Option<Seen>,
+    /// Whether the caller may not read the document at `last`, so that nobody may tell it that key.
+    #[prost(bool, tag = "4")]
+    pub is_last_hidden: bool,
 }
 
 /// Full ids of roles.

@@ -731,10 +731,11 @@ impl Service {
         self.core.anchor(heads, deadline).await
     }
 
-    /// Whether limits on how often somebody may ask do not concern the caller: an admin or a node, by what the token says. Its signature is
-    /// checked, and nothing is looked up, so this is cheap; it grants nothing else.
-    pub fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
-        self.core.is_exempt(database, caller)
+    /// Whether limits on how often somebody may ask do not concern the caller: an admin or a node, by a token whose signature is good and
+    /// by this node's copy of the rights, whatever its age. Waits for a copy, a second at most, where this node has none yet; without one
+    /// nobody is exempt. It grants nothing else.
+    pub async fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
+        self.core.is_exempt(database, caller).await
     }
 
     /// The id of the user that a token names, for audit logs; `None` for nobody, and for a token whose signature is not good.

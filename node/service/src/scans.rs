@@ -81,8 +81,8 @@ impl Core {
             }
             let full = bytes_left == 0 || page.documents.len() >= documents_max;
             let more = place.advance(part.last, session.state.shards);
-            // A page that looked at many documents and may return none of them ends too: its time is bounded.
-            if !more || full || place.after {
+            // Behind a document that the caller may not read it goes on: the place to continue at would tell its key.
+            if !more || ((full || place.after) && !part.is_last_hidden) {
                 page.continuation = more.then(|| place.encode());
                 return Ok(page);
             }

@@ -96,14 +96,25 @@ impl Core {
     }
 
     /// See [`crate::Service::is_exempt`].
-    pub(crate) fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
-        let Some((database, claims)) = self.claimed(database, caller) else {
+    pub(crate) async fn is_exempt(&self, database: &str, caller: &Caller) -> bool {
+        let state = self.metadata.current();
+        let Some((database, claims)) = self.claimed(&state, database, caller) else {
             return false;
         };
-        let now = self.clock.elapsed();
+        let followed = self.rights.of(database.id, self.clock.elapsed());
         // Whatever its age: what is at stake is a rate, and the request itself is judged by younger rights.
-        let followed = self.rights.of(database, now);
-        match followed.copy.judge(&claims, now, Duration::MAX) {
+        let judge = || {
+            let now = self.clock.elapsed();
+            followed.copy.judge(&claims, now, Duration::MAX)
+        };
+        let mut verdict = judge();
+        if matches!(verdict, Verdict::Stale) {
+            // This node was never asked about the database. Without an answer nobody is exempt.
+            let until = Instant::now() + RIGHTS_WAIT;
+            let _ = Box::pin(self.refresh_rights(&state, database, &followed, until)).await;
+            verdict = judge();
+        }
+        match verdict {
             Verdict::Good(principal) => {
                 principal.is_admin() || principal.roles.iter().any(|role| role == NODE_ROLE)
             }
@@ -113,19 +124,24 @@ impl Core {
 
     /// The user that the caller's token names, its signature checked and nothing else.
     pub(crate) fn claimed_user(&self, database: &str, caller: &Caller) -> Option<String> {
-        let (_, claims) = self.claimed(database, caller)?;
+        let state = self.metadata.current();
+        let (_, claims) = self.claimed(&state, database, caller)?;
         Some(object_id(USERS, &claims.user))
     }
 
-    /// What the caller's token says, with the id of its database.
-    fn claimed(&self, database: &str, caller: &Caller) -> Option<(u32, Claims)> {
+    /// What the caller's token says, with its database.
+    fn claimed<'a>(
+        &self,
+        state: &'a ClusterState,
+        database: &str,
+        caller: &Caller,
+    ) -> Option<(&'a Database, Claims)> {
         let Caller::Token(token) = caller else {
             return None;
         };
-        let state = self.metadata.current();
         let database = state.database(database)?;
-        let claims = self.claims(&state, database, token).ok()?;
-        Some((database.id, claims))
+        let claims = self.claims(state, database, token).ok()?;
+        Some((database, claims))
     }
 
     fn session_end(&self, created: u32) -> u32 {

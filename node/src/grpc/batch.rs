@@ -15,7 +15,9 @@ impl Documents {
         request: Request<v1::BatchRequest>,
         id: String,
     ) -> Result<v1::BatchResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let v1::BatchRequest { writes, atomic, .. } = request.into_inner();
         let writes = writes
             .into_iter()

@@ -46,7 +46,7 @@ impl Documents {
         Self { shared }
     }
 
-    pub(super) fn call<T: Message>(
+    pub(super) async fn call<T: Message>(
         &self,
         request: &Request<T>,
         request_id: &str,
@@ -65,6 +65,7 @@ impl Documents {
         self.shared
             .gate
             .admit_database(&self.shared.service, headers, database)
+            .await
             .map_err(|too_often| too_often.error)?;
         let address = client_address(request.extensions());
         let longest = self.shared.limits.request_time;
@@ -112,7 +113,9 @@ impl Documents {
         request: Request<v1::GetRequest>,
         id: String,
     ) -> Result<v1::GetResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let request = request.into_inner();
         let freshness = freshness(request.consistency(), request.bound_ms, &request.at_least)?;
         let document = self
@@ -131,7 +134,9 @@ impl Documents {
         request: Request<v1::PutRequest>,
         id: String,
     ) -> Result<v1::PutResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let request = request.into_inner();
         let condition = condition(request.precondition)?;
         let key = Some(request.key.as_str()).filter(|key| !key.is_empty());
@@ -151,7 +156,9 @@ impl Documents {
         request: Request<v1::DeleteRequest>,
         id: String,
     ) -> Result<v1::DeleteResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let request = request.into_inner();
         let condition = condition(request.precondition)?;
         let deleted = self
@@ -170,7 +177,9 @@ impl Documents {
         request: Request<v1::UpdateRequest>,
         id: String,
     ) -> Result<v1::UpdateResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let v1::UpdateRequest {
             bucket,
             key,
@@ -194,7 +203,9 @@ impl Documents {
         request: Request<v1::ScanRequest>,
         id: String,
     ) -> Result<ScanStream, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         // A stream has the client's own time as a whole, and the usual time for each page.
         let end = timeout(request.metadata().as_ref())
             .and_then(|asked| Instant::now().checked_add(asked));

@@ -88,21 +88,24 @@ impl Api {
 
     /// Answers a request. The documents are told apart by hand: a second router would only repeat what the server does.
     pub(crate) fn call(
-        &mut self,
+        &self,
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response, Infallible>> {
+        let mut api = self.clone();
+        Box::pin(async move { api.serve(request).await })
+    }
+
+    async fn serve(&mut self, request: Request<Body>) -> Result<Response, Infallible> {
         let sent_id = request.headers().get(X_REQUEST_ID).cloned();
         let address = client_address(request.extensions());
-        let headers = request.headers();
+        let gate = &self.shared.gate;
         // Its database is in the message, and counted once that is read.
-        let admitted = self
-            .shared
-            .gate
-            .admit_caller(&self.shared.service, address, headers, "");
+        let admitted = gate
+            .admit_caller(&self.shared.service, address, request.headers(), "")
+            .await;
         if let Err(too_often) = admitted {
             let id = request_id_from(sent_id.as_ref());
-            let refused = error::status(&too_often.error, &id).into_http();
-            return Box::pin(async move { Ok(refused) });
+            return Ok(error::status(&too_often.error, &id).into_http());
         }
         let longest = self.shared.limits.body_read_time;
         let request = request.map(|body| slow::within(longest, body));
@@ -111,12 +114,11 @@ impl Api {
             .path()
             .strip_prefix('/')
             .is_some_and(|path| path.starts_with(SERVICE_NAME));
-        if is_documents {
-            let answer = self.documents.call(request);
-            return Box::pin(async move { Ok(refusal::complete(answer.await?, sent_id)) });
-        }
-        let answer = self.others.call(request);
-        Box::pin(async move { Ok(refusal::complete(answer.await?, sent_id)) })
+        let answer = match is_documents {
+            true => self.documents.call(request).await?,
+            false => self.others.call(request).await?,
+        };
+        Ok(refusal::complete(answer, sent_id))
     }
 }
 

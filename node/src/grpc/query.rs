@@ -27,7 +27,9 @@ impl Documents {
         request: Request<v1::QueryRequest>,
         id: String,
     ) -> Result<QueryStream, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         // A stream has the client's own time as a whole, and the usual time for each page.
         let end = timeout(request.metadata().as_ref())
             .and_then(|asked| Instant::now().checked_add(asked));
@@ -61,7 +63,9 @@ impl Documents {
         request: Request<v1::QueryRequest>,
         id: String,
     ) -> Result<v1::ExplainResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let (bucket, asked) = asked(request.into_inner())?;
         let service = &self.shared.service;
         let shards = service.explain(&call.ctx, &bucket, asked).await?;
@@ -75,7 +79,9 @@ impl Documents {
         request: Request<v1::CountRequest>,
         id: String,
     ) -> Result<v1::CountResponse, Error> {
-        let call = self.call(&request, &id, &request.get_ref().database)?;
+        let call = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let request = request.into_inner();
         let asked = QueryRequest {
             freshness: freshness(request.consistency(), request.bound_ms, &request.at_least)?,

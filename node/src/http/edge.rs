@@ -224,7 +224,7 @@ async fn serve(shared: &Arc<Shared>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let request_id = context::request_id(&head.headers);
     let target = route::parse(head.uri.path());
-    let (standing, outcome) = match admit(shared, &head, &target) {
+    let (standing, outcome) = match admit(shared, &head, &target).await {
         Ok(standing) => {
             let outcome = AssertUnwindSafe(dispatch(shared, &head, body, &request_id, &target))
                 .catch_unwind()
@@ -267,7 +267,7 @@ async fn serve(shared: &Arc<Shared>, request: Request<Body>) -> Response {
 }
 
 /// Counts a request by the limits of [`rates`](super::rates). Probes and preflights are for nobody in particular, and cost nothing.
-fn admit(
+async fn admit(
     shared: &Shared,
     head: &Parts,
     target: &Result<Target<'_>, Malformed>,
@@ -278,8 +278,8 @@ fn admit(
             route: Route::Live | Route::Ready,
             ..
         }) => Ok(None),
-        Ok(target) => shared.gate.admit(&shared.service, head, target.database),
-        Err(_) => shared.gate.admit(&shared.service, head, ""),
+        Ok(Target { database, .. }) => shared.gate.admit(&shared.service, head, database).await,
+        Err(_) => shared.gate.admit(&shared.service, head, "").await,
     }
 }
 

@@ -4,8 +4,8 @@
 //! a bucket that holds `burst` requests and is refilled at the rate (GCRA, crate `governor`). A request is refused by the first of its
 //! buckets that is empty, with effect none; the buckets before that one have counted it.
 //!
-//! Admins and nodes are exempt (contract 8.2). Whether somebody is one is looked at only when a bucket is empty, and by what the token says:
-//! its signature is checked, its roles are not looked up again.
+//! Admins and nodes are exempt (contract 8.2). Whether somebody is one is looked at only when a bucket is empty: by the signature of the
+//! token, and by the copy of the rights that the node keeps.
 //!
 //! Invariants:
 //! - Each kind of limit remembers at most [`KEYS_MAX`] keys; past it the least used are forgotten, and begin again with a full bucket.
@@ -133,21 +133,26 @@ impl Gate {
     ///
     /// # Errors
     /// `too_many_requests`.
-    pub(crate) fn admit(
+    pub(crate) async fn admit(
         &self,
         service: &Service,
         head: &http::request::Parts,
         database: &str,
     ) -> Result<Option<Standing>, Box<TooOften>> {
         let address = super::address::of(&head.extensions);
-        let caller = self.admit_caller(service, address, &head.headers, database)?;
+        let caller = self
+            .admit_caller(service, address, &head.headers, database)
+            .await?;
         let signup = match &self.signup {
             Some(kind) if is_signup(&head.method, head.uri.path()) => {
-                kind.count(service, &head.headers, database, key_of(address))?
+                kind.count(service, &head.headers, database, key_of(address))
+                    .await?
             }
             Some(_) | None => None,
         };
-        let whole = self.admit_database(service, &head.headers, database)?;
+        let whole = self
+            .admit_database(service, &head.headers, database)
+            .await?;
         Ok([signup, whole]
             .into_iter()
             .flatten()
@@ -158,7 +163,7 @@ impl Gate {
     ///
     /// # Errors
     /// `too_many_requests`.
-    pub(crate) fn admit_caller(
+    pub(crate) async fn admit_caller(
         &self,
         service: &Service,
         address: Option<IpAddr>,
@@ -167,10 +172,14 @@ impl Gate {
     ) -> Result<Option<Standing>, Box<TooOften>> {
         let mut tightest = None;
         if let Some(kind) = &self.address {
-            tightest = kind.count(service, headers, database, key_of(address))?;
+            tightest = kind
+                .count(service, headers, database, key_of(address))
+                .await?;
         }
         if let (Some(kind), Some(token)) = (&self.token, headers.get(AUTHORIZATION)) {
-            let counted = kind.count(service, headers, database, token.as_bytes())?;
+            let counted = kind
+                .count(service, headers, database, token.as_bytes())
+                .await?;
             tightest = counted.map(|one| one.tighter(tightest)).or(tightest);
         }
         Ok(tightest)
@@ -180,7 +189,7 @@ impl Gate {
     ///
     /// # Errors
     /// `too_many_requests`.
-    pub(crate) fn admit_database(
+    pub(crate) async fn admit_database(
         &self,
         service: &Service,
         headers: &HeaderMap,
@@ -189,7 +198,7 @@ impl Gate {
         match &self.database {
             Some(kind) => {
                 let name = if database.is_empty() { "v1" } else { database };
-                kind.count(service, headers, database, name)
+                kind.count(service, headers, database, name).await
             }
             None => Ok(None),
         }
@@ -208,7 +217,7 @@ impl Kind {
     }
 
     /// Takes a request out of a key's bucket; nothing to say of those who are exempt.
-    fn count(
+    async fn count(
         &self,
         service: &Service,
         headers: &HeaderMap,
@@ -221,7 +230,7 @@ impl Kind {
             Err(empty) => empty.wait_time_from(MonotonicClock.now()),
         };
         let caller = context::caller(headers).unwrap_or(Caller::Anonymous);
-        if service.is_exempt(database, &caller) {
+        if Box::pin(service.is_exempt(database, &caller)).await {
             return Ok(None);
         }
         self.refused

@@ -1,8 +1,10 @@
 //! Password hashes: argon2id with the crate's defaults (19 MiB, two passes), as PHC strings that carry their parameters.
 //!
-//! Hashing takes tens of milliseconds of a core, so it runs on blocking threads, few at a time, and a bounded number of callers waits.
+//! Hashing takes tens of milliseconds of a core, so it runs on threads of its own, few at a time and behind all other work, and a bounded
+//! number of callers waits. However many log in, or try to, reads and writes go on at their pace.
 
 use std::sync::Arc;
+use std::thread;
 
 use argon2::Argon2;
 use argon2::password_hash::{
@@ -10,7 +12,8 @@ use argon2::password_hash::{
 };
 use proto::ErrorCode;
 use rand::{Rng as _, RngCore as _};
-use tokio::sync::Semaphore;
+use rustix::process::setpriority_process;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Error, Result};
 use crate::limits::RETRY_AFTER;
@@ -22,6 +25,9 @@ const GENERATED_LETTERS: usize = 24;
 
 /// Random bytes of a salt, as the PHC string format recommends.
 const SALT_BYTES: usize = 16;
+
+/// Niceness of a thread that hashes: where all cores are busy it gets a tenth of what another thread gets.
+const NICENESS: i32 = 10;
 
 /// Longest password that is hashed: hashing costs by length, and nobody types more.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
@@ -99,12 +105,19 @@ impl Hasher {
             .acquire_owned()
             .await
             .map_err(|closed| Error::internal(&closed))?;
-        let done = tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop((permit, place));
-            result
-        });
-        done.await.map_err(|failed| Error::internal(&failed))
+        let (done, result) = oneshot::channel();
+        // A thread for each: one that has lowered its priority cannot raise it again.
+        thread::Builder::new()
+            .name("password".to_owned())
+            .spawn(move || {
+                // Without it hashing only costs the others more. On Linux this is the priority of the calling thread alone.
+                let _ = setpriority_process(None, NICENESS);
+                // Nobody may wait any more.
+                let _ = done.send(work());
+                drop((permit, place));
+            })
+            .map_err(|refused| Error::internal(&refused))?;
+        result.await.map_err(|failed| Error::internal(&failed))
     }
 }
 

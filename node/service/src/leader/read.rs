@@ -152,11 +152,9 @@ impl Shards {
                 bytes += record.body.len();
                 page.records.push(record);
             }
-            // A page never ends at a document that the caller may not read: the place to go on would tell its key.
-            let full = is_readable
-                && (page.records.len() >= documents_max
-                    || bytes >= bytes_max
-                    || visits >= visits_max);
+            let full =
+                page.records.len() >= documents_max || bytes >= bytes_max || visits >= visits_max;
+            page.is_last_hidden = full && !is_readable;
             page.last = full.then_some(key);
             Ok(full)
         };

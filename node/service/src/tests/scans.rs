@@ -61,8 +61,7 @@ async fn a_scan_gives_every_document_once() {
 async fn pages_are_bounded_in_bytes_and_visits() {
     let limits = Limits {
         scan_page_bytes: 300,
-        // A page goes on to the next document that the caller may read, so that it tells no other key.
-        scan_page_visits: 1,
+        scan_page_visits: 3,
         ..Limits::default()
     };
     let cluster = TestCluster::with_nodes(1, limits).await;
