@@ -30,6 +30,11 @@ pub const GRPC_REQUEST_SECONDS: &str = "larder_grpc_request_seconds";
 /// Requests that were refused because somebody asked too often, by limit (`address`, `token`, `database` or `signup`).
 pub const RATE_LIMITED_TOTAL: &str = "larder_rate_limited_total";
 
+/// WebSockets that are open.
+pub const WEBSOCKETS_OPEN: &str = "larder_websockets_open";
+/// WebSockets that ended, by why.
+pub const WEBSOCKETS_ENDED_TOTAL: &str = "larder_websockets_ended_total";
+
 /// What all histograms of times end in.
 const SECONDS_SUFFIX: &str = "_seconds";
 

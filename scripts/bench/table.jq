@@ -80,8 +80,9 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
         | [.[0].operation, ($a | show), ($b | show), ($a | over($b)), (map(.failed) | add | tostring)] | row) end),
   ($all | part("feeds") | if . == [] then empty else
     "## Change feeds\n",
-    table(["events from a cold log", "events /s", "writes", "write to subscriber p50 ms", "p99 ms"];
-        .[] | [.events, .eventsPerSecond, .writes, .p50Ms, .p99Ms] | map(tostring) | row) end),
+    table(["events from a cold log", "events /s", "writes", "writes /s", "write to subscriber p50 ms", "p99 ms", "idle subscribers", "bytes each", "CPU of the node"];
+        .[] | [.events, .eventsPerSecond, .writes, .writesPerSecond, .p50Ms, .p99Ms, .subscribers, .bytesPerSubscriber, .cpuShare]
+        | map(tostring) | row) end),
   ($all | part("failover") | if . == [] then empty else
     "## Leader killed with -9: until writes to all its shards are back\n",
     table(["system", "kills", "p50 ms", "p90 ms", "p99 ms", "longest ms", "p99 of single shards ms"];

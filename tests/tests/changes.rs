@@ -1,123 +1,16 @@
 //! Promise: a change feed never strands its consumer. Whatever dies, and however far the logs are trimmed, whoever takes over what it is
 //! told ends up with what is stored; versions of a document never go back, and an event that comes again has the name it had.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::cluster::READY;
+use tests::feed::{Consumer, Via, table};
 use tests::load::Load;
 use tests::tls::Trust;
-use tests::{Answer, Api, Checks, Cluster, Options, eventually, is_soak};
+use tests::{Api, Checks, Cluster, Options, eventually, is_soak};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A consumer that does nothing but take over what it is told.
-#[derive(Default)]
-struct Consumer {
-    token: Option<String>,
-    /// By id: version, and the document if it is there.
-    documents: BTreeMap<String, (u64, Option<Value>)>,
-    /// What each event said.
-    seen: BTreeMap<String, (String, u64)>,
-    resyncs: usize,
-    compacted: usize,
-    repeated: usize,
-}
-
-impl Consumer {
-    fn path(&self) -> String {
-        let from = self.token.as_deref().unwrap_or("oldest");
-        format!("/changes?bucket=Demo&wait=1&from={from}")
-    }
-
-    /// Asks a node for more; false: there was nothing, or no answer.
-    async fn poll(&mut self, node: &Api) -> bool {
-        match node.get(&self.path()).try_send().await {
-            Ok(answer) if answer.status == 200 => self.take(&answer),
-            Ok(answer) => {
-                assert_eq!(answer.json()["effect"], "none", "{}", answer.text());
-                assert_eq!(answer.status, 503, "{}", answer.text());
-                false
-            }
-            // The node is dead.
-            Err(_) => false,
-        }
-    }
-
-    fn take(&mut self, answer: &Answer) -> bool {
-        let told = answer.json();
-        if !told["resync"].is_null() {
-            self.documents.clear();
-            self.seen.clear();
-            self.resyncs += 1;
-        }
-        let events = told["events"].as_array().expect("events");
-        for event in events.iter().filter(|event| event["op"] != "rules") {
-            self.take_event(event);
-        }
-        self.token = Some(told["token"].as_str().expect("a token").to_owned());
-        !events.is_empty()
-    }
-
-    fn take_event(&mut self, event: &Value) {
-        let id = event["id"].as_str().expect("an id").to_owned();
-        let version = event["version"].as_u64().expect("a version");
-        self.compacted += usize::from(event["compacted"] == true);
-        let name = event["event"].as_str().expect("a name").to_owned();
-        match self.seen.insert(name, (id.clone(), version)) {
-            Some(said) => {
-                assert_eq!(said, (id, version), "one name, one event");
-                self.repeated += 1;
-            }
-            None => {
-                let stored = self.documents.entry(id.clone()).or_default();
-                assert!(
-                    version > stored.0,
-                    "{id} went from {} to {version}",
-                    stored.0
-                );
-                *stored = (version, event.get("document").cloned());
-            }
-        }
-    }
-
-    fn table(&self) -> BTreeMap<String, Value> {
-        let live = self.documents.iter();
-        live.filter_map(|(id, (_, document))| Some((id.clone(), document.clone()?)))
-            .collect()
-    }
-
-    /// Reads on until what it has is what is stored.
-    async fn reach(&mut self, nodes: &[Api], stored: &BTreeMap<String, Value>) {
-        let end = std::time::Instant::now() + DEADLINE;
-        let mut at = 0;
-        while self.table() != *stored {
-            let has = self.documents.len();
-            assert!(
-                std::time::Instant::now() < end,
-                "{has} documents are known, {} are stored",
-                stored.len()
-            );
-            at += 1;
-            self.poll(&nodes[at % nodes.len()]).await;
-        }
-    }
-}
-
-/// What is stored, by id.
-async fn table(root: &Api) -> BTreeMap<String, Value> {
-    let all = root.get("/db/Demo").expect(200).await.json();
-    let documents = all.as_array().expect("an array").iter();
-    documents
-        .map(|document| {
-            (
-                document["id"].as_str().expect("an id").to_owned(),
-                document.clone(),
-            )
-        })
-        .collect()
-}
 
 /// Every poll is a resume, each at another node than the last, while nodes die and come back under load.
 #[tokio::test]
@@ -200,6 +93,12 @@ async fn whom_retention_overtakes_catches_up() {
     };
     let kept = eventually("the log is trimmed", DEADLINE, trimmed).await;
     assert!(kept > 0);
+    for via in [Via::Socket, Via::Calls] {
+        let mut late = consumer.clone();
+        late.reach_via(via, &cluster.nodes[0], &table(&root).await)
+            .await;
+        assert!(late.compacted >= 17, "{} were compacted", late.compacted);
+    }
     consumer.reach(&nodes, &table(&root).await).await;
     assert!(
         consumer.compacted >= 17,
@@ -232,6 +131,11 @@ async fn whom_retention_overtakes_catches_up() {
         kept.filter(|kept| *kept < 10)
     })
     .await;
+    for via in [Via::Socket, Via::Calls] {
+        let mut late = consumer.clone();
+        late.reach_via(via, &cluster.nodes[0], &stored).await;
+        assert_eq!(late.resyncs, 1, "{via:?}");
+    }
     consumer.reach(&nodes, &stored).await;
     assert_eq!(consumer.resyncs, 1);
 }

@@ -33,12 +33,13 @@ use metrics::{counter, gauge};
 use proto::{ErrorCode, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::ask::Got;
 use self::token::Resumed;
 use crate::Core;
 use crate::context::Context;
 use crate::documents::Session;
 use crate::error::{Error, Result};
-use crate::forward::{Change, Changes, ChangesPage, Cursor, PageEnd};
+use crate::forward::{Change, Changes, Cursor, PageEnd};
 use crate::metrics::{FEED_EVENTS, FEEDS_OPEN};
 
 /// The longest time between two frames, and between two looks at the caller's session.
@@ -47,8 +48,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_secs(1);
 /// Time for looking at a session, and for the first answers of the shards.
 const LOOK_TIME: Duration = Duration::from_secs(5);
-/// What the pages of a feed may hold together.
-const HELD_BYTES: usize = 1024 * 1024;
 /// A page is never asked to be smaller: below, round trips cost more than memory.
 const PAGE_BYTES_MIN: usize = 16 * 1024;
 /// Events of one page.
@@ -139,7 +138,7 @@ pub struct Feed {
     session: Session,
     session_seen: Instant,
     parts: Vec<Part>,
-    asked: FuturesUnordered<BoxFuture<'static, (usize, Result<ChangesPage>)>>,
+    asked: FuturesUnordered<BoxFuture<'static, (usize, Heard)>>,
     nudges: FuturesUnordered<BoxFuture<'static, ()>>,
     ready: VecDeque<Frame>,
     beat_at: Instant,
@@ -160,6 +159,15 @@ struct Part {
     /// Every event up to this time was taken.
     known_us: u64,
     is_asked: bool,
+    /// The replica here had nothing behind this index: no page is asked for before it has.
+    quiet: Option<u64>,
+}
+
+/// What comes of asking a shard.
+enum Heard {
+    Page(Result<Got>),
+    /// A shard that was quiet has something new.
+    More,
 }
 
 /// A place among the open feeds.
@@ -202,14 +210,17 @@ impl Feed {
             Start::Token(text) => token::decode(&session.state, database, scope, text)?,
             Start::Now => {
                 let ends = (1..=shards).map(|shard| {
-                    let changes = changes(&database.name, &request, None, shards);
+                    let changes = changes(&core, &database.name, &request, None, shards);
                     ask::page(Arc::clone(&core), &session, ShardId(shard), changes)
                 });
                 let ends = try_join_all(ends.collect::<Vec<_>>());
                 let ends = tokio::time::timeout_at(ctx.deadline.into(), ends).await;
                 let late = |_| Error::unavailable("a shard does not answer");
                 let ends = ends.map_err(late)??.into_iter();
-                Resumed::At(ends.map(|end| end.cursor.unwrap_or_default()).collect())
+                Resumed::At(
+                    ends.map(|end| end.page.cursor.unwrap_or_default())
+                        .collect(),
+                )
             }
         };
         let (cursors, resync) = match resumed {
@@ -223,6 +234,7 @@ impl Feed {
             held: VecDeque::new(),
             known_us: 0,
             is_asked: false,
+            quiet: None,
         });
         let mut feed = Feed {
             core,
@@ -283,22 +295,25 @@ impl Feed {
                 self.beat_at = Instant::now() + BEAT;
                 return Ok(frame);
             }
-            self.look_at_session().await?;
+            if self.session_seen.elapsed() >= BEAT {
+                // Boxed: it is large, and a feed that waits should not be.
+                Box::pin(self.look()).await?;
+            }
             self.ask();
             tokio::select! {
                 biased;
-                Some((at, page)) = self.asked.next() => self.take(at, page)?,
+                Some((at, heard)) = self.asked.next() => match heard {
+                    Heard::Page(page) => self.take(at, page)?,
+                    Heard::More => self.wake(at),
+                },
                 Some(()) = self.nudges.next() => {}
                 () = tokio::time::sleep_until(self.beat_at.into()) => self.beat(),
             }
         }
     }
 
-    /// Who asks, and what that means, as of now.
-    async fn look_at_session(&mut self) -> Result<()> {
-        if self.session_seen.elapsed() < BEAT {
-            return Ok(());
-        }
+    /// Who asks, what that means as of now, and whether what is waited for can still come.
+    async fn look(&mut self) -> Result<()> {
         let ctx = Context {
             deadline: Instant::now() + LOOK_TIME,
             ..self.ctx.clone()
@@ -306,10 +321,28 @@ impl Feed {
         let bucket = self.request.bucket.as_deref();
         self.session = self.core.begin(&ctx, bucket.as_slice()).await?;
         self.session_seen = Instant::now();
+        let shards = &self.core.shards;
+        let is_deaf =
+            |part: &Part| part.quiet.is_some() && !shards.hears(part.shard, ask::NEAR_AGE);
+        let deaf: Vec<bool> = self.parts.iter().map(is_deaf).collect();
+        if deaf.contains(&true) {
+            // A replica that nobody sends anything any more would never wake its reader.
+            self.asked = FuturesUnordered::new();
+            for (part, is_deaf) in self.parts.iter_mut().zip(deaf) {
+                part.is_asked = false;
+                part.quiet = part.quiet.filter(|_| !is_deaf);
+            }
+        }
         Ok(())
     }
 
-    /// Asks every shard whose page is used up for the next.
+    fn wake(&mut self, at: usize) {
+        let part = &mut self.parts[at];
+        part.is_asked = false;
+        part.quiet = None;
+    }
+
+    /// Asks every shard whose page is used up for the next, or waits for it to have something.
     fn ask(&mut self) {
         let Ok(database) = find(&self.session, &self.ctx) else {
             return;
@@ -320,26 +353,31 @@ impl Feed {
                 continue;
             }
             part.is_asked = true;
+            if let Some(index) = part.quiet {
+                let more = self.core.shards.more(part.shard, index);
+                self.asked.push(Box::pin(async move {
+                    more.await;
+                    (at, Heard::More)
+                }));
+                continue;
+            }
             let cursor = Some(part.read.clone());
-            let changes = changes(&database.name, &self.request, cursor, shards);
+            let changes = changes(&self.core, &database.name, &self.request, cursor, shards);
             let page = ask::page(Arc::clone(&self.core), &self.session, part.shard, changes);
-            self.asked.push(Box::pin(async move { (at, page.await) }));
+            self.asked
+                .push(Box::pin(async move { (at, Heard::Page(page.await)) }));
         }
     }
 
-    fn take(&mut self, at: usize, page: Result<ChangesPage>) -> Result<()> {
-        let page = match page {
-            Ok(page) => page,
+    fn take(&mut self, at: usize, got: Result<Got>) -> Result<()> {
+        let Got { page, is_here } = match got {
+            Ok(got) => got,
             Err(error) if error.code == ErrorCode::Unavailable => {
                 // Another leader will come; the client keeps its place meanwhile.
                 let pause = tokio::time::sleep(PAUSE);
-                let later = ChangesPage {
-                    cursor: Some(self.parts[at].read.clone()),
-                    ..ChangesPage::default()
-                };
                 self.asked.push(Box::pin(async move {
                     pause.await;
-                    (at, Ok(later))
+                    (at, Heard::More)
                 }));
                 return Ok(());
             }
@@ -347,6 +385,7 @@ impl Feed {
         };
         let part = &mut self.parts[at];
         part.is_asked = false;
+        let mut is_at_end = false;
         match PageEnd::try_from(page.end).unwrap_or(PageEnd::More) {
             PageEnd::Untellable => {
                 self.resync("the log is gone, and not all that changed since may be told");
@@ -357,10 +396,12 @@ impl Feed {
                 part.told = part.read.clone();
                 return Ok(());
             }
-            PageEnd::More | PageEnd::AtEnd => {}
+            PageEnd::More => {}
+            PageEnd::AtEnd => is_at_end = true,
         }
         let is_walk = part.read.walk.is_some();
         part.read = page.cursor.unwrap_or_else(|| part.read.clone());
+        part.quiet = Some(part.read.index).filter(|_| is_here && is_at_end);
         part.known_us = part.known_us.max(page.known_us);
         if self.request.by_time && !is_walk {
             part.held.extend(page.events);
@@ -466,6 +507,7 @@ impl Feed {
             part.told = part.read.clone();
             part.held.clear();
             part.is_asked = false;
+            part.quiet = None;
         }
         self.in_snapshot = true;
         self.ready.clear();
@@ -480,14 +522,21 @@ fn find<'s>(session: &'s Session, ctx: &Context) -> Result<&'s Database> {
 }
 
 /// What a shard is asked.
-fn changes(database: &str, request: &FeedRequest, cursor: Option<Cursor>, shards: u32) -> Changes {
+fn changes(
+    core: &Core,
+    database: &str,
+    request: &FeedRequest,
+    cursor: Option<Cursor>,
+    shards: u32,
+) -> Changes {
+    let held_bytes = core.options.limits.feed_bytes_max;
     Changes {
         database: database.to_owned(),
         bucket: request.bucket.clone().unwrap_or_default(),
         filter: request.filter.clone(),
         cursor,
         events_max: PAGE_EVENTS,
-        bytes_max: (HELD_BYTES / shards.max(1) as usize).max(PAGE_BYTES_MIN) as u64,
+        bytes_max: (held_bytes / shards.max(1) as usize).max(PAGE_BYTES_MIN) as u64,
         wait_us: u64::try_from(WAIT.as_micros()).unwrap_or(u64::MAX),
     }
 }

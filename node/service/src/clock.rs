@@ -1,6 +1,6 @@
 //! The only reader of clocks. Wall time stamps what people read and dates tokens; nothing is decided by it in apply.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Two clocks: what time people would say it is, and one that never jumps.
@@ -55,6 +55,7 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     start_us: u64,
     passed_us: AtomicU64,
+    jumped_us: AtomicI64,
 }
 
 impl ManualClock {
@@ -63,7 +64,13 @@ impl ManualClock {
         ManualClock {
             start_us,
             passed_us: AtomicU64::new(0),
+            jumped_us: AtomicI64::new(0),
         }
+    }
+
+    /// Moves the wall time alone, as somebody who sets a clock does: by so many microseconds, back where they are below 0.
+    pub fn jump(&self, by_us: i64) {
+        self.jumped_us.fetch_add(by_us, Ordering::Relaxed);
     }
 
     /// Lets time pass on both sides.
@@ -77,6 +84,7 @@ impl Clock for ManualClock {
     fn wall_us(&self) -> u64 {
         self.start_us
             .saturating_add(self.passed_us.load(Ordering::Relaxed))
+            .saturating_add_signed(self.jumped_us.load(Ordering::Relaxed))
     }
 
     fn elapsed(&self) -> Duration {

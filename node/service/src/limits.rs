@@ -59,8 +59,10 @@ pub struct Limits {
     pub changes_kept: Duration,
     /// Bytes of change events that a shard keeps; past it the oldest leave before their time.
     pub changes_bytes_max: u64,
-    /// Feeds that are open at a node at the same time, each with up to 1 MiB of pages; more are refused.
+    /// Feeds that are open at a node at the same time; more are refused.
     pub feeds_max: usize,
+    /// Bytes of pages that one feed may hold; what its reader has not read is read from the disk later.
+    pub feed_bytes_max: usize,
     /// Reads of change logs for feeds at the same time, further ones wait in turn: each wants a core.
     pub feed_reads_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
@@ -97,6 +99,7 @@ impl Default for Limits {
             changes_kept: Duration::from_secs(24 * 60 * 60),
             changes_bytes_max: 512 * 1024 * 1024,
             feeds_max: 1_000,
+            feed_bytes_max: 1024 * 1024,
             feed_reads_max: 8,
             metadata_age_max: Duration::from_secs(3),
             audit_kept: Duration::from_secs(90 * 24 * 60 * 60),

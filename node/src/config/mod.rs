@@ -193,6 +193,8 @@ pub struct Limits {
     pub request_bytes_in_flight_max: usize,
     /// Scans and streamed lists open at once.
     pub scans_open_max: usize,
+    /// WebSockets open at once.
+    pub websockets_max: usize,
     /// Documents that a query may look at in one shard before it is refused.
     pub query_rows_max: usize,
     /// Documents in one result of a query.
@@ -267,6 +269,8 @@ pub struct Changes {
     pub retention_mib: u64,
     /// Feeds open at once.
     pub feeds_max: usize,
+    /// What a feed holds of what its reader has not taken yet, in KiB.
+    pub feed_kib: usize,
 }
 
 /// `[storage]`.
@@ -383,6 +387,7 @@ impl Default for Limits {
             proposal_bytes_in_flight_max: 64 * MIB,
             request_bytes_in_flight_max: 64 * MIB,
             scans_open_max: 128,
+            websockets_max: 2_000,
             query_rows_max: 100_000,
             query_results_max: 10_000,
             query_result_bytes_max: 16 * MIB,
@@ -436,6 +441,7 @@ impl Default for Changes {
             retention_hours: 24,
             retention_mib: 512,
             feeds_max: 1_000,
+            feed_kib: 1_024,
         }
     }
 }

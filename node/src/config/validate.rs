@@ -37,6 +37,9 @@ const RETENTION_HOURS_CEILING: usize = 10 * 366 * 24;
 const RETENTION_MIB_CEILING: usize = 1024 * 1024;
 /// A MiB each.
 const FEEDS_CEILING: usize = 65_536;
+/// KiB. A page of a shard is never smaller than 16; above the ceiling a page is as large as it gets in any shard count.
+const FEED_KIB_FLOOR: usize = 16;
+const FEED_KIB_CEILING: usize = 64 * 1024;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
 /// What storage needs at the least.
@@ -396,6 +399,7 @@ impl Limits {
             BYTES_CEILING,
         )?;
         within("limits.scans_open_max", self.scans_open_max, 1, usize::MAX)?;
+        within("limits.websockets_max", self.websockets_max, 1, usize::MAX)?;
         within("limits.query_rows_max", self.query_rows_max, 1, usize::MAX)?;
         within(
             "limits.query_results_max",
@@ -476,7 +480,13 @@ impl Changes {
             let value = usize::try_from(value).unwrap_or(usize::MAX);
             within(key, value, 1, ceiling)?;
         }
-        within("changes.feeds_max", self.feeds_max, 1, FEEDS_CEILING)
+        within("changes.feeds_max", self.feeds_max, 1, FEEDS_CEILING)?;
+        within(
+            "changes.feed_kib",
+            self.feed_kib,
+            FEED_KIB_FLOOR,
+            FEED_KIB_CEILING,
+        )
     }
 }
 

@@ -17,6 +17,7 @@ use service::{
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
+use super::changes::ChangesStream;
 use super::deadline::timeout;
 use super::error::status;
 use super::query::QueryStream;
@@ -422,6 +423,18 @@ impl documents_server::Documents for Documents {
     ) -> Result<Response<v1::CountResponse>, Status> {
         self.answer("Count", request, |request, id| {
             self.count_bucket(request, id)
+        })
+        .await
+    }
+
+    type ChangesStream = ChangesStream;
+
+    async fn changes(
+        &self,
+        request: Request<v1::ChangesRequest>,
+    ) -> Result<Response<ChangesStream>, Status> {
+        self.answer("Changes", request, |request, id| {
+            self.stream_changes(request, id)
         })
         .await
     }

@@ -7,6 +7,7 @@
 //! | `documents` | `larder.v1.Documents` |
 //! | `batch` | its call Batch |
 //! | `query` | its calls Query and Count |
+//! | `changes` | its call Changes |
 //! | `health` | `grpc.health.v1.Health`, answered by the node's own readiness |
 //! | `error` | errors as status and metadata |
 //! | `refusal` | the same for errors that tonic makes by itself |
@@ -16,6 +17,7 @@
 //! Lacks: compression of messages, and gRPC-Web.
 
 mod batch;
+mod changes;
 mod deadline;
 mod documents;
 mod error;

@@ -3,23 +3,30 @@
 //! The stream is for as long as the client reads. Its ids are resume tokens, so that an `EventSource` that lost its connection goes on
 //! behind the last frame at whatever node it reaches: the last event of a frame carries the token of the whole frame.
 //!
-//! Lacks: WebSocket.
+//! | part | owns |
+//! |---|---|
+//! | `json` | an event as JSON |
+//! | `socket` | the same stream over a WebSocket |
 
+mod json;
+mod socket;
+
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use document::id::{object_id, parse_object_id};
-use document::time::format_datetime;
+use document::id::parse_object_id;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use proto::ErrorCode;
 use serde_json::json;
-use service::forward::{Change, ChangeKind};
 use service::{Error, Feed, FeedEvent, FeedRequest, Frame, Service, Start};
 
+use self::json::{event_json, moment};
+pub(super) use self::socket::open as open_socket;
 use super::edge::Call;
 use super::error::refuse;
 use super::fields::{decode, parameters};
@@ -85,7 +92,8 @@ impl Parameters {
     }
 }
 
-fn start(value: &str) -> Start {
+/// Where to begin, by the words that all protocols have for it.
+pub(crate) fn start(value: &str) -> Start {
     match value {
         "now" => Start::Now,
         "oldest" => Start::Oldest,
@@ -165,7 +173,7 @@ fn answer(events: &[FeedEvent], name: &str, about: &serde_json::Value) -> Respon
         if at > 0 {
             out.push(',');
         }
-        event_json(&mut out, event);
+        event_json(&mut out, "", event);
     }
     out.push(']');
     for (name, value) in about.as_object().into_iter().flatten() {
@@ -213,10 +221,10 @@ fn sse(frame: &Frame) -> Bytes {
             for (at, event) in events.iter().enumerate() {
                 out.push_str("event: change\n");
                 if at + 1 == events.len() {
-                    out.push_str(&format!("id: {token}\n"));
+                    let _ = writeln!(out, "id: {token}");
                 }
                 out.push_str("data: ");
-                event_json(&mut out, event);
+                event_json(&mut out, "", event);
                 out.push_str("\n\n");
             }
         }
@@ -224,16 +232,8 @@ fn sse(frame: &Frame) -> Bytes {
             token,
             watermark_us,
         } => {
-            let watermark = match watermark_us {
-                0 => json!(null),
-                us => json!(moment(*us)),
-            };
-            message(
-                &mut out,
-                "progress",
-                token,
-                &json!({ "watermark": watermark }),
-            );
+            let data = json!({ "watermark": watermark(*watermark_us) });
+            message(&mut out, "progress", token, &data);
         }
         Frame::Resync { reason, token } => {
             message(&mut out, "resync", token, &json!({ "reason": reason }));
@@ -241,6 +241,11 @@ fn sse(frame: &Frame) -> Bytes {
         Frame::Live { token } => message(&mut out, "live", token, &json!({})),
     }
     out.into()
+}
+
+/// Up to when everything is told, if that is known.
+fn watermark(us: u64) -> Option<String> {
+    (us > 0).then(|| moment(us))
 }
 
 fn message(out: &mut String, event: &str, token: &str, data: &serde_json::Value) {
@@ -253,75 +258,12 @@ fn sse_error(error: &Error) -> Bytes {
     format!("event: error\ndata: {data}\n\n").into()
 }
 
-/// An event in one line of JSON; the document in it as it is stored.
-fn event_json(out: &mut String, event: &FeedEvent) {
-    let Change {
-        bucket,
-        key,
-        version,
-        time_us,
-        body,
-        ..
-    } = &event.change;
-    let kind = ChangeKind::try_from(event.change.kind).unwrap_or(ChangeKind::Unspecified);
-    let mut about = json!({
-        "event": event.id(), "op": kind.name(), "bucket": bucket, "version": version,
-    });
-    if *time_us > 0 {
-        about["time"] = moment(*time_us).into();
-    }
-    if kind != ChangeKind::Rules {
-        about["id"] = object_id(bucket, key).into();
-    }
-    for (name, is_so) in [
-        ("compacted", event.change.compacted),
-        ("expired", event.change.by_expiry),
-    ] {
-        if is_so {
-            about[name] = true.into();
-        }
-    }
-    let about = about.to_string();
-    match std::str::from_utf8(body) {
-        Ok(body) if !body.is_empty() => {
-            let name = match kind {
-                ChangeKind::Rules => "rules",
-                _ => "document",
-            };
-            let open = about.strip_suffix('}').unwrap_or(&about);
-            out.push_str(&format!("{open},\"{name}\":{body}}}"));
-        }
-        _ => out.push_str(&about),
-    }
-}
-
-fn moment(us: u64) -> String {
-    format_datetime(i64::try_from(us).unwrap_or(i64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
-    use proto::ShardId;
+    use service::forward::ChangeKind;
 
+    use super::json::tests::event;
     use super::*;
-
-    fn event(kind: ChangeKind, body: &'static str) -> FeedEvent {
-        FeedEvent {
-            shard: ShardId(3),
-            change: Change {
-                index: 17,
-                ordinal: 1,
-                time_us: 1_500_000,
-                bucket: "Demo".to_owned(),
-                key: "a b".to_owned(),
-                kind: kind as i32,
-                version: 4,
-                body: Bytes::from_static(body.as_bytes()),
-                by_expiry: false,
-                compacted: kind == ChangeKind::State,
-            },
-        }
-    }
 
     #[test]
     fn parameters_are_read_or_refused() {
@@ -340,30 +282,6 @@ mod tests {
             let refused = Parameters::parse(query).map_err(|error| error.code);
             assert_eq!(refused, Err(ErrorCode::BadRequest), "{query}");
         }
-    }
-
-    #[test]
-    fn events_are_json_with_the_document_as_it_is() {
-        for (event, expected) in [
-            (event(ChangeKind::Update, r#"{"n":1.0}"#), r#"{"n":1.0}"#),
-            (event(ChangeKind::State, r#"{"n":1.0}"#), r#"{"n":1.0}"#),
-        ] {
-            let mut out = String::new();
-            event_json(&mut out, &event);
-            assert!(out.contains(&format!("\"document\":{expected}")), "{out}");
-            let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-            assert_eq!(value["id"], "/db/Demo/a%20b");
-            assert_eq!(
-                (&value["event"], &value["time"]),
-                (&json!("3-17-1"), &json!("1970-01-01T00:00:01.5Z"))
-            );
-            assert_eq!(value["compacted"].is_null(), value["op"] != "state");
-        }
-        let mut out = String::new();
-        event_json(&mut out, &event(ChangeKind::Delete, ""));
-        let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-        assert_eq!(value["op"], "delete");
-        assert!(value.get("document").is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -38,6 +38,9 @@ use crate::telemetry::{GrpcMeter, HttpMeter};
 /// Header names and values of one request together; hyper's own limits lie above.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
+/// When to try again for a WebSocket: they are open for long, and another node may have room.
+const WEBSOCKET_RETRY: Duration = Duration::from_secs(5);
+
 /// What all requests of a node share.
 pub(crate) struct Shared {
     pub(crate) service: Service,
@@ -48,6 +51,7 @@ pub(crate) struct Shared {
     permits: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     scans: Arc<Semaphore>,
+    websockets: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -55,6 +59,7 @@ impl Shared {
         let permits = Arc::new(Semaphore::new(limits.requests_in_flight_max));
         let bytes = Arc::new(Semaphore::new(limits.request_bytes_in_flight_max));
         let scans = Arc::new(Semaphore::new(limits.scans_open_max));
+        let websockets = Arc::new(Semaphore::new(limits.websockets_max));
         let (grpc_meter, http_meter) = (GrpcMeter::default(), HttpMeter::default());
         Arc::new(Self {
             gate: Gate::new(&limits.rates),
@@ -65,6 +70,7 @@ impl Shared {
             permits,
             bytes,
             scans,
+            websockets,
         })
     }
 
@@ -99,6 +105,19 @@ impl Shared {
         Arc::clone(&self.scans)
             .try_acquire_owned()
             .map_err(|_| Error::unavailable("too many scans are open"))
+    }
+
+    /// The right to an open WebSocket, until dropped.
+    ///
+    /// # Errors
+    /// `too_many_requests` if too many are open.
+    pub(crate) fn websocket_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.websockets)
+            .try_acquire_owned()
+            .map_err(|_| {
+                let message = "too many WebSockets are open at this node";
+                refuse(ErrorCode::TooManyRequests, message).with_retry_after(WEBSOCKET_RETRY)
+            })
     }
 }
 
@@ -454,6 +473,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         }
         (&Method::POST, Route::Batch) => batch::write(call).await,
         (&Method::GET, Route::Changes) => changes::read(call).await,
+        (&Method::GET, Route::ChangesSocket) => changes::open_socket(call),
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

@@ -14,6 +14,7 @@
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `users` `health` | the handlers |
 //! | `access` | what somebody may do, and why |
 //! | `changes` | feeds, and the versions of a document |
+//! | `socket` | WebSockets |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `second_factor` `oauth` | codes and API tokens; log-in with a provider |
 //! | `connect_page` | connect as the page of a hidden frame |
@@ -60,6 +61,7 @@ mod schema;
 mod second_factor;
 pub mod server;
 mod sessions;
+mod socket;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -78,6 +80,7 @@ pub use rates::{Rate, Rates};
 pub use server::{Connections, serve};
 
 pub(crate) use address::of as client_address;
+pub(crate) use changes::start as feed_start;
 pub(crate) use context::build as build_context;
 pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;
@@ -100,6 +103,8 @@ pub struct Limits {
     pub request_bytes_in_flight_max: usize,
     /// Scans and streamed lists that are open at the same time, each with a page in memory; more are refused with effect none.
     pub scans_open_max: usize,
+    /// WebSockets that are open at the same time; more are refused with 429.
+    pub websockets_max: usize,
     /// Clients come without TLS.
     pub plain: bool,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
@@ -119,6 +124,7 @@ impl Default for Limits {
             requests_in_flight_max: 1024,
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
+            websockets_max: 2_000,
             plain: false,
             request_time: Duration::from_secs(5),
             trusted_proxies: Arc::default(),

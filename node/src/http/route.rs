@@ -84,6 +84,8 @@ pub(crate) enum Route<'a> {
     Batch,
     /// What changes in the database.
     Changes,
+    /// The same over a WebSocket.
+    ChangesSocket,
     /// Log-in with name and password.
     Login,
     /// The caller's user.
@@ -130,6 +132,7 @@ impl Route<'_> {
             Self::Field(..) => "field",
             Self::Batch => "batch",
             Self::Changes => "changes",
+            Self::ChangesSocket => "changes_ws",
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
@@ -152,6 +155,7 @@ impl Route<'_> {
                 "GET, HEAD, OPTIONS"
             }
             Self::Connect => "GET, HEAD, POST, OPTIONS",
+            Self::ChangesSocket => "GET, OPTIONS",
             Self::Status
             | Self::Version
             | Self::Spec
@@ -253,6 +257,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("connect", None) => Route::Connect,
         ("batch", None) => Route::Batch,
         ("changes", None) => Route::Changes,
+        ("changes", Some("ws")) => Route::ChangesSocket,
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
         ("explain", Some(bucket)) if !bucket.contains('/') => Route::Explain(decode(bucket)?),
@@ -278,7 +283,7 @@ fn later(word: &str) -> Option<&'static str> {
         "query" => "prepared queries",
         "config" => "configuration over HTTP",
         "batch" => "parts of batches",
-        "changes" => "the change feed over WebSocket",
+        "changes" => "parts of the change feed",
         "events" | "events-url" => "real-time queries",
         "slices" => "sliced filters",
         "banned" => "bans",
@@ -419,11 +424,8 @@ mod tests {
             ("/batch", "", Route::Batch),
             ("/changes", "", Route::Changes),
             ("/shop/changes", "shop", Route::Changes),
-            (
-                "/changes/ws",
-                "",
-                Route::Later("the change feed over WebSocket"),
-            ),
+            ("/changes/ws", "", Route::ChangesSocket),
+            ("/shop/changes/ws", "shop", Route::ChangesSocket),
             ("/shop/batch", "shop", Route::Batch),
             ("/batch/1", "", Route::Later("parts of batches")),
             ("/db/User/register", "", Route::User(UserRoute::Register)),

@@ -18,10 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt as _;
 
 use super::address::Peer;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Place};
 use super::outbox::{Outbox, Turns};
 use crate::tls::Guard;
 use crate::tls::accept::{Entry, Io, REFUSAL_TIME, peek};
@@ -90,7 +91,9 @@ pub async fn serve(
     stop: CancellationToken,
     drain: Duration,
 ) {
+    let open = TaskTracker::new();
     let door = Door {
+        open: open.clone(),
         builder: Arc::new(builder(connections.head_read_time)),
         guard,
         app,
@@ -99,7 +102,6 @@ pub async fn serve(
         head_read_time: connections.head_read_time,
     };
     let permits = Arc::new(Semaphore::new(connections.max));
-    let open = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &permits) => accepted,
@@ -157,6 +159,25 @@ struct Door {
     stop: CancellationToken,
     crowd: Arc<Crowd>,
     head_read_time: Duration,
+    open: TaskTracker,
+}
+
+/// What keeps a connection counted as open: who goes on with it after its last request holds this, and lets go when the node stops.
+#[derive(Clone)]
+pub(super) struct Seat(Arc<Held>);
+
+struct Held {
+    stop: CancellationToken,
+    _place: Place,
+    _permit: OwnedSemaphorePermit,
+    _open: TaskTrackerToken,
+}
+
+impl Seat {
+    /// Until the node stops.
+    pub(super) async fn stopped(&self) {
+        self.0.stop.cancelled().await;
+    }
 }
 
 impl Door {
@@ -167,25 +188,30 @@ impl Door {
             tracing::debug!(?peer, "connection closed: its address has too many");
             return;
         };
+        let seat = Seat(Arc::new(Held {
+            stop: self.stop.clone(),
+            _place: place,
+            _permit: permit,
+            _open: self.open.token(),
+        }));
         let patience = self.guard.patience(self.head_read_time);
         let Some(first) = self.begun(peek(&stream), patience).await else {
             return;
         };
         match self.guard.enter(stream, first).await {
-            Some(Entry::Open(io)) => self.serve(io, peer).await,
+            Some(Entry::Open(io)) => self.serve(io, peer, seat).await,
             Some(Entry::Plaintext(io)) => {
                 let refusal = Self {
                     app: self.guard.refusal(),
                     ..self
                 };
-                let _ = timeout(REFUSAL_TIME, refusal.serve(io, peer)).await;
+                let _ = timeout(REFUSAL_TIME, refusal.serve(io, peer, seat)).await;
             }
             None => {}
         }
-        drop((place, permit));
     }
 
-    async fn serve(self, mut io: Io, peer: Option<Peer>) {
+    async fn serve(self, mut io: Io, peer: Option<Peer>, seat: Seat) {
         // A handshake is no request yet.
         if self.begun(io.first(), self.head_read_time).await.is_none() {
             return;
@@ -194,13 +220,14 @@ impl Door {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
+            request.extensions_mut().insert(seat.clone());
             request
         });
         let turns = Turns::default();
         let io = Outbox::new(io, turns.clone());
         let connection = self
             .builder
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(app))
+            .serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(app))
             .into_owned();
         tokio::pin!(connection);
         let mut stopped = pin!(self.stop.cancelled());

@@ -334,6 +334,7 @@ impl Node {
                 changes_kept: Duration::from_secs(config.changes.retention_hours * 3_600),
                 changes_bytes_max: config.changes.retention_mib << 20,
                 feeds_max: config.changes.feeds_max,
+                feed_bytes_max: config.changes.feed_kib << 10,
                 ..service::Limits::default()
             },
             accounts: config.accounts.for_service(),
@@ -516,6 +517,7 @@ fn http_limits(config: &Config) -> http::Limits {
         requests_in_flight_max: config.limits.requests_in_flight_max,
         request_bytes_in_flight_max: config.limits.request_bytes_in_flight_max,
         scans_open_max: config.limits.scans_open_max,
+        websockets_max: config.limits.websockets_max,
         plain: config.security.insecure,
         request_time: config.limits.deadline(),
         // Validated.

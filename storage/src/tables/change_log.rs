@@ -21,14 +21,14 @@
 //! [`crate::machine::ChangeLog::trimmed`], and the row of an event that supersedes a version from before that holds that version's body.
 //! An event of new rules has the name of the bucket as its key, and the rules' version.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use document::acl::Acl;
 
 use super::acl;
 use crate::codec::{Reader, put_bytes};
-use crate::engine::Column;
+use crate::engine::{Column, Direction};
 use crate::error::Result;
 use crate::keys::{ChangeKey, prefix_end};
 use crate::machine::{ChangeLog, ReplicaView, Transaction};
@@ -201,6 +201,55 @@ pub fn scan<'v>(
     Box::new(
         rows.map(|row| row.and_then(|(key, row)| Ok((ChangeKey::decode(&key)?, decode(&row)?)))),
     )
+}
+
+/// An event that a walk met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// One of a bucket that is wanted.
+    Event(ChangeEvent),
+    /// Another one, of this time in microseconds since 1970.
+    Other(u64),
+}
+
+/// Shows the events behind `after` in their order to `each`, until it breaks; decodes and copies those alone whose bucket, given by the
+/// ids of database and bucket, is `wanted`. May wait for a disk at each step.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: a row does not decode. Those of `each`.
+pub fn visit(
+    view: &ReplicaView<'_>,
+    after: ChangeKey,
+    wanted: impl Fn(u32, u32) -> bool,
+    each: &mut dyn FnMut(ChangeKey, Met) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let start = after.encode();
+    let end = prefix_end(&ChangeKey::prefix());
+    view.visit(
+        Column::Changes,
+        Bound::Excluded(&start),
+        end.as_ref().map(Vec::as_slice),
+        Direction::Forward,
+        &mut |key, row| {
+            let (time_us, database, bucket) = place(row)?;
+            let met = match wanted(database, bucket) {
+                true => Met::Event(decode(&Bytes::copy_from_slice(row))?),
+                false => Met::Other(time_us),
+            };
+            each(ChangeKey::decode(key)?, met)
+        },
+    )
+}
+
+/// Time of a row, and the ids of its database and bucket.
+fn place(row: &[u8]) -> Result<(u64, u32, u32)> {
+    let mut reader = Reader::new(WHAT, row);
+    if reader.u8()? != FORMAT {
+        return Err(reader.corrupt("unknown format"));
+    }
+    // Operation and flags.
+    reader.take(2)?;
+    Ok((reader.u64_le()?, reader.u32_le()?, reader.u32_le()?))
 }
 
 /// Stores an event.
@@ -430,6 +479,7 @@ mod tests {
         fn events_round_trip(event in events()) {
             let row = row_of(&event);
             prop_assert_eq!(logged_us(&row).expect("reads"), event.logged_us);
+            prop_assert_eq!(place(&row).expect("reads"), (event.time_us, event.database, event.bucket));
             prop_assert_eq!(decode(&row).expect("decodes"), event);
         }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::forward::{Answer, Changes, ChangesPage, Cursor, Failure, History, Near, Operation};
 
 /// How old the state of the replica here may be: an older one hears nothing, and somebody else is asked.
-const NEAR_AGE: Duration = Duration::from_secs(5);
+pub(super) const NEAR_AGE: Duration = Duration::from_secs(5);
 /// How long another holder than the leader is asked to wait: within the time that such a try has.
 const HOLDER_WAIT: Duration = Duration::from_millis(200);
 /// Versions of one document in an answer.
@@ -22,7 +22,14 @@ const VERSIONS_MAX: u64 = 1_000;
 /// Bytes of them.
 const VERSIONS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// A page, with an event if one comes soon.
+/// A page, and where it is from.
+pub(super) struct Got {
+    pub(super) page: ChangesPage,
+    /// From the replica here: whoever waits for it to move on waits for the shard.
+    pub(super) is_here: bool,
+}
+
+/// A page. The replica here is not waited for; others wait, so that they are not asked all the time.
 ///
 /// # Errors
 /// `Unavailable`: nobody who has the shard answers. Else what the request itself is refused for.
@@ -31,9 +38,13 @@ pub(super) fn page(
     session: &Session,
     shard: ShardId,
     changes: Changes,
-) -> impl Future<Output = Result<ChangesPage>> + Send + 'static {
+) -> impl Future<Output = Result<Got>> + Send + 'static {
     let state = Arc::clone(&session.state);
-    let mut request = session.request(shard, None, Operation::Changes(changes.clone()));
+    let at_once = Changes {
+        wait_us: 0,
+        ..changes.clone()
+    };
+    let mut request = session.request(shard, None, Operation::Changes(at_once));
     async move {
         let deadline = Instant::now() + WAIT + LOOK_TIME;
         let near = |age: Option<Duration>| Near {
@@ -44,14 +55,15 @@ pub(super) fn page(
         if core.holds_state(shard) {
             request.near = Some(here);
             match Box::pin(core.shards.near(&request, here, deadline)).await {
-                Ok(answer) => return page_of(answer),
+                Ok(answer) => return got(answer, true),
                 Err(Failure::Refused(error)) => return Err(error),
                 Err(_) => {}
             }
         }
         request.near = None;
+        request.operation = Operation::Changes(changes.clone());
         let refused = match Box::pin(core.route(&state, &request, deadline)).await {
-            Ok(answer) => return page_of(answer),
+            Ok(answer) => return got(answer, false),
             Err(error) => error,
         };
         if refused.code != ErrorCode::Unavailable {
@@ -66,7 +78,7 @@ pub(super) fn page(
         });
         let deadline = Instant::now() + LOOK_TIME;
         match core.ask_holders(&state, &request, deadline).await {
-            Some(Ok(answer)) => return page_of(answer),
+            Some(Ok(answer)) => return got(answer, false),
             Some(Err(Failure::Refused(error))) => return Err(error),
             Some(Err(_)) | None => {}
         }
@@ -74,7 +86,7 @@ pub(super) fn page(
             return Err(refused);
         }
         match Box::pin(core.shards.near(&request, any, deadline)).await {
-            Ok(answer) => page_of(answer),
+            Ok(answer) => got(answer, false),
             Err(Failure::Refused(error)) => Err(error),
             Err(_) => Err(refused),
         }
@@ -95,6 +107,11 @@ pub(super) fn nudge(
             tracing::debug!(%shard, %error, "a shard does not say how late it is");
         }
     }
+}
+
+fn got(answer: Answer, is_here: bool) -> Result<Got> {
+    let page = page_of(answer)?;
+    Ok(Got { page, is_here })
 }
 
 fn page_of(answer: Answer) -> Result<ChangesPage> {

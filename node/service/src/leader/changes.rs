@@ -18,7 +18,7 @@ mod judge;
 mod progressed;
 mod walk;
 
-use std::ops::Bound;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use document::acl::Principal;
 use proto::ShardId;
 use proto::log::{Watermark, command};
 use storage::machine::{Replica, ReplicaView};
-use storage::tables::change_log;
+use storage::tables::change_log::{self, Met};
 
 pub(super) use self::judge::{Judge, Verdict};
 pub(crate) use self::progressed::Progressed;
@@ -136,6 +136,19 @@ impl Shards {
         Judge::new(database, bucket, filter, principal, &self.layouts).map(|_| ())
     }
 
+    /// Whether the replica here was told lately how far its shard is: if it has nothing new then, there is nothing new.
+    pub(crate) fn hears(&self, shard: ShardId, age_max: Duration) -> bool {
+        let replica = self.groups.replica(shard);
+        let age = replica.and_then(|replica| self.evidence.age(shard, &replica));
+        age.is_some_and(|age| age <= age_max)
+    }
+
+    /// Until the replica here may have applied more than `index`.
+    pub(crate) fn more(&self, shard: ShardId, index: u64) -> impl Future<Output = ()> + use<> {
+        let progressed = Arc::clone(&self.progressed);
+        async move { progressed.pass(shard, index).await }
+    }
+
     /// Puts the time of now into the log, unless a write did so lately.
     pub(super) async fn watermark(
         &self,
@@ -166,20 +179,42 @@ fn read_log(
         return Ok(Some(ended(cursor, PageEnd::Trimmed)));
     }
     let first = last;
-    for row in change_log::scan(view, Bound::Excluded(last)) {
-        let (position, event) = row?;
+    let mut stopped = Ok(Stop::AtEnd);
+    let wanted = |database, bucket| judge.wants(database, bucket);
+    change_log::visit(view, last, wanted, &mut |position, met| {
         if page.is_full() {
-            return Ok(Some(page.end(Cursor::at(last), PageEnd::More)));
+            stopped = Ok(Stop::Full);
+            return Ok(ControlFlow::Break(()));
         }
-        let time_us = event.time_us;
-        match judge.event(view, position, event)? {
-            Verdict::Shown(change) => page.push(change),
-            Verdict::Hidden => {}
-            Verdict::Unknown if last == first => return Ok(None),
-            Verdict::Unknown => return Ok(Some(page.end(Cursor::at(last), PageEnd::More))),
-        }
+        let time_us = match met {
+            Met::Other(time_us) => time_us,
+            Met::Event(event) => {
+                let time_us = event.time_us;
+                match judge.event(view, position, event) {
+                    Ok(Verdict::Shown(change)) => page.push(change),
+                    Ok(Verdict::Hidden) => {}
+                    Ok(Verdict::Unknown) => {
+                        stopped = Ok(Stop::Unknown);
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    Err(error) => {
+                        stopped = Err(error);
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                time_us
+            }
+        };
         last = position;
         page.known_us = time_us;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    match stopped? {
+        Stop::AtEnd => {}
+        Stop::Unknown if last == first => return Ok(None),
+        Stop::Unknown | Stop::Full => {
+            return Ok(Some(page.end(Cursor::at(last), PageEnd::More)));
+        }
     }
     page.known_us = page.known_us.max(applied.last_stamp_us);
     let end = Cursor::behind(applied.id.map_or(0, |id| id.index));
@@ -189,6 +224,16 @@ fn read_log(
         Cursor::at(last)
     };
     Ok(Some(page.end(cursor, PageEnd::AtEnd)))
+}
+
+/// Why a page has no further event.
+enum Stop {
+    /// There is none.
+    AtEnd,
+    /// It has enough.
+    Full,
+    /// The next one is of a bucket that is not known here.
+    Unknown,
 }
 
 /// A page that is being filled.

@@ -340,6 +340,130 @@ async fn a_feed_goes_on_at_another_node_and_without_a_replica() {
     assert_eq!(consumer.seen.len(), 3);
 }
 
+/// Pages meet without a gap, whether one feed reads them all or each frame is read by another one.
+#[tokio::test]
+async fn nothing_is_left_out_between_two_pages() {
+    const EVENTS: i64 = 1_000;
+    let limits = Limits {
+        feed_bytes_max: 1,
+        ..Limits::default()
+    };
+    let cluster = TestCluster::with_nodes(1, limits).await;
+    let anyone = anonymous();
+    let text = "x".repeat(200);
+    for at in 0..EVENTS {
+        let body = format!(r#"{{"n":{at},"text":"{text}"}}"#);
+        put(
+            &cluster,
+            &anyone,
+            &format!("k{}", at % 16),
+            &body,
+            Condition::None,
+        )
+        .await
+        .expect("put");
+    }
+    for cuts in [false, true] {
+        let mut consumer = Consumer::default();
+        let mut feed = open(&cluster.service, &anyone, Start::Oldest).await;
+        let (mut frames, mut quiet) = (0, 0);
+        while consumer.seen.len() < EVENTS as usize {
+            let frame = feed.next().await.expect("a frame");
+            match frame {
+                Frame::Progress { .. } => quiet += 1,
+                _ => (frames, quiet) = (frames + 1, 0),
+            }
+            assert!(quiet < 5, "only {} were told", consumer.seen.len());
+            consumer.take(frame);
+            if cuts {
+                let start = Start::Token(consumer.token.clone());
+                feed = open(&cluster.service, &anyone, start).await;
+            }
+        }
+        assert!(frames > 2 * SHARDS, "{frames} frames are no pages");
+        assert_eq!(consumer.live().len(), 16);
+    }
+}
+
+/// A feed waits for the replica here; it must not wait for one that is not here any more.
+#[tokio::test]
+async fn a_feed_leaves_a_replica_that_is_taken_away() {
+    let cluster = TestCluster::with_nodes(2, Limits::default()).await;
+    let anyone = anonymous();
+    let mut consumer = Consumer::default();
+    let mut feed = open(cluster.node(2), &anyone, Start::Now).await;
+    drain(&mut feed, &mut consumer).await;
+    cluster.world.bystanders.lock().insert(NodeId(2));
+    put(&cluster, &anyone, "k", &n(1), Condition::None)
+        .await
+        .expect("put");
+    let told = async {
+        while consumer.seen.is_empty() {
+            let frame = feed.next().await.expect("a frame");
+            consumer.take(frame);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told)
+        .await
+        .expect("what was written elsewhere is told");
+}
+
+/// The leader's clock is set forward and back: nothing is held up or told twice, and no time goes back.
+#[tokio::test]
+async fn a_clock_that_jumps_changes_nothing_but_times() {
+    const HOUR_US: i64 = 3_600_000_000;
+    let cluster = TestCluster::start().await;
+    let anyone = anonymous();
+    let request = FeedRequest {
+        bucket: Some("Demo".to_owned()),
+        by_time: true,
+        ..FeedRequest::default()
+    };
+    let feed = cluster.service.feed(&anyone, request).await;
+    let (mut feed, mut consumer) = (feed.expect("a feed"), Consumer::default());
+    let (mut last_us, mut watermark) = (0, 0);
+    for (at, jump_us) in [HOUR_US, -2 * HOUR_US, 3 * HOUR_US, 0]
+        .into_iter()
+        .enumerate()
+    {
+        cluster.clock.jump(jump_us);
+        for key in 0..8 {
+            cluster.clock.advance(Duration::from_millis(1));
+            let at = i64::try_from(at).expect("small");
+            put(
+                &cluster,
+                &anyone,
+                &format!("k{key}"),
+                &n(at),
+                Condition::None,
+            )
+            .await
+            .expect("put");
+        }
+        while consumer.seen.len() < 8 * (at + 1) {
+            // A shard without a write says how late it is once a second passed.
+            cluster.clock.advance(Duration::from_secs(1));
+            let frame = feed.next().await.expect("a frame");
+            match &frame {
+                Frame::Events { events, .. } => {
+                    for event in events {
+                        assert!(event.change.time_us >= last_us);
+                        last_us = event.change.time_us;
+                    }
+                }
+                Frame::Progress { watermark_us, .. } => {
+                    assert!(*watermark_us >= watermark);
+                    watermark = *watermark_us;
+                }
+                Frame::Resync { .. } | Frame::Live { .. } => panic!("{frame:?}"),
+            }
+            consumer.take(frame);
+        }
+    }
+    assert_eq!(consumer.live().len(), 8);
+    assert!(consumer.live().values().all(|n| *n == 3));
+}
+
 #[tokio::test]
 async fn by_time_all_shards_are_one_order() {
     let cluster = TestCluster::start().await;

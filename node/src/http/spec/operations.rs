@@ -69,6 +69,15 @@ const CHANGES: &[(&str, &str)] = &[
     ("id", "of a document: its versions that are kept"),
     ("at", "with id: the version it had at the id of an event"),
 ];
+const CHANGES_WS: &[(&str, &str)] = &[
+    ("bucket", "only this bucket"),
+    ("filter", "only documents that match, with bucket: JSON"),
+    (
+        "from",
+        "now, the default; oldest; snapshot; or a token, to go on behind its message",
+    ),
+    ("order", "shard, the default, or time"),
+];
 const FILTER: &[(&str, &str)] = &[
     ("q", "the filter: JSON, as MongoDB has it; {} for all"),
     ("sort", "field to 1 or -1, the first one counting most"),
@@ -164,6 +173,17 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         query: CHANGES,
         body: "",
         answers: &[("200", "changes, each with an id to go on behind it")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/changes/ws",
+        summary: "The same over a WebSocket: without a query the client's first message says what is wanted",
+        query: CHANGES_WS,
+        body: "",
+        answers: &[(
+            "101",
+            "messages: change, progress, resync, live, error; each but the last with a token to go on behind it",
+        )],
     },
     Operation {
         method: HttpMethod::Get,

@@ -99,6 +99,13 @@ impl Judge {
         wanted.filter_map(|(id, name)| Some((*id, name.as_deref()?)))
     }
 
+    /// Whether an event of this bucket can be for the reader at all, or is of one that is not known here yet.
+    pub(super) fn wants(&self, database: u32, bucket: u32) -> bool {
+        database == self.database
+            && self.only.is_none_or(|only| only == bucket)
+            && self.buckets.get(&bucket).is_none_or(Option::is_some)
+    }
+
     /// # Errors
     /// The state does not decode.
     pub(in crate::leader) fn event(
@@ -107,14 +114,11 @@ impl Judge {
         position: ChangeKey,
         event: ChangeEvent,
     ) -> Result<Verdict> {
-        if event.database != self.database || self.only.is_some_and(|only| only != event.bucket) {
+        if !self.wants(event.database, event.bucket) {
             return Ok(Verdict::Hidden);
         }
-        let Some(bucket) = self.buckets.get(&event.bucket) else {
+        let Some(Some(bucket)) = self.buckets.get(&event.bucket) else {
             return Ok(Verdict::Unknown);
-        };
-        let Some(bucket) = bucket else {
-            return Ok(Verdict::Hidden);
         };
         use change_log::Operation as Did;
         let is_delete = event.operation == Did::Delete;

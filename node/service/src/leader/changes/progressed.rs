@@ -41,6 +41,13 @@ impl Progressed {
         matches!(reached, Ok(Ok(_))) || self.applied(shard) >= Some(index)
     }
 
+    /// Waits until the replica here has applied more than `index`; comes back too early where it is not watched any more.
+    pub(crate) async fn pass(&self, shard: ShardId, index: u64) {
+        let mut watch = self.watch(shard);
+        // What it ends with does not matter: whoever waits looks again.
+        let _ = watch.wait_for(|applied| *applied > index).await;
+    }
+
     fn applied(&self, shard: ShardId) -> Option<u64> {
         let applied = self.groups.replica(shard)?.applied();
         Some(applied.id.map_or(0, |id| id.index))
