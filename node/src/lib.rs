@@ -5,6 +5,7 @@
 //! | [`http`] [`grpc`] | the edges: the client port and the admin port |
 //! | `identity` | who outside vouches for users |
 //! | `mail` | sending mails |
+//! | `webhooks` | sending changes to the targets of consumers |
 //! | [`tls`] | certificates, handshakes, who is a node |
 //! | [`audit`] | this node's own audit log |
 //! | [`telemetry`] | metrics and logs |
@@ -22,3 +23,4 @@ pub mod node;
 pub mod records;
 pub mod telemetry;
 pub mod tls;
+mod webhooks;

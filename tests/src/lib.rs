@@ -19,6 +19,7 @@ pub mod npm;
 pub mod ports;
 pub mod process;
 pub mod provider;
+pub mod receiver;
 pub mod rights;
 pub mod socket;
 pub mod status;

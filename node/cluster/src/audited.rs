@@ -68,6 +68,28 @@ pub(crate) fn describe(operation: &Operation) -> Option<Record> {
             let detail = format!("{documents} documents, {bytes} bytes");
             of(quota.database, record("quota_set", String::new(), detail))
         }
+        Operation::CreateConsumer(consumer) => {
+            let how = match consumer.url.is_empty() {
+                true => "that fetches",
+                false => "with a target",
+            };
+            let detail = format!("{how}, of bucket {:?}", consumer.bucket);
+            let name = consumer.name.clone();
+            of(consumer.database, record("consumer_created", name, detail))
+        }
+        Operation::DropConsumer(consumer) => {
+            let name = consumer.name.clone();
+            let dropped = record("consumer_dropped", name, String::new());
+            of(consumer.database, dropped)
+        }
+        Operation::RunConsumer(consumer) => {
+            let action = match consumer.is_running {
+                true => "consumer_resumed",
+                false => "consumer_paused",
+            };
+            let name = consumer.name.clone();
+            of(consumer.database, record(action, name, String::new()))
+        }
         _ => return None,
     })
 }

@@ -12,6 +12,7 @@
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
 //! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
 //! | [`quotas`] | what databases may take and take |
+//! | [`consumers`] | durable consumers of change feeds, and how far each is |
 //! | `audited` | the metadata group's own audit log |
 //! | [`publish`] | the newest state, for everybody on this node |
 //! | [`signing_keys`] | the keys that tokens are signed with |
@@ -25,6 +26,7 @@
 #![deny(unsafe_code)]
 
 mod audited;
+pub mod consumers;
 pub mod error;
 pub mod hash_ring;
 mod index_change;

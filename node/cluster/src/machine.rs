@@ -24,6 +24,7 @@ use storage::audit::Record;
 use storage::machine::{Machine, ReplicaView, Transaction};
 
 use crate::audited;
+use crate::consumers;
 use crate::error::{Error, Result};
 use crate::index_change;
 use crate::init;
@@ -185,6 +186,15 @@ fn run(
         // Carried out above, or attributed to nobody.
         Operation::InitCluster(_) | Operation::AnchorAudit(_) | Operation::Attributed(_) => false,
         Operation::SetQuota(command) => quotas::set(rows, &command)?,
+        Operation::CreateConsumer(command) => {
+            consumers::create(rows, &cluster, index, stamp_us, &command)?
+        }
+        Operation::DropConsumer(command) => consumers::drop(rows, &command)?,
+        Operation::RunConsumer(command) => consumers::run(rows, &command)?,
+        Operation::AckConsumers(command) => {
+            consumers::acknowledge(rows, &cluster, stamp_us, &command)?;
+            false
+        }
         Operation::ReportUsage(command) => quotas::report(rows, cluster.shards, &command)?,
         Operation::AnnounceNode(command) => announce_node(rows, &command)?,
         Operation::SetSchema(command) => set_schema(rows, &command)?,

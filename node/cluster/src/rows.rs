@@ -10,21 +10,28 @@
 //! | `schema/<id>` | the schema of that database |
 //! | `indexes/<id>` | its indexes; absent: it never had any |
 //! | `quota/<id>` | what it may take and takes; absent: nobody counts |
+//! | `consumers/<id>` | its durable consumers by name; absent: it never had any |
 //!
 //! A value is one byte of format version, then JSON: rows are few and small, the schema needs a self-describing form, and
 //! members can be added. The format version rises when old rows need more than a default for what is new.
+//!
+//! Beside them, under keys of their own kind and of no version: how far each consumer is, an encoded `larder.log.v1.ConsumerPosition`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use document::schema::Schema;
+use prost::Message as _;
+use proto::log::ConsumerPosition;
 use proto::{NodeId, ReplicaId, ShardId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::engine::Column;
-use storage::keys::{KeyKind, MetadataKey};
+use storage::keys::{ConsumerKey, KeyKind, MetadataKey};
 use storage::machine::{ReplicaView, Transaction};
 
+use crate::consumers::Consumers;
 use crate::error::{Error, Result};
 use crate::nodes::Node;
 use crate::quotas::Quota;
@@ -45,6 +52,7 @@ const DATABASE: &str = "database/";
 const SCHEMA: &str = "schema/";
 const INDEXES: &str = "indexes/";
 const QUOTA: &str = "quota/";
+const CONSUMERS: &str = "consumers/";
 
 /// See [`CLUSTER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,6 +149,10 @@ pub(crate) fn quota_name(database: u32) -> String {
     format!("{QUOTA}{database:010}")
 }
 
+pub(crate) fn consumers_name(database: u32) -> String {
+    format!("{CONSUMERS}{database:010}")
+}
+
 fn key(name: &str) -> Vec<u8> {
     MetadataKey { name }.encode()
 }
@@ -161,6 +173,29 @@ impl Rows<'_, '_> {
             .put(Column::State, &key(name), encode(name, row)?.into());
         Ok(())
     }
+
+    pub(crate) fn position(&mut self, consumer: u64) -> Result<Option<ConsumerPosition>> {
+        self.0
+            .get(Column::State, &ConsumerKey { consumer }.encode())?
+            .map(|row| decode_position(consumer, row))
+            .transpose()
+    }
+
+    pub(crate) fn put_position(&mut self, consumer: u64, position: &ConsumerPosition) {
+        let key = ConsumerKey { consumer }.encode();
+        self.0
+            .put(Column::State, &key, position.encode_to_vec().into());
+    }
+
+    pub(crate) fn remove_position(&mut self, consumer: u64) {
+        self.0
+            .delete(Column::State, &ConsumerKey { consumer }.encode());
+    }
+}
+
+pub(crate) fn decode_position(consumer: u64, row: Bytes) -> Result<ConsumerPosition> {
+    let name = || format!("position of consumer {consumer}");
+    ConsumerPosition::decode(row).map_err(|error| bad(&name(), error))
 }
 
 /// The version of the rows in a view: 0 without a cluster.
@@ -188,6 +223,7 @@ struct Loaded {
     schemas: BTreeMap<u32, Schema>,
     indexes: BTreeMap<u32, Vec<IndexInfo>>,
     quotas: BTreeMap<u32, Quota>,
+    consumers: BTreeMap<u32, Consumers>,
 }
 
 impl Loaded {
@@ -223,6 +259,9 @@ impl Loaded {
                 .insert(number(name, id, 10)? as u32, decode(name, value)?);
         } else if let Some(id) = name.strip_prefix(QUOTA) {
             self.quotas
+                .insert(number(name, id, 10)? as u32, decode(name, value)?);
+        } else if let Some(id) = name.strip_prefix(CONSUMERS) {
+            self.consumers
                 .insert(number(name, id, 10)? as u32, decode(name, value)?);
         } else if let Some(id) = name.strip_prefix(INDEXES) {
             let row: IndexesRow = decode(name, value)?;
@@ -274,6 +313,7 @@ impl Loaded {
             databases,
             signing_keys,
             quotas: self.quotas,
+            consumers: self.consumers,
             root_password_hash: cluster.root_password_hash,
             bootstrapped: cluster.bootstrapped,
             demo: cluster.demo,

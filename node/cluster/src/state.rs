@@ -21,6 +21,7 @@ use document::schema::Schema;
 use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use crate::consumers::Consumers;
 use crate::nodes::Node;
 use crate::quotas::Quota;
 use crate::replacement::Replacement;
@@ -69,6 +70,8 @@ pub struct ClusterState {
     pub signing_keys: SigningKeys,
     /// What databases may take, by their ids; of those that nobody limited there is none.
     pub quotas: BTreeMap<u32, Quota>,
+    /// Durable consumers, by the ids of their databases; their positions are apart.
+    pub consumers: BTreeMap<u32, Consumers>,
     /// Hash of root's password, PHC string.
     pub root_password_hash: String,
     /// Whether predefined users and roles are written.
@@ -192,6 +195,7 @@ impl fmt::Debug for ClusterState {
             .field("replacements", &self.replacements)
             .field("databases", &self.databases)
             .field("quotas", &self.quotas)
+            .field("consumers", &self.consumers)
             .field("bootstrapped", &self.bootstrapped)
             .field("demo", &self.demo)
             .finish_non_exhaustive()

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `token` | resume tokens |
 //! | `ask` | getting a page, and the versions of a document |
+//! | `begin` | where a feed begins, and through whose eyes it sees |
 //!
 //! What a client may rely on:
 //! - Of each document the changes come in the order of their versions, each at least once. Repetitions have the id of the first time.
@@ -19,6 +20,7 @@
 //! Lacks: an order over several shards, unless it is asked for, and then not while a walk stands in for the log.
 
 mod ask;
+mod begin;
 mod token;
 
 use std::collections::VecDeque;
@@ -27,14 +29,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::state::Database;
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use metrics::{counter, gauge};
 use proto::{ErrorCode, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::ask::Got;
-use self::token::Resumed;
+pub(crate) use self::ask::first_behind;
+pub(crate) use self::begin::{Following, Reader, begins, check};
+pub(crate) use self::token::{ConsumerMark, Resumed, decode_of as decode_token, scope};
 use crate::Core;
 use crate::context::Context;
 use crate::documents::Session;
@@ -67,6 +71,13 @@ pub enum Start {
     Snapshot,
     /// Where an earlier feed was.
     Token(String),
+    /// Where a durable consumer is, which says what is told, too.
+    Consumer {
+        /// Its name.
+        name: String,
+        /// A token that it was given: behind it instead.
+        from: Option<String>,
+    },
 }
 
 /// What is asked for.
@@ -137,6 +148,9 @@ pub struct Feed {
     request: FeedRequest,
     session: Session,
     session_seen: Instant,
+    reader: Reader,
+    /// The consumer that it is for, with the events that it was told.
+    consumer: Option<ConsumerMark>,
     parts: Vec<Part>,
     asked: FuturesUnordered<BoxFuture<'static, (usize, Heard)>>,
     nudges: FuturesUnordered<BoxFuture<'static, ()>>,
@@ -183,7 +197,12 @@ impl Drop for Open {
 
 impl Feed {
     /// See [`crate::Service::feed`].
-    pub(crate) async fn open(core: Arc<Core>, ctx: &Context, request: FeedRequest) -> Result<Feed> {
+    pub(crate) async fn open(
+        core: Arc<Core>,
+        ctx: &Context,
+        reader: Reader,
+        mut request: FeedRequest,
+    ) -> Result<Feed> {
         let permit = Arc::clone(&core.feeds).try_acquire_owned().map_err(|_| {
             let message = "too many feeds are open at this node";
             Error::new(ErrorCode::TooManyRequests, message)
@@ -191,37 +210,14 @@ impl Feed {
         })?;
         gauge!(FEEDS_OPEN).increment(1);
         let open = Open { _permit: permit };
+        let following = Following::of(&core, ctx, reader, &mut request).await?;
         let bucket = request.bucket.as_deref();
-        let session = core.begin(ctx, bucket.as_slice()).await?;
-        let database = find(&session, ctx)?;
-        let caller = &session.principal;
-        core.shards.check_feed(
-            caller,
-            &database.name,
-            bucket.unwrap_or(""),
-            &request.filter,
-        )?;
+        let session = reader.session(&core, ctx, bucket.as_slice()).await?;
+        check(&core, ctx, &session, &request)?;
         let shards = session.state.shards;
-        let everywhere = |cursor: Cursor| Resumed::At(vec![cursor; shards as usize]);
-        let scope = token::scope(bucket.unwrap_or(""), &request.filter);
-        let resumed = match &request.start {
-            Start::Oldest => everywhere(Cursor::at(Default::default())),
-            Start::Snapshot => everywhere(Cursor::at(Default::default()).walking(true)),
-            Start::Token(text) => token::decode(&session.state, database, scope, text)?,
-            Start::Now => {
-                let ends = (1..=shards).map(|shard| {
-                    let changes = changes(&core, &database.name, &request, None, shards);
-                    ask::page(Arc::clone(&core), &session, ShardId(shard), changes)
-                });
-                let ends = try_join_all(ends.collect::<Vec<_>>());
-                let ends = tokio::time::timeout_at(ctx.deadline.into(), ends).await;
-                let late = |_| Error::unavailable("a shard does not answer");
-                let ends = ends.map_err(late)??.into_iter();
-                Resumed::At(
-                    ends.map(|end| end.page.cursor.unwrap_or_default())
-                        .collect(),
-                )
-            }
+        let (resumed, consumer) = match following {
+            Some(following) => (following.begins, Some(following.mark)),
+            None => (begins(&core, ctx, &session, &request).await?, None),
         };
         let (cursors, resync) = match resumed {
             Resumed::At(cursors) => (cursors, false),
@@ -248,6 +244,8 @@ impl Feed {
             in_snapshot: false,
             is_over: false,
             session,
+            reader,
+            consumer,
             request,
             _open: open,
         };
@@ -281,9 +279,12 @@ impl Feed {
     pub fn token(&self) -> String {
         let cursors = self.parts.iter().map(|part| part.told.clone());
         let bucket = self.request.bucket.as_deref().unwrap_or("");
-        let scope = token::scope(bucket, &self.request.filter);
+        let scope = scope(bucket, &self.request.filter);
         match find(&self.session, &self.ctx) {
-            Ok(database) => token::encode(&self.session.state, database, scope, cursors.collect()),
+            Ok(database) => {
+                let state = &self.session.state;
+                token::encode_for(state, database, scope, cursors.collect(), self.consumer)
+            }
             // The session was begun with the database.
             Err(_) => String::new(),
         }
@@ -319,8 +320,12 @@ impl Feed {
             ..self.ctx.clone()
         };
         let bucket = self.request.bucket.as_deref();
-        self.session = self.core.begin(&ctx, bucket.as_slice()).await?;
+        let reader = self.reader;
+        self.session = reader.session(&self.core, &ctx, bucket.as_slice()).await?;
         self.session_seen = Instant::now();
+        if let Some(mark) = self.consumer {
+            mark.check(find(&self.session, &self.ctx)?, &self.session.state)?;
+        }
         let shards = &self.core.shards;
         let is_deaf =
             |part: &Part| part.quiet.is_some() && !shards.hears(part.shard, ask::NEAR_AGE);
@@ -455,6 +460,9 @@ impl Feed {
 
     fn tell(&mut self, events: Vec<FeedEvent>) {
         if !events.is_empty() {
+            if let Some(mark) = &mut self.consumer {
+                mark.events += events.len() as u64;
+            }
             let token = self.token();
             self.ready.push_back(Frame::Events { events, token });
         }

@@ -11,6 +11,7 @@
 
 mod audit;
 mod changes;
+mod consumers;
 mod index;
 mod query;
 mod rights;
@@ -24,6 +25,7 @@ use proto::{NodeId, ShardId};
 
 pub use self::audit::{AuditPage, AuditRow, ReadAudit};
 pub use self::changes::{Change, ChangeKind, Changes, ChangesPage, Cursor, History, PageEnd, Walk};
+pub use self::consumers::{AckConsumer, ConsumerRow, ConsumerRows, ConsumerTrouble, ReadConsumers};
 pub use self::index::{
     ChangeIndexes, ExplainedAccess, ExplainedRefusal, Explanation, IndexProgress, IndexVerb,
     IndexesComplete,
@@ -152,6 +154,12 @@ pub enum Operation {
     /// The versions of a document that the change log still has.
     #[prost(message, tag = "92")]
     History(History),
+    /// The consumers of a database, linearizably; for the metadata leader.
+    #[prost(message, tag = "100")]
+    ReadConsumers(ReadConsumers),
+    /// Take note of what a consumer took over; for the metadata leader.
+    #[prost(message, tag = "101")]
+    AckConsumer(AckConsumer),
 }
 
 impl Operation {
@@ -182,6 +190,7 @@ impl Operation {
             | Operation::ReadAudit(_)
             | Operation::Changes(_)
             | Operation::History(_)
+            | Operation::ReadConsumers(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -194,6 +203,7 @@ impl Operation {
             | Operation::RotateSigningKey(_)
             | Operation::Govern(_)
             | Operation::Watermark(_)
+            | Operation::AckConsumer(_)
             | Operation::Command(_) => false,
         }
     }
@@ -228,6 +238,8 @@ impl Operation {
             | Operation::Govern(_)
             | Operation::ReadAudit(_)
             | Operation::Watermark(_)
+            | Operation::ReadConsumers(_)
+            | Operation::AckConsumer(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -244,6 +256,7 @@ impl Operation {
                     | Operation::Replicas(_)
                     | Operation::RotateSigningKey(_)
                     | Operation::Watermark(_)
+                    | Operation::AckConsumer(_)
                     | Operation::Command(_)
             )
     }
@@ -499,6 +512,9 @@ pub enum Answer {
     /// To [`Operation::Changes`] and [`Operation::History`].
     #[prost(message, tag = "90")]
     Changes(ChangesPage),
+    /// To [`Operation::ReadConsumers`].
+    #[prost(message, tag = "100")]
+    Consumers(ConsumerRows),
 }
 
 /// What a leader can prove.

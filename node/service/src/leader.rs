@@ -43,6 +43,7 @@ use self::layouts::Layouts;
 use self::ticks::Ticks;
 use crate::Ports;
 use crate::clock::Clock;
+use crate::consumers::Desk;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::forward::{Answer, Failure, Operation, Request};
@@ -75,6 +76,8 @@ pub(crate) struct Shards {
     /// For feeds: they have threads of their own, so that they keep no request waiting.
     log_reads: ReadPool,
     progressed: Arc<Progressed>,
+    /// What this node knows of consumers as the leader of the metadata.
+    pub(crate) consumers: Arc<Desk>,
     /// This node, for what answers say of themselves.
     node: NodeId,
 }
@@ -108,6 +111,7 @@ impl Shards {
             unique,
             readers: Arc::default(),
             ends,
+            consumers: Arc::default(),
             node,
         }
     }
@@ -180,6 +184,8 @@ impl Shards {
             Operation::Changes(changes) => Box::pin(self.changes(request, changes, deadline)).await,
             Operation::Watermark(_) => Box::pin(self.watermark(request.shard, deadline)).await,
             Operation::History(history) => Box::pin(self.history(request, history, deadline)).await,
+            Operation::ReadConsumers(asked) => Box::pin(self.read_consumers(asked, deadline)).await,
+            Operation::AckConsumer(ack) => self.ack_consumer(ack),
             // Answered before it comes here: no shard's leader is asked.
             Operation::Probe(_) => Err(Error::bad_request("a probe is for no shard").into()),
         }

@@ -10,6 +10,7 @@
 //! | `updates` `batches` | partial updates; batches that are not atomic |
 //! | `query` | filters over all shards of a bucket: results in order, counts, page tokens |
 //! | `changes` | feeds of what changes, and the versions of a document |
+//! | `consumers` [`courier`] | durable consumers of feeds: making and showing them, how far each is, and sending to their targets |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
@@ -41,7 +42,9 @@ mod bulk;
 mod changes;
 pub mod clock;
 mod commands;
+mod consumers;
 pub mod context;
+pub mod courier;
 mod documents;
 pub mod error;
 mod evidence;
@@ -86,6 +89,7 @@ use serde_json::Value;
 
 pub use crate::access::{AccessAnswer, AccessCheck, AccessOperation, AccessQuestion};
 pub use crate::changes::{Feed, FeedEvent, FeedRequest, Frame, Start};
+pub use crate::consumers::{ConsumerRequest, ConsumerState, ConsumerStatus, NewTarget};
 pub use crate::context::{
     BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
     Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
@@ -103,6 +107,7 @@ pub use crate::trail::{TrailPage, shard_chain};
 pub use crate::users::{Accounts, Registered, Registration};
 
 use crate::clock::Clock;
+use crate::courier::Courier;
 use crate::evidence::Evidence;
 use crate::identities::Identities;
 use crate::leader::Shards;
@@ -143,6 +148,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Sending mails.
     pub mailer: Arc<dyn Mailer>,
+    /// Sending changes to the targets of consumers.
+    pub courier: Arc<dyn Courier>,
 }
 
 /// The facade. Cheap to clone.
@@ -169,6 +176,7 @@ pub(crate) struct Core {
     pub(crate) attempts: users::Attempts,
     pub(crate) resets: users::Resets,
     pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) courier: Arc<dyn Courier>,
     pub(crate) rights: rights::Rights,
     pub(crate) ends: Arc<rights::Ends>,
     pub(crate) audit: audit::Audit,
@@ -213,6 +221,7 @@ impl Core {
             attempts: users::Attempts::new(Arc::clone(&ports.clock)),
             resets: users::Resets::default(),
             mailer: ports.mailer,
+            courier: ports.courier,
             rights: rights::Rights::default(),
             ends,
             audit: audit::Audit::new(Arc::clone(&ports.clock)),
@@ -532,8 +541,71 @@ impl Service {
     /// `TooManyRequests`: too many are open at this node. `BucketNotFound`, `PermissionDenied` of the bucket; those of the filter;
     /// `BadRequest` of a resume token that is none, or of another cluster or database. `Unavailable`: a shard does not answer.
     pub async fn feed(&self, ctx: &Context, request: FeedRequest) -> Result<Feed> {
-        let open = Feed::open(Arc::clone(&self.core), ctx, request);
+        let reader = changes::Reader::Caller;
+        let open = Feed::open(Arc::clone(&self.core), ctx, reader, request);
         self.core.metrics.observe(Operation::Feed, open).await
+    }
+
+    /// Makes a durable consumer of the database's changes; one that is there with the same definition is given as it is. For admins.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `ObjectExists`: there is another one of this name; `BadRequest` of a name, a target, a token, or one consumer too
+    /// many; those of bucket and filter. `OutcomeUnknown`: it may be made.
+    pub async fn create_consumer(
+        &self,
+        ctx: &Context,
+        request: ConsumerRequest,
+    ) -> Result<ConsumerStatus> {
+        let create = self.core.create_consumer(ctx, request);
+        self.core.metrics.observe(Operation::Consumer, create).await
+    }
+
+    /// The consumers of the database, by name, without their positions; for admins. Linearizable.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub async fn consumers(&self, ctx: &Context) -> Result<Vec<ConsumerStatus>> {
+        let list = self.core.list_consumers(ctx);
+        self.core.metrics.observe(Operation::Consumer, list).await
+    }
+
+    /// One consumer, with its position; for admins. Linearizable.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `ObjectNotFound`.
+    pub async fn consumer(&self, ctx: &Context, name: &str) -> Result<ConsumerStatus> {
+        let read = self.core.read_consumer(ctx, name);
+        self.core.metrics.observe(Operation::Consumer, read).await
+    }
+
+    /// Deletes a consumer with its position. For admins.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `ObjectNotFound`.
+    pub async fn delete_consumer(&self, ctx: &Context, name: &str) -> Result<()> {
+        let delete = self.core.delete_consumer(ctx, name);
+        self.core.metrics.observe(Operation::Consumer, delete).await
+    }
+
+    /// Pauses what is sent to a consumer's target, or lets it go on at once. For admins.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `ObjectNotFound`; `BadRequest`: it has no target.
+    pub async fn run_consumer(&self, ctx: &Context, name: &str, is_running: bool) -> Result<()> {
+        let run = self.core.run_consumer(ctx, name, is_running);
+        self.core.metrics.observe(Operation::Consumer, run).await
+    }
+
+    /// Takes note that a consumer took over everything up to a token of its feed. For admins. Never goes back.
+    ///
+    /// On disk within about a second, and before an orderly stop ends; a crash of the node that keeps positions may lose the last one, and
+    /// then events come again.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `ObjectNotFound`; `BadRequest`: the token is damaged, or not of this consumer.
+    pub async fn ack_consumer(&self, ctx: &Context, name: &str, token: &str) -> Result<()> {
+        let ack = self.core.ack_consumer(ctx, name, token);
+        self.core.metrics.observe(Operation::Consumer, ack).await
     }
 
     /// The versions of a document that the change log still has and that the caller may read, the newest first; with `at`, a resume

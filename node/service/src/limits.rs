@@ -65,6 +65,10 @@ pub struct Limits {
     pub feed_bytes_max: usize,
     /// Reads of change logs for feeds at the same time, further ones wait in turn: each wants a core.
     pub feed_reads_max: usize,
+    /// After so long without success the target of a consumer counts as sick.
+    pub webhook_sick_after: Duration,
+    /// Between two tries at a sick target.
+    pub webhook_probe: Duration,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
     pub metadata_age_max: Duration,
     /// How long records of audit logs are kept.
@@ -101,6 +105,8 @@ impl Default for Limits {
             feeds_max: 1_000,
             feed_bytes_max: 1024 * 1024,
             feed_reads_max: 8,
+            webhook_sick_after: Duration::from_secs(10 * 60),
+            webhook_probe: Duration::from_secs(5 * 60),
             metadata_age_max: Duration::from_secs(3),
             audit_kept: Duration::from_secs(90 * 24 * 60 * 60),
             audit_bytes_max: 64 * 1024 * 1024,

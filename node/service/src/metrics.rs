@@ -44,6 +44,11 @@ pub const CHANGES_BYTES: &str = "larder_changes_bytes";
 /// Seconds since the oldest change event of such a shard, in the shard's time.
 pub const CHANGES_AGE: &str = "larder_changes_age_seconds";
 
+/// Seconds since the oldest event that a consumer has not acknowledged, by database and consumer; at the leader of the metadata, 0 elsewhere.
+pub const CONSUMER_LAG: &str = "larder_consumer_lag_seconds";
+/// Batches that were sent to targets of consumers, by outcome (`delivered` or `failed`).
+pub const CONSUMER_BATCHES: &str = "larder_consumer_batches_total";
+
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -67,10 +72,11 @@ pub(crate) enum Operation {
     Logout,
     Register,
     Account,
+    Consumer,
 }
 
 impl Operation {
-    const ALL: [Operation; 20] = [
+    const ALL: [Operation; 21] = [
         Operation::Get,
         Operation::Put,
         Operation::Update,
@@ -91,6 +97,7 @@ impl Operation {
         Operation::Logout,
         Operation::Register,
         Operation::Account,
+        Operation::Consumer,
     ];
 
     fn name(self) -> &'static str {
@@ -115,6 +122,7 @@ impl Operation {
             Operation::Logout => "logout",
             Operation::Register => "register",
             Operation::Account => "account",
+            Operation::Consumer => "consumer",
         }
     }
 }

@@ -162,6 +162,7 @@ impl Shards {
             operation @ (Meta::SetQuota(_)
             | Meta::ReportUsage(_)
             | Meta::AnchorAudit(_)
+            | Meta::AckConsumers(_)
             | Meta::Attributed(_)),
         ) = command.and_then(|command| command.operation)
         else {

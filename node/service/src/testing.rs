@@ -4,6 +4,7 @@
 //! fail by scripts that are consumed one entry a call.
 
 pub(crate) mod chaos;
+pub(crate) mod targets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::chaos::Chaos;
+use self::targets::Targets;
 use crate::clock::ManualClock;
 use crate::context::{Caller, Context};
 use crate::forward::{Operation, Request};
@@ -85,6 +87,8 @@ pub(crate) struct World {
     pub(crate) unconfirmed: Mutex<HashMap<ShardId, Instant>>,
     /// Mails that were sent.
     pub(crate) mails: Mutex<Vec<Mail>>,
+    /// Where consumers are sent to.
+    pub(crate) targets: Arc<Targets>,
     /// What goes wrong at random.
     chaos: Chaos,
 }
@@ -130,6 +134,7 @@ impl World {
             blind: Mutex::default(),
             unconfirmed: Mutex::default(),
             mails: Mutex::default(),
+            targets: Arc::default(),
             chaos: Chaos::default(),
         })
     }
@@ -601,6 +606,7 @@ impl TestCluster {
                     identities: Arc::new(crate::identities::NoIdentities),
                     clock: clock.clone(),
                     mailer: world.clone(),
+                    courier: world.targets.clone(),
                 };
                 Service::new(options, ports)
             })

@@ -1,6 +1,6 @@
 //! The command line: one binary, one tree of verbs.
 //!
-//! `start` and `dev` run nodes; `acl`, `doc`, `changes`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
+//! `start` and `dev` run nodes; `acl`, `doc`, `changes`, `consumer`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
 //! `cluster`, `shard`, `database` and `audit` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod acl;
@@ -10,6 +10,7 @@ pub mod cert;
 pub mod changes;
 pub mod client;
 pub mod cluster;
+pub mod consumer;
 pub mod data;
 mod data_keys;
 pub mod database;
@@ -61,6 +62,7 @@ enum Command {
     Audit(audit::Audit),
     Doc(doc::Doc),
     Changes(changes::Changes),
+    Consumer(consumer::Consumer),
     Index(index::Index),
     Import(import::Import),
     Export(export::Export),
@@ -142,6 +144,7 @@ where
         Command::Audit(audit) => on_this_thread(audit::run(audit)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Changes(changes) => on_this_thread(changes::run(changes)),
+        Command::Consumer(consumer) => on_this_thread(consumer::run(consumer)),
         Command::Index(index) => on_this_thread(index::run(index)),
         Command::Acl(acl) => on_this_thread(acl::run(acl)),
         Command::Truncate(truncate) => on_this_thread(truncate::run(truncate)),

@@ -11,6 +11,7 @@ mod master_key;
 mod memory;
 pub mod secret;
 pub mod validate;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,6 +27,7 @@ pub use load::Error;
 pub use master_key::{MasterKeySource, MasterKeySourceError};
 pub use secret::{Secret, SecretError};
 pub use validate::Rule;
+pub use webhooks::Webhooks;
 
 /// Everything that `larder start` can be told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,8 @@ pub struct Config {
     pub audit: Audit,
     /// `[changes]`: how long change events are kept, and who may read along.
     pub changes: Changes,
+    /// `[webhooks]`: where consumers may have changes sent to.
+    pub webhooks: Webhooks,
     /// `[storage]`: memory and disk of the two databases.
     pub storage: Storage,
     /// `[raft]`: timings, the same on every node.

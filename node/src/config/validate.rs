@@ -252,6 +252,7 @@ impl Config {
             .proxies()
             .map_err(|value| Rule::NotANetwork { value })?;
         self.changes.validate()?;
+        self.webhooks.validate()?;
         self.storage.validate()?;
         self.raft.validate()?;
         below(
@@ -547,7 +548,12 @@ impl Raft {
     }
 }
 
-fn within(key: &'static str, value: usize, floor: usize, ceiling: usize) -> Result<(), Rule> {
+pub(super) fn within(
+    key: &'static str,
+    value: usize,
+    floor: usize,
+    ceiling: usize,
+) -> Result<(), Rule> {
     if value < floor {
         return Err(Rule::TooSmall {
             key,

@@ -25,7 +25,8 @@ use proto::ErrorCode;
 use serde_json::json;
 use service::{Error, Feed, FeedEvent, FeedRequest, Frame, Service, Start};
 
-use self::json::{event_json, moment};
+pub(crate) use self::json::event_json;
+use self::json::moment;
 pub(super) use self::socket::open as open_socket;
 use super::edge::Call;
 use super::error::refuse;
@@ -69,15 +70,21 @@ impl Parameters {
         let last = call.headers().get(LAST_EVENT_ID);
         if let Some(token) = last.and_then(|token| token.to_str().ok()) {
             // Where the client is by now, not where it began.
-            parameters.request.start = Start::Token(token.to_owned());
+            let token = token.to_owned();
+            let start = &mut parameters.request.start;
+            match start {
+                Start::Consumer { from, .. } => *from = Some(token),
+                _ => *start = Start::Token(token),
+            }
         }
         Ok(parameters)
     }
 
     fn parse(query: &str) -> Result<Self, Error> {
-        let mut parsed = Self::default();
+        let (mut parsed, mut consumer) = (Self::default(), None);
         for (name, value) in parameters(query) {
             match name {
+                "consumer" => consumer = Some(decode(name, value)?),
                 "bucket" => parsed.request.bucket = Some(decode(name, value)?),
                 "filter" => parsed.request.filter = decode(name, value)?.into(),
                 "from" => parsed.request.start = start(&decode(name, value)?),
@@ -87,6 +94,9 @@ impl Parameters {
                 "wait" => parsed.wait = Some(wait(name, value)?),
                 _ => {}
             }
+        }
+        if let Some(name) = consumer {
+            parsed.request.start = of_consumer(name, parsed.request.start)?;
         }
         Ok(parsed)
     }
@@ -100,6 +110,21 @@ pub(crate) fn start(value: &str) -> Start {
         "snapshot" => Start::Snapshot,
         token => Start::Token(token.to_owned()),
     }
+}
+
+/// Where a consumer is, or behind a token that it was given.
+fn of_consumer(name: String, start: Start) -> Result<Start, Error> {
+    let from = match start {
+        Start::Now => None,
+        Start::Token(token) => Some(token),
+        _ => {
+            return Err(refuse(
+                ErrorCode::BadRequest,
+                "a consumer goes on where it is: from takes a token of it, or nothing",
+            ));
+        }
+    };
+    Ok(Start::Consumer { name, from })
 }
 
 fn by_time(value: &str) -> Result<bool, Error> {
@@ -278,7 +303,22 @@ mod tests {
         assert_eq!(parsed.request, expected);
         assert_eq!(parsed.wait, Some(Duration::from_secs(7)));
         assert_eq!(start("AbC"), Start::Token("AbC".to_owned()));
-        for query in ["wait=0", "wait=61", "wait=x", "order=up", "bucket=%ff"] {
+        for (query, from) in [("consumer=c", None), ("consumer=c&from=T", Some("T"))] {
+            let expected = Start::Consumer {
+                name: "c".to_owned(),
+                from: from.map(str::to_owned),
+            };
+            let parsed = Parameters::parse(query).expect("parameters");
+            assert_eq!(parsed.request.start, expected);
+        }
+        for query in [
+            "consumer=c&from=oldest",
+            "wait=0",
+            "wait=61",
+            "wait=x",
+            "order=up",
+            "bucket=%ff",
+        ] {
             let refused = Parameters::parse(query).map_err(|error| error.code);
             assert_eq!(refused, Err(ErrorCode::BadRequest), "{query}");
         }

@@ -29,8 +29,8 @@ use super::error::{self, not_offered, refuse};
 use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, access, address, batch, body, buckets, bulk, changes, cors, documents, health, indexes,
-    query, respond, schema, sessions, spec, updates, users,
+    Limits, access, address, batch, body, buckets, bulk, changes, consumers, cors, documents,
+    health, indexes, query, respond, schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -307,6 +307,7 @@ fn note_denied(shared: &Shared, head: &Parts, target: &Target<'_>, error: &Error
     let is_for_admins = match target.route {
         Route::Schema | Route::SchemaClass(_) | Route::Indexes(_) => head.method != Method::GET,
         Route::Bucket(_) => head.method != Method::POST,
+        Route::Consumers(_) => true,
         _ => false,
     };
     if error.code != ErrorCode::PermissionDenied || !is_for_admins {
@@ -474,6 +475,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::POST, Route::Batch) => batch::write(call).await,
         (&Method::GET, Route::Changes) => changes::read(call).await,
         (&Method::GET, Route::ChangesSocket) => changes::open_socket(call),
+        (method, Route::Consumers(route)) => consumers::dispatch(call, method, route).await,
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

@@ -40,6 +40,7 @@ mod bulk;
 mod changes;
 mod conditions;
 mod connect_page;
+mod consumers;
 mod context;
 mod cors;
 mod crowd;
@@ -80,7 +81,7 @@ pub use rates::{Rate, Rates};
 pub use server::{Connections, serve};
 
 pub(crate) use address::of as client_address;
-pub(crate) use changes::start as feed_start;
+pub(crate) use changes::{event_json, start as feed_start};
 pub(crate) use context::build as build_context;
 pub(crate) use context::{X_REQUEST_ID, request_id, request_id_from};
 pub(crate) use edge::Shared;

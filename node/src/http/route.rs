@@ -15,6 +15,7 @@ use std::borrow::Cow;
 
 use document::id::decode_segment;
 
+use super::consumers::ConsumersRoute;
 use super::users::UserRoute;
 
 /// Longest name of a database.
@@ -86,6 +87,8 @@ pub(crate) enum Route<'a> {
     Changes,
     /// The same over a WebSocket.
     ChangesSocket,
+    /// Durable consumers of it.
+    Consumers(ConsumersRoute<'a>),
     /// Log-in with name and password.
     Login,
     /// The caller's user.
@@ -133,6 +136,7 @@ impl Route<'_> {
             Self::Batch => "batch",
             Self::Changes => "changes",
             Self::ChangesSocket => "changes_ws",
+            Self::Consumers(route) => route.name(),
             Self::Login => "login",
             Self::Me => "me",
             Self::Logout => "logout",
@@ -171,6 +175,7 @@ impl Route<'_> {
             Self::Document(..) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Self::Field(..) | Self::Batch | Self::Login => "POST, OPTIONS",
             Self::User(route) => route.methods(),
+            Self::Consumers(route) => route.methods(),
             Self::Later(_) | Self::Unknown => "OPTIONS",
         }
     }
@@ -229,6 +234,7 @@ pub(crate) fn is_route_word(word: &str) -> bool {
             | "explain"
             | "acl"
             | "changes"
+            | "consumers"
             | "events"
             | "events-url"
             | "slices"
@@ -258,6 +264,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("batch", None) => Route::Batch,
         ("changes", None) => Route::Changes,
         ("changes", Some("ws")) => Route::ChangesSocket,
+        ("consumers", rest) => return ConsumersRoute::of(rest),
         ("schema", None) => Route::Schema,
         ("schema", Some(bucket)) if !bucket.contains('/') => Route::SchemaClass(decode(bucket)?),
         ("explain", Some(bucket)) if !bucket.contains('/') => Route::Explain(decode(bucket)?),

@@ -50,6 +50,7 @@ use crate::config::{Config, LogFormat, Rates};
 use crate::identity::Registry;
 use crate::mail::{Delivery, Spool};
 use crate::tls::{Guard, Keyring, Port, Secure};
+use crate::webhooks::Webhooks;
 use crate::{http, telemetry};
 
 use self::disk::Disk;
@@ -335,11 +336,15 @@ impl Node {
                 changes_bytes_max: config.changes.retention_mib << 20,
                 feeds_max: config.changes.feeds_max,
                 feed_bytes_max: config.changes.feed_kib << 10,
+                webhook_sick_after: Duration::from_secs(config.webhooks.sick_after_s),
+                webhook_probe: Duration::from_secs(config.webhooks.probe_s),
                 ..service::Limits::default()
             },
             accounts: config.accounts.for_service(),
         };
         let clock = Arc::new(SystemClock::new());
+        let insecure = config.security.insecure;
+        let webhooks = Webhooks::new(&config.webhooks, insecure, clock.clone())?;
         let disk = Disk::new(config.node.data_dir.clone(), config.storage.reserve_bytes());
         let ports = Ports {
             groups: Arc::new(ports::RaftGroups(host.clone(), Arc::clone(&disk))),
@@ -349,6 +354,7 @@ impl Node {
             identities: Arc::new(Registry::new(config)?),
             clock: clock.clone(),
             mailer: Arc::new(Spool::new(config.spool_dir(), clock)),
+            courier: Arc::new(webhooks),
         };
         let service = Service::new(options, ports);
         replicas.announce(service.clone(), stop);

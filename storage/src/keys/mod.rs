@@ -17,6 +17,7 @@ pub mod applied;
 pub mod audit;
 pub mod bucket;
 pub mod change;
+pub mod consumer;
 pub mod document;
 pub mod expiry;
 pub mod idempotency;
@@ -39,6 +40,7 @@ pub use applied::AppliedKey;
 pub use audit::{AuditHeadKey, AuditKey};
 pub use bucket::BucketKey;
 pub use change::ChangeKey;
+pub use consumer::ConsumerKey;
 pub use document::DocumentKey;
 pub use expiry::ExpiryKey;
 pub use idempotency::{IdempotencyAgeKey, IdempotencyKey, IdempotencyUsageKey};
@@ -96,11 +98,13 @@ pub enum KeyKind {
     ReaderEntry = 0x17,
     /// Changes, `store | 0x20 | index u64 | ordinal u32`: a change event ([`crate::tables::change_log`]).
     Change = 0x20,
+    /// State, `store | 0x22 | consumer u64`: how far a durable consumer is (crate `cluster`); only in the metadata group.
+    Consumer = 0x22,
 }
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -120,6 +124,7 @@ impl KeyKind {
         Self::Usage,
         Self::ReaderEntry,
         Self::Change,
+        Self::Consumer,
     ];
 
     /// The column that holds keys of this kind.
@@ -139,7 +144,8 @@ impl KeyKind {
             | Self::SessionEnd
             | Self::Audit
             | Self::AuditHead
-            | Self::Usage => Column::State,
+            | Self::Usage
+            | Self::Consumer => Column::State,
             Self::Document | Self::IndexEntry | Self::ReaderEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
@@ -193,6 +199,8 @@ pub enum Key<'a> {
     Usage(UsageKey),
     /// See [`KeyKind::Change`].
     Change(ChangeKey),
+    /// See [`KeyKind::Consumer`].
+    Consumer(ConsumerKey),
 }
 
 impl<'a> Key<'a> {
@@ -223,6 +231,7 @@ impl<'a> Key<'a> {
             KeyKind::AuditHead => Key::AuditHead(AuditHeadKey::decode(key)?),
             KeyKind::Usage => Key::Usage(UsageKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
+            KeyKind::Consumer => Key::Consumer(ConsumerKey::decode(key)?),
         })
     }
 }
@@ -283,6 +292,7 @@ impl fmt::Display for Key<'_> {
             Self::AuditHead(AuditHeadKey) => f.write_str("audit_head"),
             Self::Usage(key) => write!(f, "usage {}", key.database),
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
+            Self::Consumer(key) => write!(f, "consumer {}", key.consumer),
         }
     }
 }
@@ -487,6 +497,11 @@ mod tests {
                 .encode(),
                 KeyKind::Change,
                 "change 12.1",
+            ),
+            (
+                ConsumerKey { consumer: 9 }.encode(),
+                KeyKind::Consumer,
+                "consumer 9",
             ),
         ] {
             assert_eq!(KeyKind::of(&key), Some(kind));

@@ -155,6 +155,7 @@ fn row(column: Column, found: &Found, key: &[u8], value: &Bytes) -> Result<()> {
         | Key::IndexProgress(_)
         | Key::Metadata(_)
         | Key::Expiry(_)
+        | Key::Consumer(_)
         | Key::Change(_) => Ok(()),
     }
 }

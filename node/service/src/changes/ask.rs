@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proto::{ErrorCode, ShardId};
 
 use super::token::{self, Resumed};
-use super::{FeedEvent, LOOK_TIME, WAIT, find};
+use super::{FeedEvent, FeedRequest, LOOK_TIME, WAIT, find};
 use crate::Core;
 use crate::context::Context;
 use crate::documents::{Session, unexpected};
@@ -91,6 +91,31 @@ pub(super) fn page(
             Err(_) => Err(refused),
         }
     }
+}
+
+/// The first event behind a place, as root sees it, if the page that begins there has one.
+///
+/// # Errors
+/// Those of [`page`].
+pub(crate) async fn first_behind(
+    core: &Arc<Core>,
+    session: &Session,
+    shard: ShardId,
+    told: &FeedRequest,
+    database: &str,
+    cursor: Cursor,
+) -> Result<ChangesPage> {
+    let changes = Changes {
+        database: database.to_owned(),
+        bucket: told.bucket.clone().unwrap_or_default(),
+        filter: told.filter.clone(),
+        cursor: Some(cursor),
+        events_max: 1,
+        bytes_max: 1,
+        wait_us: 0,
+    };
+    let got = page(Arc::clone(core), session, shard, changes).await?;
+    Ok(got.page)
 }
 
 /// Has the leader of a shard put the time into the log. That it fails is no harm: the next second brings the next try.

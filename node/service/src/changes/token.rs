@@ -35,11 +35,25 @@ struct Wire {
     /// In the order of the shards.
     #[prost(message, repeated, tag = "5")]
     cursors: Vec<Cursor>,
+    /// Absent: it was given to no consumer.
+    #[prost(message, optional, tag = "65")]
+    consumer: Option<ConsumerMark>,
+}
+
+/// The durable consumer that a token was given to.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct ConsumerMark {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub(crate) id: u64,
+    /// Events that it was told by then, since it was made.
+    #[prost(uint64, tag = "2")]
+    pub(crate) events: u64,
 }
 
 /// Where a feed goes on.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Resumed {
+pub(crate) enum Resumed {
     /// Here, in each shard.
     At(Vec<Cursor>),
     /// The token is from before the data was restored, or the shards were others.
@@ -47,7 +61,7 @@ pub(super) enum Resumed {
 }
 
 /// A mark of what a feed tells about.
-pub(super) fn scope(bucket: &str, filter: &[u8]) -> u32 {
+pub(crate) fn scope(bucket: &str, filter: &[u8]) -> u32 {
     let mut hash = Xxh3::new();
     hash.update(&(bucket.len() as u64).to_le_bytes());
     hash.update(bucket.as_bytes());
@@ -55,12 +69,13 @@ pub(super) fn scope(bucket: &str, filter: &[u8]) -> u32 {
     hash.digest() as u32
 }
 
-/// The token of these places.
-pub(super) fn encode(
+/// The token of these places in a feed for a consumer, or for nobody in particular.
+pub(super) fn encode_for(
     state: &ClusterState,
     database: &Database,
     scope: u32,
     cursors: Vec<Cursor>,
+    consumer: Option<ConsumerMark>,
 ) -> String {
     let wire = Wire {
         cluster: xxh3_64(state.cluster_id.as_bytes()),
@@ -68,6 +83,7 @@ pub(super) fn encode(
         database: database.id,
         scope,
         cursors,
+        consumer,
     };
     let mut bytes = vec![FORM];
     bytes.extend_from_slice(&wire.encode_to_vec());
@@ -86,6 +102,19 @@ pub(super) fn decode(
     scope: u32,
     text: &str,
 ) -> Result<Resumed> {
+    decode_of(state, database, scope, text).map(|(resumed, _)| resumed)
+}
+
+/// The same, with the consumer that it was given to.
+///
+/// # Errors
+/// Those of [`decode`].
+pub(crate) fn decode_of(
+    state: &ClusterState,
+    database: &Database,
+    scope: u32,
+    text: &str,
+) -> Result<(Resumed, Option<ConsumerMark>)> {
     let wire = read(text).ok_or_else(|| {
         Error::bad_request("the resume token is damaged, or not one: send it as it was given")
     })?;
@@ -103,13 +132,13 @@ pub(super) fn decode(
         ));
     }
     if wire.epoch < state.epoch || wire.cursors.len() != state.shards as usize {
-        return Ok(Resumed::Resync);
+        return Ok((Resumed::Resync, wire.consumer));
     }
     let cursors = wire.cursors.into_iter().map(|cursor| match &cursor.walk {
         Some(walk) if wire.scope != scope => cursor.walking(walk.is_snapshot),
         Some(_) | None => cursor,
     });
-    Ok(Resumed::At(cursors.collect()))
+    Ok((Resumed::At(cursors.collect()), wire.consumer))
 }
 
 fn read(text: &str) -> Option<Wire> {
@@ -156,6 +185,15 @@ mod tests {
         }
     }
 
+    fn encode(
+        state: &ClusterState,
+        database: &Database,
+        scope: u32,
+        cursors: Vec<Cursor>,
+    ) -> String {
+        encode_for(state, database, scope, cursors, None)
+    }
+
     fn cursors() -> Vec<Cursor> {
         let place = ChangeKey {
             index: 7,
@@ -170,6 +208,15 @@ mod tests {
         let token = encode(&state, &database, 5, cursors());
         let read = decode(&state, &database, 5, &token);
         assert_eq!(read, Ok(Resumed::At(cursors())));
+    }
+
+    #[test]
+    fn a_token_names_the_consumer_that_it_was_given_to() {
+        let (state, database) = (state("c", 2), database(1));
+        let mark = ConsumerMark { id: 7, events: 12 };
+        let token = encode_for(&state, &database, 5, cursors(), Some(mark));
+        let read = decode_of(&state, &database, 5, &token);
+        assert_eq!(read, Ok((Resumed::At(cursors()), Some(mark))));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod change_age;
+pub(crate) mod consumers;
 mod evidence;
 mod expiry;
 mod fence;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
 pub use self::change_age::ChangeAge;
+pub use self::consumers::Consumers;
 pub use self::evidence::Evidence;
 pub use self::expiry::Expiry;
 pub use self::fence::Fence;
@@ -87,6 +89,8 @@ pub struct Jobs {
     pub trail: Trail,
     /// Hands shards to their preferred leaders.
     pub leader_balance: LeaderBalance,
+    /// Writes down where consumers are, sends to their targets, and measures how late they are.
+    pub consumers: Consumers,
 }
 
 impl Jobs {
@@ -108,7 +112,8 @@ impl Jobs {
             evidence: Evidence::new(Arc::clone(&core)),
             quota: QuotaUsage::new(Arc::clone(&core)),
             trail: Trail::new(Arc::clone(&core)),
-            leader_balance: LeaderBalance::new(core),
+            leader_balance: LeaderBalance::new(Arc::clone(&core)),
+            consumers: Consumers::new(core),
         }
     }
 
@@ -131,7 +136,8 @@ impl Jobs {
             self.evidence.run(stop.clone()),
             self.quota.run(stop.clone()),
             self.trail.run(stop.clone()),
-            self.leader_balance.run(stop),
+            self.leader_balance.run(stop.clone()),
+            self.consumers.run(stop),
         );
     }
 }

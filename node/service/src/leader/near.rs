@@ -73,6 +73,8 @@ impl Shards {
             | Operation::ReadAudit(_)
             | Operation::Watermark(_)
             | Operation::History(_)
+            | Operation::ReadConsumers(_)
+            | Operation::AckConsumer(_)
             | Operation::Probe(_) => {
                 return Err(Error::bad_request("only reads have a level").into());
             }
@@ -102,6 +104,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::Rights(_)
         | Answer::AuditPage(_)
         | Answer::Changes(_)
+        | Answer::Consumers(_)
         | Answer::Proofs(_) => {}
     }
 }

@@ -3,6 +3,7 @@
 mod accounts;
 mod changes;
 mod class_rights;
+mod consumers;
 mod contract;
 mod expiry;
 mod freshness;

@@ -10,7 +10,7 @@ use service::FeedEvent;
 use service::forward::{Change, ChangeKind};
 
 /// Adds an event; `head` are members to put in front, each with a comma behind it.
-pub(super) fn event_json(out: &mut String, head: &str, event: &FeedEvent) {
+pub(crate) fn event_json(out: &mut String, head: &str, event: &FeedEvent) {
     let Change {
         bucket,
         key,

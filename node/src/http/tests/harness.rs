@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use proto::{NodeId, ReplicaId, ShardId};
 use serde_json::Value;
 use service::clock::SystemClock;
+use service::courier::{Address, Batch, Courier, Undelivered};
 use service::ports::{
     Confirmed, Description, Forward, ForwardError, Groups, Leader, Mail, Mailer, Members,
     PortError, ProposeError, ReadError,
@@ -248,6 +249,22 @@ impl Mailer for Alone {
     }
 }
 
+impl Courier for Alone {
+    fn check(&self, _: &str) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    fn send<'a>(&'a self, _: &'a Address, _: &'a Batch) -> BoxFuture<'a, Result<(), Undelivered>> {
+        let reason = "alone".to_owned();
+        let retry_after = None;
+        ready(Err(Undelivered {
+            reason,
+            retry_after,
+        }))
+        .boxed()
+    }
+}
+
 /// The client port over such a cluster.
 pub(super) struct Cluster {
     pub(super) app: Router,
@@ -272,6 +289,7 @@ pub(super) fn unfounded(limits: Limits) -> (Service, Cluster) {
         identities: Arc::new(service::identities::NoIdentities),
         clock: Arc::new(SystemClock::new()),
         mailer: Arc::new(Alone),
+        courier: Arc::new(Alone),
     };
     let options = Options {
         node: NODE,

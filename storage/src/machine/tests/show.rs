@@ -90,7 +90,7 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
                 row.documents, row.bytes, row.counted
             )
         }
-        Key::Applied(_) | Key::Metadata(_) => "…".to_owned(),
+        Key::Applied(_) | Key::Metadata(_) | Key::Consumer(_) => "…".to_owned(),
     }
 }
 

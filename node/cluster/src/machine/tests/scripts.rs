@@ -1,5 +1,7 @@
 //! Runs the scripts. `UPDATE_GOLDENFILES=1` writes what they print now.
 
+mod consumers;
+
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt::Write as _;
@@ -79,6 +81,9 @@ impl Script {
                 old_replica: args.take_key("old").ok_or("old")?.parse()?,
             }),
             "bootstrapped" => Operation::SetBootstrapped(SetBootstrapped {}),
+            "consumer" | "drop_consumer" | "ack" | "run" => {
+                consumers::operation(&command.name, &mut args)?
+            }
             _ => return Ok(None),
         };
         args.reject_next()?;
@@ -219,6 +224,7 @@ impl Script {
                 }
                 let _ = writeln!(out, "kept up: {told}");
             }
+            "consumers" => out.push_str(&consumers::show(&self.0)),
             "buckets" => {
                 for bucket in state
                     .database("")
@@ -343,7 +349,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { init init_refused schema announce replace rows indexes sensitive }
+scripts! { init init_refused schema announce replace rows indexes sensitive consumers }
 
 #[test]
 fn every_script_is_run() {
@@ -363,6 +369,7 @@ fn every_script_is_run() {
         "rows",
         "indexes",
         "sensitive",
+        "consumers",
     ]
     .map(str::to_owned);
     assert_eq!(files, BTreeSet::from(run));
