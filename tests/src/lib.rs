@@ -21,6 +21,7 @@ pub mod process;
 pub mod provider;
 pub mod receiver;
 pub mod rights;
+pub mod rows;
 pub mod socket;
 pub mod status;
 pub mod tls;

@@ -1,14 +1,16 @@
 //! Promise: bytes that rot on one node are found, never served, and what they held is fetched from the peers: while the node runs, when
 //! a compaction meets them, when they are the node's metadata, with its log or without, and when they are in a log, which cannot be
-//! fetched.
+//! fetched. The same goes for a seal that somebody broke.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::ShardId;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tests::cluster::READY;
 use tests::disk::{largest, rot};
+use tests::rows::tamper;
 use tests::{Api, Cluster, Options, binary, eventually};
 
 const SHARD: ShardId = ShardId(1);
@@ -18,14 +20,22 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const BAD: usize = 0;
 const DATA_FAILED: i32 = 71;
 const BEYOND_REPAIR: i32 = 72;
+const DAMAGED: i32 = 6;
+/// What is said of a value whose seal does not open.
+const SEAL: &str = "its seal by data key";
 
 async fn start(scrub_mib_per_s: u32) -> (Cluster, Api) {
+    start_with(scrub_mib_per_s, Vec::new()).await
+}
+
+async fn start_with(scrub_mib_per_s: u32, mut env: Vec<(String, String)>) -> (Cluster, Api) {
+    env.push((
+        "LARDER_STORAGE__SCRUB_MIB_PER_S".to_owned(),
+        scrub_mib_per_s.to_string(),
+    ));
     let cluster = Cluster::start(Options {
         shards: 1,
-        env: vec![(
-            "LARDER_STORAGE__SCRUB_MIB_PER_S".to_owned(),
-            scrub_mib_per_s.to_string(),
-        )],
+        env,
         root_password: Some("repair".to_owned()),
         ..Options::default()
     })
@@ -124,9 +134,15 @@ async fn renewed(cluster: &mut Cluster, before: u64, documents: usize) {
 }
 
 async fn is_sound(cluster: &mut Cluster) {
+    is_sound_with(cluster, &[]).await;
+}
+
+async fn is_sound_with(cluster: &mut Cluster, arguments: &[&str]) {
     assert_eq!(cluster.stop(BAD).await, Some(0));
     let dir = data(cluster).display().to_string();
-    binary::run(["data", "verify", &dir]).await.expect(0);
+    let verify = ["data", "verify", &dir];
+    let verify = verify.iter().chain(arguments).copied();
+    binary::run(verify).await.expect(0);
     cluster.spawn(BAD);
     cluster.healthy(READY).await;
 }
@@ -276,4 +292,43 @@ async fn metadata_that_rots_behind_a_purged_log_is_renewed_by_the_peers() {
     })
     .await;
     is_sound(&mut cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_seal_is_named_never_served_and_renewed_from_the_peers() {
+    let dir = TempDir::new().expect("a folder");
+    let key = dir.path().join("master.key");
+    std::fs::write(&key, "a".repeat(64)).expect("a file");
+    let reference = format!("file:{}", key.display());
+    let env = (
+        "LARDER_ENCRYPTION__MASTER_KEY".to_owned(),
+        reference.clone(),
+    );
+    let (mut cluster, _) = start_with(64, vec![env]).await;
+    let before = replica_id(&cluster, 1).await.expect("status");
+    // With its whole log, the replica would be made anew on the spot.
+    let purge = "/admin/v1/shards/1/snapshot?purge=true";
+    cluster.admin(BAD).post(purge).send().await.expect(200);
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    tamper(&data(&cluster).join("data"), &format!("d{}", DOCUMENTS / 2));
+
+    let own = data(&cluster).display().to_string();
+    let with_key = ["--master-key", reference.as_str()];
+    let verify = ["data", "verify", &own].into_iter().chain(with_key);
+    let found = binary::run(verify).await.expect(DAMAGED).stdout;
+    assert!(found.contains(SEAL), "{found}");
+    cluster.spawn(BAD);
+    renewed(&mut cluster, before, DOCUMENTS).await;
+    let log = cluster.logged(BAD);
+    let mut lines = log.lines();
+    let is_named =
+        lines.any(|line| line.contains("damaged and quarantined") && line.contains(SEAL));
+    assert!(is_named, "{log}");
+
+    // What is left of the old replica is got rid of at the next start.
+    assert_eq!(cluster.stop(BAD).await, Some(0));
+    cluster.restart(BAD).await;
+    cluster.healthy(READY).await;
+    assert!(reads(&cluster, DOCUMENTS).await.is_some());
+    is_sound_with(&mut cluster, &with_key).await;
 }

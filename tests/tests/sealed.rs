@@ -1,5 +1,6 @@
 //! Promise: of a node with a master key nothing that was written into documents shows on its disk, not in the logs and not in the tables,
 //! also those that a snapshot brought; it starts with its own key alone, gets new keys while writes go on, and can be given its first key at any time.
+//! A field that is annotated as sensitive is found by its value, unique where that is wanted, and shows nowhere either.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -263,4 +264,112 @@ async fn a_plain_node_is_given_its_first_key() {
     std::fs::write(&cluster.nodes[0].config, config).expect("a file");
     let said = refused(cluster.start_command(0)).await;
     assert!(said.contains("is sealed"), "{said}");
+}
+
+/// What is done to the bucket of the sensitive field, and what is refused.
+async fn with_sensitive_field(root: &Api) {
+    let class = json!([{ "class": "/db/Patient", "fields": {
+        "insurance": { "name": "insurance", "type": "/db/String", "metadata": { "larder.sensitive": "true" } },
+        "n": { "name": "n", "type": "/db/Integer" },
+    }}]);
+    root.post("/schema").json(&class).expect(200).await;
+    for kind in ["asc", "desc"] {
+        let open = json!({ "keys": [{ "n": "asc" }, { "insurance": kind }] });
+        let refused = root.post("/index/Patient").json(&open).expect(400).await;
+        let told = refused.json()["message"].as_str().map(str::to_owned);
+        assert!(told.is_some_and(|told| told.contains(r#"index it as "hashed""#)));
+    }
+    let hashed = json!({ "unique": true, "keys": [{ "insurance": "hashed" }] });
+    root.post("/index/Patient").json(&hashed).expect(202).await;
+    eventually("the index is ready", DEADLINE, || async {
+        let shown = root.get("/index/Patient").expect(200).await.json();
+        (shown[0]["state"] == "ready").then_some(())
+    })
+    .await;
+}
+
+/// The numbers of the documents that a filter finds, in the order of the field.
+async fn found(api: &Api, filter: &Value) -> Vec<u64> {
+    let path = "/db/Patient/query?sort=%7B%22insurance%22%3A1%7D";
+    let found = api.post(path).body(filter.to_string()).expect(200).await;
+    let documents = found.json();
+    let documents = documents.as_array().expect("a list").iter();
+    documents
+        .map(|document| document["n"].as_u64().expect("a number"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_sensitive_field_is_found_by_its_value_and_shows_nowhere() {
+    let dir = TempDir::new().expect("a folder");
+    let mut cluster = start(dir.path(), 3).await;
+    let data = cluster.dir().join("data");
+    let root = cluster.root(0).await;
+    with_sensitive_field(&root).await;
+    let insurance = |n: usize| format!("{MARKER} {n:03}");
+    let put = async |n: usize, key: usize| {
+        let body = json!({ "insurance": insurance(n), "n": n });
+        let path = object_id("Patient", &format!("{OPEN}-{key}"));
+        root.put(&path).json(&body).send().await
+    };
+    for n in 0..DOCUMENTS {
+        put(n, n).await.expect(200);
+    }
+    // On every node, by equality through the index; other questions go through all documents.
+    for node in cluster.all() {
+        let api = cluster.api(node);
+        assert_eq!(
+            found(&api, &json!({ "insurance": insurance(7) })).await,
+            [7]
+        );
+        let some = json!({ "insurance": { "$in": [insurance(9), insurance(3), "nobody's"] } });
+        assert_eq!(found(&api, &some).await, [3, 9]);
+        let below = json!({ "insurance": { "$lt": insurance(3) } });
+        assert_eq!(found(&api, &below).await, [0, 1, 2]);
+        let begins = json!({ "insurance": { "$regex": format!("^{MARKER} 11") } });
+        assert_eq!(found(&api, &begins).await.len(), 10);
+    }
+    let plan = async |filter: Value| {
+        let explained = root
+            .post("/explain/Patient?start=0")
+            .body(filter.to_string());
+        explained.expect(200).await.json()["shards"][0].clone()
+    };
+    let by_index = plan(json!({ "insurance": insurance(7) })).await;
+    assert_eq!(by_index["plan"], "index", "{by_index:#}");
+    assert_eq!(by_index["examinedDocuments"], 1, "{by_index:#}");
+    assert!(!by_index.to_string().contains(MARKER), "{by_index:#}");
+    let by_scan = plan(json!({ "insurance": { "$gt": insurance(7) } })).await;
+    assert_eq!(by_scan["plan"], "scan", "{by_scan:#}");
+
+    // Unique, and free again when its document goes.
+    let taken = put(7, DOCUMENTS).await.refused(409, "value_taken");
+    assert!(!taken.text().contains(MARKER), "{}", taken.text());
+    let path = object_id("Patient", &format!("{OPEN}-7"));
+    root.delete(&path).expect(204).await;
+    eventually("the value is free", DEADLINE, || async {
+        (put(7, DOCUMENTS).await.status == 200).then_some(())
+    })
+    .await;
+
+    // In tables, too, and over a restart of all.
+    for shard in [ShardId(0), ShardId(1)] {
+        let path = format!("/admin/v1/shards/{shard}/snapshot?purge=true");
+        let leader = cluster.leader(shard, 0).await;
+        cluster.admin(leader).post(&path).expect(200).await;
+    }
+    for node in cluster.all() {
+        assert_eq!(cluster.stop(node).await, Some(0));
+    }
+    is_dark(&data);
+    for node in cluster.all() {
+        cluster.spawn(node);
+    }
+    cluster.healthy(READY).await;
+    let api = cluster.api(1);
+    assert_eq!(
+        found(&api, &json!({ "insurance": insurance(7) })).await,
+        [7]
+    );
+    is_dark(&data);
 }

@@ -63,6 +63,14 @@ pub(crate) fn describe(operation: &Operation) -> Option<Record> {
                 replace.old_replica, replace.node
             ),
         ),
+        Operation::RotateSigningKey(rotate) => {
+            let detail = match rotate.only {
+                true => "older keys are forgotten: every session and token is over",
+                false => "older keys go on to verify",
+            };
+            let target = format!("key {}", rotate.replaces);
+            record("signing_key_replaced", target, detail.to_owned())
+        }
         Operation::SetQuota(quota) => {
             let (documents, bytes) = (quota.documents_max, quota.bytes_max);
             let detail = format!("{documents} documents, {bytes} bytes");

@@ -6,12 +6,13 @@
 //! - whenever the set of indexes that writes keep up changes, the version of their bucket rises, so that every shard hears of it before the
 //!   change is fenced;
 //! - what was dropped stays in the row until somebody says that nothing is left of it;
-//! - the index of user names is there from the first entry on, and goes only to be made anew.
+//! - the index of user names is there from the first entry on, and goes only to be made anew;
+//! - a database gets its secret with the first hashed index and keeps it, since entries of another one would never be found.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use document::index::{Definition, Index};
+use document::index::{Definition, Index, IndexSecret, Kind};
 use document::schema::{Layout, SENSITIVE, Schema};
 use proto::log;
 
@@ -36,8 +37,8 @@ pub(crate) fn begin(
     let definition = parse(definition)?;
     let layout = layout(database, schema, bucket.id)
         .ok_or_else(|| invalid(format!("no bucket {}", bucket.id)))?;
-    let compiled = compile(&definition, &layout).map_err(invalid)?;
     let mut indexes = IndexesRow::default();
+    let compiled = compile(&indexes.secret, bucket.id, &definition, &layout).map_err(invalid)?;
     add(&mut indexes, bucket.id, &definition, compiled)?;
     for index in &mut indexes.indexes {
         index.state = IndexState::Ready;
@@ -66,8 +67,12 @@ pub(crate) fn create(rows: &mut Rows<'_, '_>, command: &log::CreateIndex) -> Res
         .ok_or(Error::Missing { name: schema_name })?;
     let layout = layout(&database, &schema, command.bucket)
         .ok_or_else(|| invalid(format!("no bucket {}", command.bucket)))?;
-    open_fields_only(&database, &schema, command.bucket, &definition).map_err(invalid)?;
-    let compiled = compile(&definition, &layout).map_err(invalid)?;
+    nothing_sensitive_open(&database, &schema, command.bucket, &definition).map_err(invalid)?;
+    if definition.is_hashed() && indexes.secret.is_empty() {
+        indexes.secret = hex::encode(&command.secret);
+    }
+    let compiled =
+        compile(&indexes.secret, command.bucket, &definition, &layout).map_err(invalid)?;
     let is_here =
         |index: &IndexInfo| index.bucket == command.bucket && index.state != IndexState::Dropped;
     let known = |index: &&mut IndexInfo| is_here(index) && index.definition == text;
@@ -168,6 +173,7 @@ pub(crate) fn follow_schema(
     schema: &Schema,
 ) -> Result<(), Stop> {
     let mut indexes = read(rows, database.id)?;
+    let secret = indexes.secret.clone();
     let version = database.schema_version;
     let (mut touched, mut renewed) = (BTreeSet::new(), Vec::new());
     let mut changed = false;
@@ -191,8 +197,8 @@ pub(crate) fn follow_schema(
         }
         let now = layout(database, schema, index.bucket).and_then(|layout| {
             let definition = Definition::parse(index.definition.as_bytes()).ok()?;
-            open_fields_only(database, schema, index.bucket, &definition).ok()?;
-            let compiled = compile(&definition, &layout).ok()?;
+            nothing_sensitive_open(database, schema, index.bucket, &definition).ok()?;
+            let compiled = compile(&secret, index.bucket, &definition, &layout).ok()?;
             Some((definition, compiled))
         });
         if now
@@ -281,19 +287,23 @@ fn class(database: &DatabaseRow, bucket: u32) -> Option<&str> {
         .map(|row| row.name.as_str())
 }
 
-/// Refuses an index that has the value of a sensitive field in its entries, whose keys lie open on every disk.
-fn open_fields_only(
+/// Refuses an index that has the value of a sensitive field in its entries, whose keys lie open on every disk. A hashed component has not.
+fn nothing_sensitive_open(
     database: &DatabaseRow,
     schema: &Schema,
     bucket: u32,
     definition: &Definition,
 ) -> Result<(), String> {
     let class = class(database, bucket).unwrap_or_default();
-    for (path, _) in &definition.keys {
+    let open = definition
+        .keys
+        .iter()
+        .filter(|(_, kind)| *kind != Kind::Hashed);
+    for (path, _) in open {
         if let Some(field) = schema.sensitive_in(class, path) {
             return Err(format!(
                 "{path}: {} is annotated {SENSITIVE}, so no index may hold its value, which would lie open on the disk; \
-                 leave the field out of the index, or drop the annotation",
+                 index it as \"hashed\", which answers equality and neither ranges nor orders nor places",
                 field.name
             ));
         }
@@ -301,8 +311,18 @@ fn open_fields_only(
     Ok(())
 }
 
-/// The compiled form as rows hold it.
-fn compile(definition: &Definition, layout: &Arc<Layout>) -> Result<String, String> {
-    let index = Index::compile(definition, layout).map_err(|error| error.to_string())?;
+/// The compiled form as rows hold it; `secret` is that of the database, if it has one.
+fn compile(
+    secret: &str,
+    bucket: u32,
+    definition: &Definition,
+    layout: &Arc<Layout>,
+) -> Result<String, String> {
+    let secret = hex::decode(secret).map_err(|error| error.to_string())?;
+    let index = match IndexSecret::of_bytes(&secret) {
+        Some(secret) => Index::compile_hashed(definition, layout, &secret, bucket),
+        None => Index::compile(definition, layout),
+    };
+    let index = index.map_err(|error| error.to_string())?;
     Ok(hex::encode(index.to_bytes()))
 }

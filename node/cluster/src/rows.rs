@@ -113,12 +113,15 @@ pub(crate) struct DatabaseRow {
 }
 
 /// The indexes of a database.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct IndexesRow {
     /// The last id that was given. It and those below it are never given again.
     pub(crate) last: u32,
     /// Ascending by id; those that were dropped as long as something is left of them.
     pub(crate) indexes: Vec<IndexInfo>,
+    /// What the keys of hashed components are derived from, hexadecimal; empty until there is such an index, and then never another.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) secret: String,
 }
 
 pub(crate) fn node_name(node: NodeId) -> String {

@@ -111,7 +111,7 @@ pub struct Database {
 }
 
 /// An index of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexInfo {
     /// Never reused within its database.
     pub id: u32,
@@ -121,7 +121,7 @@ pub struct IndexInfo {
     pub definition: String,
     /// Whether it is unique.
     pub unique: bool,
-    /// The compiled definition, hexadecimal ([`document::index::Index::to_bytes`]).
+    /// The compiled definition, hexadecimal ([`document::index::Index::to_bytes`]). Of hashed components it has the keys.
     pub compiled: String,
     /// How far it is.
     pub state: IndexState,
@@ -141,6 +141,19 @@ pub enum IndexState {
     Failed,
     /// Dropped; what is left of it is being deleted.
     Dropped,
+}
+
+/// Without the compiled definition: that of hashed components has their keys.
+impl fmt::Debug for IndexInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IndexInfo")
+            .field("id", &self.id)
+            .field("bucket", &self.bucket)
+            .field("definition", &self.definition)
+            .field("state", &self.state)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
 }
 
 impl IndexInfo {

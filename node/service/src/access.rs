@@ -3,8 +3,10 @@
 //! Nothing is done. The answer is as fresh as a linearizable read; user and roles are looked up anew, so the token of a session that is
 //! older than a change of roles may still differ.
 
+use std::time::Duration;
+
 use cluster::state::{ClusterState, Database};
-use document::acl::{Access, Acl, LOGGED_IN_ROLE, Principal, Rules};
+use document::acl::{Access, Acl, Principal, Rules};
 use document::decision::{Decision, decide};
 use document::id::{object_id, parse_object_id};
 use document::schema;
@@ -14,11 +16,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::Core;
-use crate::auth::policy::{self, ROLES, USERS};
+use crate::auth::policy::{self, USERS};
 use crate::context::Context;
 use crate::documents::{Session, unexpected};
 use crate::error::{Error, Result};
-use crate::forward::{Answer, FindRoles, Get, Operation};
+use crate::forward::{Answer, Get, Operation};
 use crate::sessions::internal_request;
 
 /// What is asked.
@@ -254,7 +256,7 @@ impl Core {
         Box::pin(self.principal_of(ctx, &session.state, database, &key)).await
     }
 
-    /// The user as a principal with all of its roles.
+    /// The user as a principal with all of its roles, by this node's copy of them, brought up to date.
     async fn principal_of(
         &self,
         ctx: &Context,
@@ -262,30 +264,17 @@ impl Core {
         database: &Database,
         key: &str,
     ) -> Result<Principal> {
-        let roles = database
-            .buckets
-            .get(ROLES)
-            .ok_or_else(|| Error::bucket_not_found(ROLES))?;
-        let user = object_id(USERS, key);
-        let find = FindRoles {
-            database: database.name.clone(),
-            user: user.clone(),
-        };
-        // All roles of a database lie in one shard, whatever the key.
-        let request = internal_request(
+        let followed = self.rights.of(database.id, self.clock.elapsed());
+        let asked = self.follow_rights(
             state,
-            state.shard_of(database, roles, ""),
-            Operation::FindRoles(find),
+            database,
+            &followed.copy,
+            Duration::ZERO,
+            ctx.deadline,
         );
-        let Answer::Roles(mut found) = self.route(state, &request, ctx.deadline).await? else {
-            return Err(unexpected());
-        };
-        found.ids.retain(|id| id != LOGGED_IN_ROLE);
-        found.ids.push(LOGGED_IN_ROLE.to_owned());
-        Ok(Principal {
-            user: Some(user),
-            roles: found.ids,
-        })
+        asked.await?;
+        let principal = followed.copy.principal(key);
+        principal.ok_or_else(|| Error::unavailable("the roles are being read anew"))
     }
 
     /// The ACL of a stored document; `None`: there is no document.

@@ -47,8 +47,14 @@ macro_rules! actions {
 actions! {
     /// A request that only admins may make was refused.
     AdminDenied "admin_denied";
+    /// Documents of a bucket were exported, hidden members included.
+    BucketExported "bucket_exported";
+    /// Documents were imported into a bucket as an export gives them.
+    BucketImported "bucket_imported";
     /// Certificates were read again.
     CertificatesReloaded "certificates_reloaded";
+    /// New data keys seal this node's disk from now on.
+    DataKeysRotated "data_keys_rotated";
     /// Somebody logged in.
     LoggedIn "logged_in";
     /// Somebody logged out.
@@ -59,6 +65,8 @@ actions! {
     Lost "lost";
     /// Mail with a link that lets its reader in was asked for.
     MailRequested "mail_requested";
+    /// This node's data keys were wrapped by the master key as it is now.
+    MasterKeyChanged "master_key_changed";
     /// The node started, with this configuration.
     NodeStarted "node_started";
     /// The node stopped in order.
@@ -69,7 +77,7 @@ actions! {
     TokenIssued "token_issued";
     /// A token was refused for more than its age: forged, of another database, or revoked.
     TokenRefused "token_refused";
-    /// Tokens were revoked.
+    /// Tokens and sessions of a user were revoked.
     TokenRevoked "token_revoked";
 }
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::Core;
+use crate::auth::policy;
 use crate::context::{
     BatchOperation, BatchWrite, Condition, Consistency, Context, Deleted, Document, Freshness,
     Served, Written,
@@ -134,10 +135,11 @@ impl Core {
         let session = self.begin(ctx, &[bucket]).await?;
         let (database, info) = session.find(ctx, bucket)?;
         self.check_body(&body)?;
-        let key = match key {
-            Some(key) => key.to_owned(),
-            None => key_of_body(&session, ctx, database, info, &body, 0)?,
+        let named = match key {
+            Some(key) => Some(key.to_owned()),
+            None => key_of_body(info, &body)?,
         };
+        let (key, condition) = session.place(ctx, database, info, named, condition, 0)?;
         self.check_key(&key)?;
         let shard = session.state.shard_of(database, info, &key);
         let write = Write {
@@ -299,16 +301,20 @@ impl Core {
             BatchOperation::Delete => (Bytes::new(), true, false),
         };
         self.check_body(&body)?;
-        let key = if write.key.is_empty() && !delete && !update {
-            key_of_body(session, ctx, database, info, &body, ordinal)?
+        let (key, condition) = if delete || update {
+            (write.key, write.condition)
         } else {
-            write.key
+            let named = match write.key.is_empty() {
+                true => key_of_body(info, &body)?,
+                false => Some(write.key),
+            };
+            session.place(ctx, database, info, named, write.condition, ordinal)?
         };
         self.check_key(&key)?;
         Ok(Write {
             bucket: write.bucket,
             key,
-            condition: write.condition.into(),
+            condition: condition.into(),
             body,
             hidden: Bytes::new(),
             delete,
@@ -397,6 +403,27 @@ impl Session {
         Ok((database, info))
     }
 
+    /// Key and condition of a put: the key that it names, as far as the caller may, else a new one.
+    fn place(
+        &self,
+        ctx: &Context,
+        database: &Database,
+        bucket: &BucketInfo,
+        named: Option<String>,
+        condition: Condition,
+        ordinal: usize,
+    ) -> Result<(String, Condition)> {
+        if let Some(key) = named {
+            let condition = policy::condition_of_named(&bucket.name, condition, &self.principal)?;
+            return Ok((key, condition));
+        }
+        let key = match &ctx.idempotency_key {
+            Some(key) => ids::derived_key(database.id, bucket.id, &self.principal, key, ordinal),
+            None => ids::random_key(),
+        };
+        Ok((key, condition))
+    }
+
     /// A request to a shard's leader.
     pub(crate) fn request(
         &self,
@@ -425,15 +452,8 @@ fn knows(state: &ClusterState, database: &str, buckets: &[&str]) -> bool {
     state.database(database).is_some_and(known)
 }
 
-/// The key of a put that names none: that of the body's id, else a new one.
-fn key_of_body(
-    session: &Session,
-    ctx: &Context,
-    database: &Database,
-    bucket: &BucketInfo,
-    body: &Bytes,
-    ordinal: usize,
-) -> Result<String> {
+/// The key of the body's id, if it has one.
+fn key_of_body(bucket: &BucketInfo, body: &Bytes) -> Result<Option<String>> {
     /// `id` only; the leader checks the rest, and this again.
     #[derive(Deserialize)]
     struct Identified<'a> {
@@ -448,22 +468,16 @@ fn key_of_body(
         .filter(|_| is_object)
         .and_then(|identified| identified.id);
     match id.map(|id| serde_json::from_str::<Option<String>>(id.get())) {
-        None | Some(Ok(None)) => {}
+        None | Some(Ok(None)) => Ok(None),
         Some(Ok(Some(id))) => match parse_object_id(&id) {
-            Some((named, key)) if named == bucket.name => return Ok(key),
-            Some(_) | None => {
-                return Err(Error::bad_request(format!(
-                    "the id in the body is not one of bucket {}",
-                    bucket.name
-                )));
-            }
+            Some((named, key)) if named == bucket.name => Ok(Some(key)),
+            Some(_) | None => Err(Error::bad_request(format!(
+                "the id in the body is not one of bucket {}",
+                bucket.name
+            ))),
         },
-        Some(Err(_)) => return Err(Error::bad_request("the id in the body is no text")),
+        Some(Err(_)) => Err(Error::bad_request("the id in the body is no text")),
     }
-    Ok(match &ctx.idempotency_key {
-        Some(key) => ids::derived_key(database.id, bucket.id, &session.principal, key, ordinal),
-        None => ids::random_key(),
-    })
 }
 
 pub(crate) fn document(bucket: &str, record: Record) -> Document {

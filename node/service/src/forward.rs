@@ -81,9 +81,6 @@ pub enum Operation {
     /// The user with a name, if it lies in this shard.
     #[prost(message, tag = "13")]
     FindUser(FindUser),
-    /// The roles that a user is a member of.
-    #[prost(message, tag = "14")]
-    FindRoles(FindRoles),
     /// Make the rules of buckets known: an encoded `larder.log.v1.SetBuckets`.
     #[prost(bytes = "bytes", tag = "15")]
     SetBuckets(Bytes),
@@ -180,7 +177,6 @@ impl Operation {
             | Operation::Query(_)
             | Operation::Queries(_)
             | Operation::FindUser(_)
-            | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
             | Operation::FindHolder(_)
             | Operation::CheckHolds(_)
@@ -220,7 +216,6 @@ impl Operation {
             | Operation::Changes(_)
             | Operation::History(_) => true,
             Operation::FindUser(_)
-            | Operation::FindRoles(_)
             | Operation::MetadataVersion(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
@@ -412,17 +407,6 @@ pub struct Probe {
     pub shards: Vec<u32>,
 }
 
-/// See [`Operation::FindRoles`].
-#[derive(Clone, PartialEq, Message)]
-pub struct FindRoles {
-    /// Name of the database.
-    #[prost(string, tag = "1")]
-    pub database: String,
-    /// Full id of the user.
-    #[prost(string, tag = "2")]
-    pub user: String,
-}
-
 /// See [`Operation::ChangeSchema`].
 #[derive(Clone, PartialEq, Message)]
 pub struct ChangeSchema {
@@ -470,9 +454,6 @@ pub enum Answer {
     /// To [`Operation::Scan`].
     #[prost(message, tag = "12")]
     Page(Page),
-    /// To [`Operation::FindRoles`].
-    #[prost(message, tag = "13")]
-    Roles(Roles),
     /// To [`Operation::ChangeSchema`] and [`Operation::ChangeIndexes`]: of the schema. To [`Operation::MetadataVersion`]: of the metadata.
     #[prost(uint64, tag = "14")]
     Version(u64),
@@ -610,14 +591,6 @@ pub struct Page {
     /// Whether the caller may not read the document at `last`, so that nobody may tell it that key.
     #[prost(bool, tag = "4")]
     pub is_last_hidden: bool,
-}
-
-/// Full ids of roles.
-#[derive(Clone, PartialEq, Message)]
-pub struct Roles {
-    /// In key order.
-    #[prost(string, repeated, tag = "1")]
-    pub ids: Vec<String>,
 }
 
 /// Why a leader did not carry out a request.

@@ -138,7 +138,6 @@ impl Shards {
             }
             Operation::Queries(queries) => Box::pin(self.queries(request, queries, deadline)).await,
             Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
-            Operation::FindRoles(find) => Box::pin(self.find_roles(request, find, deadline)).await,
             Operation::SetBuckets(buckets) => {
                 Box::pin(self.set_buckets(request.shard, buckets, deadline)).await
             }

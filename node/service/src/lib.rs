@@ -404,10 +404,16 @@ impl Service {
     /// # Errors
     /// `PermissionDenied` for everybody else.
     pub async fn export(&self, ctx: &Context, bucket: &str, range: ScanRange) -> Result<ScanPage> {
-        self.core
-            .metrics
-            .observe(Operation::Scan, self.core.export(ctx, bucket, range))
-            .await
+        let is_first = range.continuation.is_none();
+        let export = self.core.export(ctx, bucket, range);
+        let page = self.core.metrics.observe(Operation::Scan, export).await?;
+        if is_first {
+            self.note_of_caller(
+                ctx,
+                audit::Event::of(ctx, audit::Action::BucketExported).on(bucket),
+            );
+        }
+        Ok(page)
     }
 
     /// Writes documents as an export gave them, for admins: one result for each, in order. What is stored under their ids is replaced,
@@ -422,10 +428,14 @@ impl Service {
         bucket: &str,
         documents: Vec<Bytes>,
     ) -> Result<Vec<Result<()>>> {
-        self.core
-            .metrics
-            .observe(Operation::Import, self.core.import(ctx, bucket, documents))
-            .await
+        let import = self.core.import(ctx, bucket, documents);
+        let results = self.core.metrics.observe(Operation::Import, import).await?;
+        // Parts of one import that come close together are one record with a count.
+        self.note_of_caller(
+            ctx,
+            audit::Event::of(ctx, audit::Action::BucketImported).on(bucket),
+        );
+        Ok(results)
     }
 
     /// Deletes one page of a bucket, for admins; callers loop over [`Truncated::continuation`]. Predefined users and roles stay.
@@ -813,6 +823,12 @@ impl Service {
     /// The id of the user that a token names, for audit logs; `None` for nobody, and for a token whose signature is not good.
     pub fn claimed_user(&self, database: &str, caller: &Caller) -> Option<String> {
         self.core.claimed_user(database, caller)
+    }
+
+    /// Notes an event with the user of the caller's token.
+    pub(crate) fn note_of_caller(&self, ctx: &Context, event: audit::Event) {
+        let user = self.claimed_user(&ctx.database, &ctx.caller);
+        self.note(event.by(user.as_deref().unwrap_or_default()));
     }
 
     /// Puts an event into this node's audit log, soon. Does not wait; what comes faster than it can be kept is counted.

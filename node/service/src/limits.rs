@@ -71,6 +71,9 @@ pub struct Limits {
     pub webhook_probe: Duration,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
     pub metadata_age_max: Duration,
+    /// Rows of one database's rights that a node holds: members of roles, roles, users whose sessions ended. A million take some 250 MB. Past
+    /// it no token of the database is judged.
+    pub rights_rows_max: usize,
     /// How long records of audit logs are kept.
     pub audit_kept: Duration,
     /// Bytes of the audit log of one shard; past it the oldest records leave earlier.
@@ -108,6 +111,7 @@ impl Default for Limits {
             webhook_sick_after: Duration::from_secs(10 * 60),
             webhook_probe: Duration::from_secs(5 * 60),
             metadata_age_max: Duration::from_secs(3),
+            rights_rows_max: 1_000_000,
             audit_kept: Duration::from_secs(90 * 24 * 60 * 60),
             audit_bytes_max: 64 * 1024 * 1024,
         }

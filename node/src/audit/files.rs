@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use storage::audit::{BEGINNING, Checker, Hash, Record};
 
+use super::Anchors;
+
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".ndjson";
 
@@ -137,8 +139,8 @@ pub(super) fn first_time(path: &Path) -> io::Result<Option<u64>> {
     Ok(first.and_then(|(_, _, text)| Some(serde_json::from_str::<Record>(&text).ok()?.time_us)))
 }
 
-/// Reads a file and checks its chain.
-pub(super) fn read(path: &Path) -> io::Result<Read> {
+/// Reads a file and checks its chain, and that it holds what was written down of it.
+pub(super) fn read(path: &Path, anchors: &Anchors) -> io::Result<Read> {
     let text = fs::read(path)?;
     let (behind, base) = first_line(path)?;
     let mut read = Read {
@@ -159,12 +161,12 @@ pub(super) fn read(path: &Path) -> io::Result<Read> {
         let taken = match at {
             0 => serde_json::from_slice::<Head>(whole)
                 .map(|_| ())
-                .map_err(|error| error.to_string()),
-            _ => take(&mut checker, whole),
+                .map_err(|error| format!("the head is not readable: {error}")),
+            _ => take(&mut checker, whole, anchors),
         };
         if let Err(why) = taken {
             let name = path.file_name().unwrap_or_default().display();
-            let trouble = format!("{name}, line {}: the record {why}", at + 1);
+            let trouble = format!("{name}, line {}: {why}", at + 1);
             read.trouble = read.trouble.or(Some(trouble));
             break;
         }
@@ -174,20 +176,24 @@ pub(super) fn read(path: &Path) -> io::Result<Read> {
     Ok(read)
 }
 
-fn take(checker: &mut Checker, line: &[u8]) -> Result<(), String> {
-    let line: Line<'_> =
-        serde_json::from_slice(line).map_err(|error| format!("is not readable: {error}"))?;
-    let hash = hash(&line.hash).ok_or("has no hash")?;
-    checker
+fn take(checker: &mut Checker, line: &[u8], anchors: &Anchors) -> Result<(), String> {
+    let line: Line<'_> = serde_json::from_slice(line)
+        .map_err(|error| format!("the record is not readable: {error}"))?;
+    let hash = hash(&line.hash).ok_or("the record has no hash")?;
+    let record = checker
         .take(line.record.get().as_bytes(), &hash)
-        .map(|_| ())
+        .map_err(|why| format!("the record {why}"))?;
+    anchors
+        .trouble_at(record.sequence, &hash)
+        .map_or(Ok(()), Err)
 }
 
-/// Checks the log in a data directory; changes nothing. The last line may be cut: it was being written.
+/// Checks the log in a data directory, and that it holds what was written down of it; changes nothing. The last line may be cut: it was
+/// being written.
 ///
 /// # Errors
 /// Of the file system; there may be no log.
-pub fn check(data_dir: &Path) -> io::Result<Checked> {
+pub fn check(data_dir: &Path, anchors: &Anchors) -> io::Result<Checked> {
     let mut checked = Checked {
         records: 0,
         last: 0,
@@ -203,7 +209,7 @@ pub fn check(data_dir: &Path) -> io::Result<Checked> {
             ));
             return Ok(checked);
         }
-        let read = read(&segment.path)?;
+        let read = read(&segment.path, anchors)?;
         checked.records += read.records;
         checked.last = read.sequence;
         if read.trouble.is_some() {
@@ -212,5 +218,6 @@ pub fn check(data_dir: &Path) -> io::Result<Checked> {
         }
         before = Some((read.sequence, read.hash));
     }
+    checked.trouble = anchors.trouble_of_end(checked.last);
     Ok(checked)
 }

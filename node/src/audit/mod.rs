@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `files` | the lines on disk: reading them, finding the end, what is wrong with them |
+//! | `anchors` | what the cluster wrote down of a chain |
 //! | [`Log`] | appending, parts for exports, ageing |
 //!
 //! Files and not rows of a database: the log should be readable, and checkable, when the node is not, and by other programs.
@@ -11,6 +12,7 @@
 //! - A line is on disk, synced, before [`Log::append`] returns; a crash cuts off at most the batch that was being written.
 //! - What is damaged is never written over: the chain goes on in a new file, and checking names the place.
 
+mod anchors;
 mod files;
 
 use std::fs::{File, OpenOptions};
@@ -21,6 +23,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use storage::audit::{Checker, Hash, Record, link};
 
+pub use self::anchors::Anchors;
 pub use self::files::{Checked, check};
 use self::files::{Segment, first_line, line, segments};
 
@@ -78,7 +81,7 @@ impl Log {
         let (mut sequence, mut hash) = (0, storage::audit::BEGINNING);
         let mut goes_on = None;
         if let Some(last) = segments(&dir)?.pop() {
-            let read = files::read(&last.path)?;
+            let read = files::read(&last.path, &Anchors::default())?;
             (sequence, hash) = (read.sequence.max(last.behind), read.hash);
             let is_whole = read.trouble.is_none() && read.bytes < SEGMENT_BYTES;
             if read.is_cut {

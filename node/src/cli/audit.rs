@@ -17,6 +17,7 @@ use storage::audit::{Checker, Hash, Record};
 use super::client::{Output, OutputArgs, usage};
 use super::cluster::{Admin, AdminClient};
 use super::exit::{Exit, Status};
+use crate::audit::Anchors;
 
 /// The chain that holds where the others stood.
 const ANCHORS: &str = "shard-0";
@@ -39,7 +40,7 @@ enum Verb {
     Export(Export),
     /// Computes all hashes again, compares them with what was written down, and names the first record that does not fit
     #[command(
-        after_help = "Exit status: 0 sound, 6 a chain is broken.\n\nExamples:\n  larder audit verify\n  larder audit verify --data /var/lib/larder"
+        after_help = "Exit status: 0 sound, 6 a chain is broken.\n\nExamples:\n  larder audit verify\n  larder audit verify --data /var/lib/larder\n  larder audit verify --data /var/lib/larder --anchors shard-0.ndjson --chain node-1f3a5b7c9d2e4f60"
     )]
     Verify(Verify),
 }
@@ -67,6 +68,12 @@ struct Verify {
     /// Check the log of a node by its data directory instead; it need not run
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// With --data: what the cluster wrote down of that log, as `larder audit export --chain shard-0 -o json` gave it
+    #[arg(long, value_name = "FILE", requires_all = ["data", "chain"])]
+    anchors: Option<PathBuf>,
+    /// With --anchors: the name of that log's chain, node-ID
+    #[arg(long, value_name = "CHAIN", requires = "anchors")]
+    chain: Option<String>,
 }
 
 /// A part of a chain, as the admin port gives it.
@@ -90,14 +97,31 @@ struct Verdict {
     chain: String,
     records: u64,
     trouble: Option<String>,
+    /// What could not be checked, and why.
+    unchecked: Option<&'static str>,
 }
+
+impl Verdict {
+    /// That of a chain without records.
+    fn of(chain: &str) -> Verdict {
+        Verdict {
+            chain: chain.to_owned(),
+            records: 0,
+            trouble: None,
+            unchecked: None,
+        }
+    }
+}
+
+/// Why a node's log alone is not compared with what the cluster wrote down.
+const NO_ANCHORS: &str = "what the cluster wrote down of this log lies in shard-0: give an export of that (--anchors), or verify at the running node";
 
 /// Runs `larder audit`.
 pub(crate) async fn run(audit: Audit) -> anyhow::Result<()> {
     match audit.verb {
         Verb::Export(args) => export(&args).await,
         Verb::Verify(args) => match &args.data {
-            Some(dir) => verify_data(dir, args.output.output),
+            Some(dir) => verify_data(dir, &args),
             None => verify(&args).await,
         },
     }
@@ -174,7 +198,7 @@ fn line(chain: &str, record: &Record) -> String {
 async fn verify(args: &Verify) -> anyhow::Result<()> {
     let output = args.output.output;
     let admin = AdminClient::of(&args.admin)?;
-    let mut anchors: HashMap<String, Vec<(u64, Vec<u8>)>> = HashMap::new();
+    let mut anchors: HashMap<String, Anchors> = HashMap::new();
     let mut verdicts = Vec::new();
     let mut all = chains(&admin, output).await?;
     // First the chain that says where the others stood: they have only grown since.
@@ -183,8 +207,10 @@ async fn verify(args: &Verify) -> anyhow::Result<()> {
         let written_down = anchors.remove(&chain).unwrap_or_default();
         let mut watch = |record: &Record| {
             if let Some((of, sequence, hash)) = cluster::anchored(record) {
-                let of_it = anchors.entry(of.to_owned()).or_default();
-                of_it.push((sequence, hash));
+                anchors
+                    .entry(of.to_owned())
+                    .or_default()
+                    .add(sequence, hash);
             }
         };
         verdicts.push(check(&admin, &chain, &written_down, &mut watch, output).await?);
@@ -196,15 +222,11 @@ async fn verify(args: &Verify) -> anyhow::Result<()> {
 async fn check(
     admin: &AdminClient,
     chain: &str,
-    written_down: &[(u64, Vec<u8>)],
+    written_down: &Anchors,
     watch: &mut (dyn FnMut(&Record) + Send),
     output: Output,
 ) -> anyhow::Result<Verdict> {
-    let mut verdict = Verdict {
-        chain: chain.to_owned(),
-        records: 0,
-        trouble: None,
-    };
+    let mut verdict = Verdict::of(chain);
     let mut checker: Option<Checker> = None;
     loop {
         let after = checker.as_ref().map_or(0, |checker| checker.next - 1);
@@ -227,43 +249,86 @@ async fn check(
                 }
             }
             verdict.records += 1;
-            let other = written_down
-                .iter()
-                .any(|(sequence, hash)| *sequence == at && hash[..] != checker.hash);
-            if other {
-                verdict.trouble = Some(format!(
-                    "record {at} is not the one that was there when the cluster wrote its hash down"
-                ));
+            verdict.trouble = written_down.trouble_at(at, &checker.hash);
+            if verdict.trouble.is_some() {
                 return Ok(verdict);
             }
         }
         if part.records.is_empty() || checker.next > part.last {
-            let last = checker.next - 1;
-            let known = written_down.iter().map(|(sequence, _)| *sequence).max();
-            if let Some(known) = known.filter(|known| *known > last) {
-                verdict.trouble = Some(format!(
-                    "ends at record {last}, but the cluster wrote down that there was a record {known}"
-                ));
-            }
+            verdict.trouble = written_down.trouble_of_end(checker.next - 1);
             return Ok(verdict);
         }
     }
 }
 
 /// Checks a node's own log in its files.
-fn verify_data(dir: &Path, output: Output) -> anyhow::Result<()> {
-    let checked = crate::audit::check(dir).with_context(|| {
+fn verify_data(dir: &Path, args: &Verify) -> anyhow::Result<()> {
+    let mut verdicts = Vec::new();
+    let mut verdict = Verdict::of(args.chain.as_deref().unwrap_or("node"));
+    let mut anchors = Anchors::default();
+    match &args.anchors {
+        None => verdict.unchecked = Some(NO_ANCHORS),
+        Some(export) => {
+            let of_export;
+            (of_export, anchors) = exported(export, &verdict.chain)?;
+            let is_sound = of_export.trouble.is_none();
+            verdicts.push(of_export);
+            if anchors.is_empty() && is_sound {
+                verdict.unchecked = Some("the export says nothing of a chain of this name");
+            }
+        }
+    }
+    let checked = crate::audit::check(dir, &anchors).with_context(|| {
         format!(
             "the audit log in {}",
             dir.join(crate::audit::FOLDER).display()
         )
     })?;
-    let verdict = Verdict {
-        chain: "node".to_owned(),
-        records: checked.records,
-        trouble: checked.trouble,
-    };
-    report(&[verdict], output)
+    (verdict.records, verdict.trouble) = (checked.records, checked.trouble);
+    verdicts.push(verdict);
+    report(&verdicts, args.output.output)
+}
+
+/// What an export of the chain of anchors says of another chain, and whether it is sound itself, from its first record on.
+fn exported(export: &Path, chain: &str) -> anyhow::Result<(Verdict, Anchors)> {
+    #[derive(Deserialize)]
+    struct Line {
+        chain: String,
+        hash: String,
+        record: Box<RawValue>,
+    }
+    let text = std::fs::read_to_string(export).with_context(|| export.display().to_string())?;
+    let mut verdict = Verdict::of(ANCHORS);
+    let mut anchors = Anchors::default();
+    let mut checker: Option<Checker> = None;
+    for line in text.lines() {
+        let line: Line = serde_json::from_str(line)
+            .with_context(|| format!("{}: no export with -o json", export.display()))?;
+        if line.chain != ANCHORS {
+            continue;
+        }
+        let (text, hash) = (line.record.get(), hash(&line.hash)?);
+        let taken = match &mut checker {
+            Some(checker) => checker.take(text.as_bytes(), &hash),
+            // What it goes on behind is in no export.
+            None => serde_json::from_str(text).map_err(|error| error.to_string()),
+        };
+        let record = match taken {
+            Ok(record) => record,
+            Err(why) => {
+                verdict.trouble = Some(format!("the record behind {} {why}", verdict.records));
+                return Ok((verdict, anchors));
+            }
+        };
+        checker.get_or_insert_with(|| Checker::behind(record.sequence, hash));
+        verdict.records += 1;
+        if let Some((of, sequence, hash)) = cluster::anchored(&record)
+            && of == chain
+        {
+            anchors.add(sequence, hash);
+        }
+    }
+    Ok((verdict, anchors))
 }
 
 fn report(verdicts: &[Verdict], output: Output) -> anyhow::Result<()> {
@@ -277,6 +342,7 @@ fn report(verdicts: &[Verdict], output: Output) -> anyhow::Result<()> {
                         "chain": verdict.chain,
                         "records": verdict.records,
                         "trouble": verdict.trouble,
+                        "unchecked": verdict.unchecked,
                     })
                 })
                 .collect();
@@ -288,6 +354,9 @@ fn report(verdicts: &[Verdict], output: Output) -> anyhow::Result<()> {
                 match &verdict.trouble {
                     None => println!("{chain}: {records} records, sound"),
                     Some(trouble) => println!("{chain}: BROKEN after {records} records: {trouble}"),
+                }
+                if let Some(why) = verdict.unchecked {
+                    println!("{chain}: NOT CHECKED: {why}");
                 }
             }
         }
@@ -338,7 +407,64 @@ fn hash(text: &str) -> anyhow::Result<Hash> {
 
 #[cfg(test)]
 mod tests {
+    use storage::audit::{BEGINNING, link};
+
     use super::*;
+
+    /// An export of the chain of anchors, with one of another chain; `break_it` changes its text.
+    fn export(dir: &Path, break_it: impl Fn(String) -> String) -> PathBuf {
+        let mut hash = BEGINNING;
+        let mut text = String::new();
+        for (at, (action, target, detail)) in [
+            ("schema_changed", "", "from version 1".to_owned()),
+            ("anchored", "node-7", format!("3 {}", "ab".repeat(32))),
+            ("anchored", "shard-1", format!("9 {}", "cd".repeat(32))),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let record = Record {
+                sequence: at as u64 + 1,
+                action: action.to_owned(),
+                target: target.to_owned(),
+                detail,
+                count: 1,
+                ..Record::default()
+            };
+            let record = record.text();
+            hash = link(&hash, record.as_bytes());
+            let hash = hex::encode(hash);
+            text += &format!("{{\"chain\":\"shard-0\",\"hash\":\"{hash}\",\"record\":{record}}}\n");
+        }
+        let path = dir.join("export.ndjson");
+        std::fs::write(&path, break_it(text)).expect("written");
+        path
+    }
+
+    #[test]
+    fn an_export_tells_what_was_written_down_of_a_chain() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = export(dir.path(), |text| text);
+        let (verdict, anchors) = exported(&path, "node-7").expect("reads");
+        assert_eq!((verdict.records, verdict.trouble), (3, None));
+        assert_eq!(anchors.trouble_at(3, &[0xab; 32]), None);
+        assert!(anchors.trouble_at(3, &[0xcd; 32]).is_some());
+        assert!(anchors.trouble_of_end(2).is_some());
+        let (_, none) = exported(&path, "node-8").expect("reads");
+        assert!(none.is_empty());
+        // A part of it, from some record on.
+        let behind = |text: String| text.split_once('\n').expect("lines").1.to_owned();
+        let path = export(dir.path(), behind);
+        let (verdict, anchors) = exported(&path, "node-7").expect("reads");
+        assert_eq!((verdict.records, verdict.trouble), (2, None));
+        assert!(!anchors.is_empty());
+        // A changed one is not believed.
+        let path = export(dir.path(), |text| text.replace("abab", "baba"));
+        let (verdict, anchors) = exported(&path, "node-7").expect("reads");
+        assert!(verdict.trouble.is_some() && anchors.is_empty());
+        std::fs::write(&path, "2026-01-01T00:00:00Z shard-0 1 anchored\n").expect("written");
+        assert!(exported(&path, "node-7").is_err());
+    }
 
     #[test]
     fn a_record_is_one_line_whatever_is_in_it() {

@@ -24,11 +24,13 @@ enum Verb {
     List(InBucket),
     /// Makes an index, and returns when every shard keeps it up; then it is filled in the background
     ///
-    /// A field is a path, with :desc or :geo behind it for another kind than ascending. The first field counts most.
+    /// A field is a path, with :desc, :geo or :hashed behind it for another kind than ascending. The first field counts most. Of a hashed
+    /// one only equality is answered, and its values do not lie open on the disk.
     #[command(after_help = "Examples:\n  \
         larder index create Movie genre year:desc\n  \
         larder index create User email --unique\n  \
-        larder index create Shop place:geo")]
+        larder index create Shop place:geo\n  \
+        larder index create Patient insurance:hashed --unique")]
     Create(One),
     /// Drops an index, or all of them
     #[command(after_help = "Examples:\n  \
@@ -42,7 +44,7 @@ struct One {
     #[command(flatten)]
     target: InBucket,
     /// The indexed fields, in order
-    #[arg(required = true, value_name = "FIELD[:asc|desc|geo]")]
+    #[arg(required = true, value_name = "FIELD[:asc|desc|geo|hashed]")]
     fields: Vec<String>,
     /// No two documents may have the same values; documents that lack one of them are exempt
     #[arg(long)]
@@ -54,7 +56,10 @@ struct Drop {
     #[command(flatten)]
     target: InBucket,
     /// The indexed fields, in order
-    #[arg(required_unless_present = "all", value_name = "FIELD[:asc|desc|geo]")]
+    #[arg(
+        required_unless_present = "all",
+        value_name = "FIELD[:asc|desc|geo|hashed]"
+    )]
     fields: Vec<String>,
     /// The unique index of these fields
     #[arg(long)]
@@ -143,9 +148,9 @@ fn definition(fields: &[String], unique: bool, drop: bool) -> anyhow::Result<Val
     let key = |field: &String| {
         let (path, kind) = field.rsplit_once(':').unwrap_or((field, "asc"));
         match kind {
-            "asc" | "desc" | "geo" => Ok(json!({ path: kind })),
+            "asc" | "desc" | "geo" | "hashed" => Ok(json!({ path: kind })),
             _ => Err(usage(format!(
-                "{field:?}: a field ends with :asc, :desc, :geo, or none of them"
+                "{field:?}: a field ends with :asc, :desc, :geo, :hashed, or none of them"
             ))),
         }
     };
@@ -163,16 +168,21 @@ mod tests {
 
     #[test]
     fn fields_become_a_definition_and_back() {
-        let made = definition(&fields(&["a.b", "year:desc", "place:geo"]), true, false);
+        let made = definition(
+            &fields(&["a.b", "year:desc", "place:geo", "tax:hashed"]),
+            true,
+            false,
+        );
         let made = made.expect("a definition");
-        let keys = json!([{ "a.b": "asc" }, { "year": "desc" }, { "place": "geo" }]);
+        let keys =
+            json!([{ "a.b": "asc" }, { "year": "desc" }, { "place": "geo" }, { "tax": "hashed" }]);
         assert_eq!(made, json!({ "unique": true, "keys": keys, "drop": false }));
         let mut shown = made;
         shown["state"] = json!("building");
         shown["progress"] = json!(0.25);
         assert_eq!(
             line(&shown),
-            "building 25 %  a.b year:desc place:geo unique"
+            "building 25 %  a.b year:desc place:geo tax:hashed unique"
         );
         assert!(definition(&fields(&["year:down"]), false, false).is_err());
     }

@@ -42,6 +42,8 @@ pub struct Smtp {
     pub port: u16,
     /// How the connection is made secret.
     pub encryption: MailEncryption,
+    /// Certificates in PEM form: who vouches for the server, and nobody else then. Empty: whom the system trusts.
+    pub ca: PathBuf,
     /// Who logs in there. Empty: nobody does.
     pub user: String,
     /// With which password.

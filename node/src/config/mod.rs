@@ -213,6 +213,8 @@ pub struct Limits {
     pub connections_per_address_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it, in milliseconds.
     pub metadata_age_max_ms: u64,
+    /// Members of roles, roles, and users whose sessions ended, together, of one database; past it no token of it is judged.
+    pub rights_rows_max: usize,
     /// How long a request may take, retries and forwards included, in milliseconds.
     pub deadline_ms: u64,
 }
@@ -399,6 +401,7 @@ impl Default for Limits {
             connections_max: 4 * 1024,
             connections_per_address_max: 2 * 1024,
             metadata_age_max_ms: 3_000,
+            rights_rows_max: 1_000_000,
             deadline_ms: 5_000,
         }
     }

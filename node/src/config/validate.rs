@@ -27,6 +27,8 @@ const LOG_BYTES_FLOOR: u64 = 1 << 20;
 const PROPOSAL_BYTES_FLOOR: usize = 8 * 1024 * 1024;
 /// A metadata group without a leader for less is an ordinary failover.
 const METADATA_AGE_FLOOR_MS: usize = 1_000;
+/// Least rows of rights of a database.
+const RIGHTS_ROWS_FLOOR: usize = 100;
 /// Keys are kept for the long life of sessions, 30 days, and their number is bounded.
 const SIGNING_KEY_DAYS_FLOOR: usize = 3;
 /// Ten years: more is a slip.
@@ -437,6 +439,13 @@ impl Limits {
             "limits.metadata_age_max_ms",
             usize::try_from(self.metadata_age_max_ms).unwrap_or(usize::MAX),
             METADATA_AGE_FLOOR_MS,
+            usize::MAX,
+        )?;
+        // Or the predefined roles alone could be too many.
+        within(
+            "limits.rights_rows_max",
+            self.rights_rows_max,
+            RIGHTS_ROWS_FLOOR,
             usize::MAX,
         )
     }

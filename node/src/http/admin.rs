@@ -161,7 +161,8 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
         }
         (method, ["admin", "v1", "encryption", rest @ ..]) => {
             let database = parameter(query, "database");
-            admin_encryption::serve(admin.encryption.as_deref(), method, rest, database).await
+            let control = admin.encryption.as_deref();
+            admin_encryption::serve(&admin.service, control, method, rest, database).await
         }
         (
             _,

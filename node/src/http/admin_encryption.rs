@@ -5,7 +5,8 @@ use futures::future::BoxFuture;
 use http::Method;
 use proto::ErrorCode;
 use serde_json::{Value, json};
-use service::Error;
+use service::audit::{Action, Event};
+use service::{Error, Service};
 use storage::seal::{KeyState, SealStatus};
 
 use super::error::refuse;
@@ -23,8 +24,9 @@ pub trait EncryptionControl: Send + Sync + 'static {
     fn rewrap(&self) -> BoxFuture<'_, Result<SealStatus, Error>>;
 }
 
-/// Answers below `/admin/v1/encryption`; `control` is `None` where nothing is sealed.
+/// Answers below `/admin/v1/encryption`, and notes changes for the audit log; `control` is `None` where nothing is sealed.
 pub(super) async fn serve(
+    service: &Service,
     control: Option<&dyn EncryptionControl>,
     method: &Method,
     path: &[&str],
@@ -40,9 +42,14 @@ pub(super) async fn serve(
         (&Method::GET, []) => Ok(respond::value(&body(&control?.status()))),
         (&Method::POST, ["rotate"]) => {
             let rotated = control?.rotate(database.map(str::to_owned)).await?;
+            service.note(Event::new(Action::DataKeysRotated).on(database.unwrap_or("all")));
             Ok(respond::value(&body(&rotated)))
         }
-        (&Method::POST, ["rewrap"]) => Ok(respond::value(&body(&control?.rewrap().await?))),
+        (&Method::POST, ["rewrap"]) => {
+            let wrapped = control?.rewrap().await?;
+            service.note(Event::new(Action::MasterKeyChanged));
+            Ok(respond::value(&body(&wrapped)))
+        }
         (_, [] | ["rotate" | "rewrap"]) => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

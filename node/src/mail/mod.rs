@@ -3,6 +3,7 @@
 //! Every mail goes to the spool first. Where a mail server is configured, it is delivered from there; else whoever runs one takes the
 //! files.
 
+mod server;
 mod smtp;
 mod spool;
 

@@ -4,8 +4,8 @@
 //! it. So mails survive a restart, and a server that is away for a while costs nobody anything; the spool's own bound bounds the queue.
 //! A server that dies between taking a mail and saying so gets it twice.
 //!
-//! A mail that the server refuses for good, or that is older than [`AGE_MAX`], is dropped: what it says is over by then. Nothing that is
-//! logged holds an address or a text.
+//! A mail that the server refuses for good, or that is older than [`AGE_MAX`], is dropped: what it says is over by then. One that it
+//! refuses for now stays, and holds up no other. Nothing that is logged holds an address or a text.
 
 use std::fs;
 use std::io;
@@ -15,14 +15,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{Address, Message};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use service::clock::{Clock as _, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{MailEncryption, Smtp};
+use super::server::{Connection, Said, Server};
+use crate::config::Smtp;
 
 /// Mails by outcome: `sent`, `refused` by the server for good, `over` age, `unreadable`.
 pub(crate) const MAILS: &str = "larder_mails_total";
@@ -34,8 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Before the next attempt after a failure, doubled each time up to the other.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(600);
-/// For one mail, connecting included.
-const SEND_TIME: Duration = Duration::from_secs(20);
 /// What mails say ends within a day.
 const AGE_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
 
@@ -46,44 +43,40 @@ enum Outcome {
     Refused,
     Over,
     Unreadable,
-    /// The server cannot take mails now.
+    /// It stays, and is tried again.
     Later,
+}
+
+impl Outcome {
+    /// As metrics have it; `None`: nothing became of it yet.
+    fn label(self) -> Option<&'static str> {
+        match self {
+            Outcome::Sent => Some("sent"),
+            Outcome::Refused => Some("refused"),
+            Outcome::Over => Some("over"),
+            Outcome::Unreadable => Some("unreadable"),
+            Outcome::Later => None,
+        }
+    }
 }
 
 /// Takes mails out of the spool.
 pub(crate) struct Delivery {
     dir: PathBuf,
     from: Mailbox,
-    server: AsyncSmtpTransport<Tokio1Executor>,
+    server: Server,
 }
 
 impl Delivery {
     /// Delivery of what lies in `dir`, as configured. Connects to nobody yet.
     ///
     /// # Errors
-    /// The password cannot be read, or the sender is no address.
+    /// The password or the CA cannot be read, or the sender is no address.
     pub(crate) fn new(dir: PathBuf, config: &Smtp) -> anyhow::Result<Delivery> {
-        let from: Mailbox = config.from.parse().context("mail.smtp.from")?;
-        let tls = || TlsParameters::new_rustls(config.host.clone()).context("mail.smtp: TLS");
-        let (tls, port) = match config.encryption {
-            MailEncryption::Starttls => (Tls::Required(tls()?), 587),
-            MailEncryption::Tls => (Tls::Wrapper(tls()?), 465),
-            MailEncryption::None => (Tls::None, 25),
-        };
-        let port = if config.port == 0 { port } else { config.port };
-        let mut server =
-            AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(config.host.clone())
-                .port(port)
-                .tls(tls)
-                .timeout(Some(SEND_TIME));
-        if !config.user.is_empty() {
-            let password = config.password.read_line().context("mail.smtp.password")?;
-            server = server.credentials(Credentials::new(config.user.clone(), password));
-        }
         Ok(Delivery {
             dir,
-            from,
-            server: server.build(),
+            from: config.from.parse().context("mail.smtp.from")?,
+            server: Server::new(config)?,
         })
     }
 
@@ -115,7 +108,7 @@ impl Delivery {
         }
     }
 
-    /// Tries every mail that lies there, oldest first, until the server cannot take one; false then.
+    /// Tries every mail that lies there, oldest first, as long as there is a server; false if something is left.
     async fn round(&self) -> bool {
         let dir = self.dir.clone();
         let listed = tokio::task::spawn_blocking(move || waiting(&dir)).await;
@@ -129,28 +122,42 @@ impl Delivery {
         };
         let mut left = files.len();
         gauge!(MAILS_WAITING).set(left as f64);
+        let mut connection = None;
         for file in files {
-            let outcome = self.deliver(&file).await;
-            let label = match outcome {
-                Outcome::Sent => "sent",
-                Outcome::Refused => "refused",
-                Outcome::Over => "over",
-                Outcome::Unreadable => "unreadable",
-                Outcome::Later => return false,
+            let outcome = match self.deliver(&file, &mut connection).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    tracing::warn!(%error, "the mail server cannot be reached as configured; mails wait");
+                    break;
+                }
+            };
+            let Some(label) = outcome.label() else {
+                continue;
             };
             if let Err(error) = tokio::fs::remove_file(&file).await {
                 // It would be sent again and again.
                 tracing::error!(%error, "a delivered mail cannot be removed from the spool");
-                return false;
+                break;
             }
             left -= 1;
             counter!(MAILS, "outcome" => label).increment(1);
             gauge!(MAILS_WAITING).set(left as f64);
         }
-        true
+        if let Some(connection) = connection {
+            connection.quit().await;
+        }
+        left == 0
     }
 
-    async fn deliver(&self, file: &Path) -> Outcome {
+    /// Does with one mail what can be done, over `connection` or a new one.
+    ///
+    /// # Errors
+    /// There is no connection to be had; the mail stays.
+    async fn deliver(
+        &self,
+        file: &Path,
+        connection: &mut Option<Connection>,
+    ) -> anyhow::Result<Outcome> {
         let name = file
             .file_name()
             .unwrap_or_default()
@@ -162,37 +169,38 @@ impl Delivery {
             Ok(Ok(Some(found))) => found,
             Ok(Ok(None)) => {
                 tracing::warn!(mail = name, "dropped: the file is no mail of ours");
-                return Outcome::Unreadable;
+                return Ok(Outcome::Unreadable);
             }
-            Ok(Err(_)) | Err(_) => return Outcome::Later,
+            Ok(Err(_)) | Err(_) => return Ok(Outcome::Later),
         };
         if age > AGE_MAX {
             tracing::warn!(mail = name, "dropped: it waited too long");
-            return Outcome::Over;
+            return Ok(Outcome::Over);
         }
         let Some(message) = self.message(&mail) else {
             tracing::warn!(mail = name, "dropped: its address is none");
-            return Outcome::Refused;
+            return Ok(Outcome::Refused);
         };
-        match self.server.send(message).await {
-            Ok(_) => Outcome::Sent,
-            Err(error) if error.is_permanent() => {
-                let status = error.status().map(|code| code.to_string());
-                tracing::warn!(mail = name, status, "dropped: the mail server refuses it");
+        let mut open = match connection.take().filter(Connection::is_open) {
+            Some(open) => open,
+            None => self.server.connect().await?,
+        };
+        let said = open.send(message.envelope(), &message.formatted()).await;
+        if said != Said::Nothing {
+            *connection = Some(open);
+        }
+        Ok(match said {
+            Said::Taken => Outcome::Sent,
+            Said::Never => {
+                tracing::warn!(mail = name, "dropped: the mail server refuses it");
                 Outcome::Refused
             }
-            Err(error) => {
-                let status = error.status().map(|code| code.to_string());
-                let timed_out = error.is_timeout();
-                tracing::warn!(
-                    mail = name,
-                    status,
-                    timed_out,
-                    "the mail server cannot take it now"
-                );
+            Said::Later => {
+                tracing::warn!(mail = name, "the mail server does not take it now");
                 Outcome::Later
             }
-        }
+            Said::Nothing => anyhow::bail!("the connection broke off"),
+        })
     }
 
     fn message(&self, mail: &Parsed) -> Option<Message> {
@@ -262,126 +270,4 @@ fn parse(bytes: &[u8]) -> Option<Parsed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use service::clock::ManualClock;
-    use service::ports::{Mail, Mailer as _};
-    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-    use tokio::net::TcpListener;
-
-    use super::super::Spool;
-    use super::*;
-    use crate::config::Secret;
-
-    /// A mail server that takes `mails` connections, answers the recipient with `status`, and gives what it was sent.
-    async fn server(listener: TcpListener, status: &'static str) -> String {
-        let (stream, _) = listener.accept().await.expect("a connection");
-        let (read, mut write) = stream.into_split();
-        let mut lines = BufReader::new(read).lines();
-        let mut seen = String::new();
-        let mut in_data = false;
-        write.write_all(b"220 test ESMTP\r\n").await.expect("sent");
-        while let Ok(Some(line)) = lines.next_line().await {
-            seen.push_str(&line);
-            seen.push('\n');
-            let answer = match (&line[..], in_data) {
-                (".", true) => {
-                    in_data = false;
-                    "250 taken\r\n".to_owned()
-                }
-                (_, true) => continue,
-                ("DATA", _) => {
-                    in_data = true;
-                    "354 go on\r\n".to_owned()
-                }
-                (line, _) if line.starts_with("EHLO") => "250-test\r\n250 8BITMIME\r\n".to_owned(),
-                (line, _) if line.starts_with("RCPT") => format!("{status}\r\n"),
-                ("QUIT", _) => {
-                    write.write_all(b"221 bye\r\n").await.expect("sent");
-                    break;
-                }
-                _ => "250 fine\r\n".to_owned(),
-            };
-            if write.write_all(answer.as_bytes()).await.is_err() {
-                break;
-            }
-        }
-        seen
-    }
-
-    fn config(port: u16) -> Smtp {
-        Smtp {
-            host: "127.0.0.1".to_owned(),
-            port,
-            encryption: MailEncryption::None,
-            user: String::new(),
-            password: Secret::Absent,
-            from: "Larder <no-reply@example.org>".to_owned(),
-        }
-    }
-
-    async fn spooled() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().expect("folder");
-        let spool = dir.path().join("mail");
-        let sender = Spool::new(spool.clone(), Arc::new(ManualClock::at(5)));
-        let mail = Mail {
-            to: "ann@example.org".to_owned(),
-            subject: "Grüße".to_owned(),
-            text: "a link\n.\nthe end".to_owned(),
-        };
-        sender.send(mail).await.expect("left");
-        (dir, spool)
-    }
-
-    #[tokio::test]
-    async fn a_mail_leaves_the_spool_when_the_server_has_it() {
-        let (_dir, spool) = spooled().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let server = tokio::spawn(server(listener, "250 fine"));
-        let delivery = Delivery::new(spool.clone(), &config(port)).expect("a delivery");
-        assert!(delivery.round().await);
-        assert!(waiting(&spool).expect("listed").is_empty());
-        drop(delivery);
-        let seen = server.await.expect("the server");
-        assert!(seen.contains("MAIL FROM:<no-reply@example.org>"), "{seen}");
-        assert!(seen.contains("RCPT TO:<ann@example.org>"), "{seen}");
-        // Words beyond ASCII are encoded, and a line of a single dot is none to the server.
-        assert!(seen.contains("Subject: =?utf-8?"), "{seen}");
-        assert!(seen.contains("a link") && seen.contains("\n..\n"), "{seen}");
-    }
-
-    #[tokio::test]
-    async fn a_refused_mail_is_dropped_and_one_without_a_server_stays() {
-        let (_dir, spool) = spooled().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let away = tokio::spawn(server(listener, "451 not now"));
-        let delivery = Delivery::new(spool.clone(), &config(port)).expect("a delivery");
-        assert!(!delivery.round().await);
-        assert_eq!(waiting(&spool).expect("listed").len(), 1);
-        drop((delivery, away));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        tokio::spawn(server(listener, "550 nobody"));
-        let delivery = Delivery::new(spool.clone(), &config(port)).expect("a delivery");
-        assert!(delivery.round().await);
-        assert!(waiting(&spool).expect("listed").is_empty());
-    }
-
-    #[test]
-    fn what_is_no_mail_is_told_apart() {
-        let mail = parse(b"To: a@b\r\nSubject: x\r\nY: z\r\n\r\none\r\n\r\ntwo").expect("a mail");
-        assert_eq!((mail.to.as_str(), mail.subject.as_str()), ("a@b", "x"));
-        assert_eq!(mail.text, "one\r\n\r\ntwo");
-        for bad in [
-            &b""[..],
-            b"To: a@b\r\n\r\n",
-            b"\xff\r\n\r\n",
-            b"Subject: x\r\n\r\n",
-        ] {
-            assert_eq!(parse(bad), None);
-        }
-    }
-}
+mod tests;

@@ -323,6 +323,7 @@ impl Node {
                 key_bytes_max: config.limits.key_bytes_max,
                 depth_max: config.limits.depth_max,
                 metadata_age_max: Duration::from_millis(config.limits.metadata_age_max_ms),
+                rights_rows_max: config.limits.rights_rows_max,
                 query_rows_max: config.limits.query_rows_max,
                 query_results_max: config.limits.query_results_max,
                 query_result_bytes_max: config.limits.query_result_bytes_max,

@@ -27,7 +27,10 @@ use std::error::Error;
 use std::fmt::Write;
 
 use document::id;
-use document::index::{Access, Candidate, Definition, Index, IndexAccess, Range, Statistics, plan};
+use document::index::{
+    Access, Candidate, Definition, Index, IndexAccess, IndexSecret, Range, SECRET_BYTES,
+    Statistics, plan,
+};
 use document::query::{Filter, Limits, Sort, Subject};
 
 use self::support::scripts;
@@ -95,9 +98,12 @@ impl goldenscript::Runner for Runner<'_> {
                 Ok(String::new())
             }
             ("index", Some(json)) => {
-                let index = Definition::parse(json.as_bytes())
-                    .and_then(|definition| Index::compile(&definition, &self.thing.layout));
-                match index {
+                let secret = IndexSecret::of_bytes(&[7; SECRET_BYTES]).unwrap();
+                let compile = |definition: Definition| match definition.is_hashed() {
+                    true => Index::compile_hashed(&definition, &self.thing.layout, &secret, 1),
+                    false => Index::compile(&definition, &self.thing.layout),
+                };
+                match Definition::parse(json.as_bytes()).and_then(compile) {
                     Ok(index) => {
                         let id = first.parse()?;
                         self.indexes.push(Candidate { id, index });

@@ -8,6 +8,7 @@ use document::schema::Operation;
 use proto::ErrorCode;
 use serde_json::json;
 
+use crate::context::Condition;
 use crate::error::{Error, Result};
 
 /// Bucket of the users.
@@ -64,6 +65,33 @@ pub fn check_class(
     }
     let message = format!("class {bucket} does not let the caller {operation} documents");
     Err(Error::new(ErrorCode::PermissionDenied, message))
+}
+
+/// Under which condition somebody may put a document whose key he names.
+///
+/// The server makes the keys of users and roles (contract 3.2): rules may name one that is not there yet, or no more, and whoever could
+/// choose that key would get what they allow. So only admins name the key of a new one; others change those that are there.
+///
+/// # Errors
+/// `PermissionDenied`: it would be a new one.
+pub fn condition_of_named(
+    bucket: &str,
+    condition: Condition,
+    caller: &Principal,
+) -> Result<Condition> {
+    if !matches!(bucket, USERS | ROLES) || caller.is_admin() {
+        return Ok(condition);
+    }
+    match condition {
+        Condition::Absent => {
+            let message = format!(
+                "only admins choose the id of a new document of bucket {bucket}: send none, and take it from the answer"
+            );
+            Err(Error::new(ErrorCode::PermissionDenied, message))
+        }
+        Condition::None => Ok(Condition::Exists),
+        Condition::Exists | Condition::Version(_) => Ok(condition),
+    }
 }
 
 /// The ACL of a new user whose creator named none: the user's own.
@@ -144,6 +172,22 @@ mod tests {
         ] {
             assert_eq!(is_reserved(bucket, key), reserved, "{bucket}/{key}");
         }
+    }
+
+    #[test]
+    fn keys_of_new_users_and_roles_are_chosen_by_admins_alone() {
+        let nobody = Principal::anonymous();
+        for bucket in [USERS, ROLES] {
+            let named = |condition| condition_of_named(bucket, condition, &nobody);
+            let refused = named(Condition::Absent).map_err(|error| error.code);
+            assert_eq!(refused, Err(ErrorCode::PermissionDenied));
+            assert_eq!(named(Condition::None), Ok(Condition::Exists));
+            assert_eq!(named(Condition::Version(3)), Ok(Condition::Version(3)));
+            let by_root = condition_of_named(bucket, Condition::Absent, &Principal::root());
+            assert_eq!(by_root, Ok(Condition::Absent));
+        }
+        let other = condition_of_named("Todo", Condition::None, &nobody);
+        assert_eq!(other, Ok(Condition::None));
     }
 
     #[test]

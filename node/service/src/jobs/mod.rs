@@ -49,6 +49,7 @@ pub use self::signing_keys::SigningKeys;
 pub use self::ticker::Ticker;
 pub use self::trail::Trail;
 use crate::Core;
+use crate::forward::Failure;
 
 /// A job of the metadata leader looks again at least so often: becoming the leader is no change of the metadata.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -152,6 +153,37 @@ async fn next_look(
         // An error means that nobody publishes any more; then time alone paces the job.
         _ = changes.changed() => true,
         () = tokio::time::sleep(LOOK_AGAIN) => true,
+    }
+}
+
+/// Has `age` look at each document shard that this node leads, again and again with `pause` between; returns when `stop` is cancelled. What
+/// a look fails at, the next one finds again.
+async fn age_led_shards<F>(
+    core: &Core,
+    pause: Duration,
+    stop: CancellationToken,
+    age: impl Fn(ShardId) -> F,
+) where
+    F: Future<Output = crate::Result<(), Failure>>,
+{
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        for shard in core.groups.shards() {
+            if shard.is_meta() || !core.groups.is_leader(shard) {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                aged = age(shard) => {
+                    if let Err(failure) = aged {
+                        tracing::debug!(%shard, ?failure, "ageing waits for the next look");
+                    }
+                }
+            }
+        }
     }
 }
 

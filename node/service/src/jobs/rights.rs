@@ -25,6 +25,8 @@ const ANSWER_TIME: Duration = Duration::from_millis(500);
 const PACE: Duration = Duration::from_millis(20);
 /// After a question that failed.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After one whose answers were more than a copy may hold: it reads everything.
+const TOO_LARGE_PAUSE: Duration = Duration::from_secs(5);
 /// A copy that nobody used for so long is given up: it is read again when somebody does.
 const UNUSED: Duration = Duration::from_secs(15 * 60);
 /// The set of databases is looked at again at least so often.
@@ -89,9 +91,16 @@ impl Rights {
         let (ended, roles) = followed.copy.size();
         gauge!(RIGHTS_ENDED).set(ended as f64);
         gauge!(RIGHTS_ROLES).set(roles as f64);
-        if let Err(error) = asked {
-            tracing::debug!(database, %error, "the rights are not confirmed");
-            tokio::time::sleep(PAUSE).await;
+        match asked {
+            Ok(()) => {}
+            Err(error) if followed.copy.is_too_large() => {
+                tracing::error!(database, %error, "no token can be judged");
+                tokio::time::sleep(TOO_LARGE_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::debug!(database, %error, "the rights are not confirmed");
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         tokio::time::sleep_until((started + PACE).into()).await;
         database

@@ -12,6 +12,7 @@ use storage::machine::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTEN
 use storage::tables::idempotency::{self, Usage};
 use tokio_util::sync::CancellationToken;
 
+use super::age_led_shards;
 use crate::Core;
 use crate::error::Result;
 use crate::forward::Failure;
@@ -33,25 +34,7 @@ impl Ticker {
 
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-            for shard in self.core.groups.shards() {
-                if shard.is_meta() || !self.core.groups.is_leader(shard) {
-                    continue;
-                }
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    aged = self.age(shard) => {
-                        if let Err(failure) = aged {
-                            tracing::debug!(%shard, ?failure, "ageing waits for the next look");
-                        }
-                    }
-                }
-            }
-        }
+        age_led_shards(&self.core, INTERVAL, stop, |shard| self.age(shard)).await;
     }
 
     /// Removes a page of what is due in one shard, if anything is.

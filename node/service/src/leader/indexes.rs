@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use cluster::MetaOutcome;
 use cluster::state::{BucketInfo, Database};
-use document::index::{Candidate, Definition, Index};
+use document::index::{Candidate, Definition, Index, IndexSecret, SECRET_BYTES};
 use proto::log::{CreateIndex, DropIndexes, meta_command};
 use proto::{Effect, ShardId};
 use storage::machine::outcome::Progress;
@@ -74,33 +75,50 @@ impl Shards {
         let state = self.metadata_now();
         let database = find_database(&state, &change.database)?;
         let bucket = find_bucket(database, &change.bucket)?;
-        let verb = IndexVerb::try_from(change.verb).unwrap_or(IndexVerb::Unspecified);
-        let definition = match verb {
-            IndexVerb::DropAll => String::new(),
-            IndexVerb::Create | IndexVerb::Drop => {
-                let definition = Definition::parse(&change.definition)?;
-                if verb == IndexVerb::Create {
-                    Index::compile(&definition, &self.layouts.get(database, bucket)?)?;
-                }
-                definition.to_json()
-            }
-            IndexVerb::Unspecified => return Err(Error::bad_request("unknown index request")),
+        let dropping = |definition: String| {
+            meta_command::Operation::DropIndexes(DropIndexes {
+                database: database.id,
+                bucket: bucket.id,
+                definition: definition.into(),
+            })
         };
-        let (database, bucket, definition) = (database.id, bucket.id, definition.into());
-        Ok(match verb {
-            IndexVerb::Create => meta_command::Operation::CreateIndex(CreateIndex {
-                database,
-                bucket,
-                definition,
-            }),
-            IndexVerb::Drop | IndexVerb::DropAll | IndexVerb::Unspecified => {
-                meta_command::Operation::DropIndexes(DropIndexes {
-                    database,
-                    bucket,
-                    definition,
-                })
-            }
-        })
+        let given = || Definition::parse(&change.definition);
+        Ok(
+            match IndexVerb::try_from(change.verb).unwrap_or(IndexVerb::Unspecified) {
+                IndexVerb::Create => {
+                    let creation = self.index_creation(database, bucket, &given()?)?;
+                    meta_command::Operation::CreateIndex(creation)
+                }
+                IndexVerb::Drop => dropping(given()?.to_json()),
+                IndexVerb::DropAll => dropping(String::new()),
+                IndexVerb::Unspecified => return Err(Error::bad_request("unknown index request")),
+            },
+        )
+    }
+
+    fn index_creation(
+        &self,
+        database: &Database,
+        bucket: &BucketInfo,
+        definition: &Definition,
+    ) -> Result<CreateIndex> {
+        let layout = self.layouts.get(database, bucket)?;
+        let mut creation = CreateIndex {
+            database: database.id,
+            bucket: bucket.id,
+            definition: definition.to_json().into(),
+            secret: Bytes::new(),
+        };
+        if definition.is_hashed() {
+            // Chance is here and not in apply, which takes it if the database has no secret yet.
+            let secret: [u8; SECRET_BYTES] = rand::random();
+            creation.secret = Bytes::copy_from_slice(&secret);
+        }
+        match IndexSecret::of_bytes(&creation.secret) {
+            Some(secret) => Index::compile_hashed(definition, &layout, &secret, bucket.id)?,
+            None => Index::compile(definition, &layout)?,
+        };
+        Ok(creation)
     }
 
     /// Which indexes hold every document of their bucket in this shard.

@@ -54,7 +54,6 @@ impl Shards {
             | Operation::Update(_)
             | Operation::Queries(_)
             | Operation::FindUser(_)
-            | Operation::FindRoles(_)
             | Operation::SetBuckets(_)
             | Operation::ChangeSchema(_)
             | Operation::ChangeIndexes(_)
@@ -93,7 +92,6 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         Answer::Found(found) => found.seen = seen,
         Answer::Written(_)
         | Answer::Replies(_)
-        | Answer::Roles(_)
         | Answer::Version(_)
         | Answer::Done(_)
         | Answer::Outcome(_)

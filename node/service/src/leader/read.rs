@@ -19,11 +19,9 @@ use super::near::see;
 use super::query::cheaper_references;
 use super::{Shards, find_database};
 use crate::auth::grant::Grant;
-use crate::auth::policy::{ROLES, USERS};
+use crate::auth::policy::USERS;
 use crate::error::{Error, Result};
-use crate::forward::{
-    Answer, Failure, FindRoles, FindUser, Get, Page, Record, Request, Roles, Scan,
-};
+use crate::forward::{Answer, Failure, FindUser, Get, Page, Record, Request, Scan};
 
 /// Documents between two looks at the clock during a walk.
 const WALK_CHECK: usize = 256;
@@ -199,36 +197,6 @@ impl Shards {
             )
             .await?;
         Ok(found.map_or(Answer::Done(false), Answer::Record))
-    }
-
-    /// The roles whose members include a user.
-    pub(super) async fn find_roles(
-        &self,
-        request: &Request,
-        find: &FindRoles,
-        deadline: Instant,
-    ) -> Result<Answer, Failure> {
-        let state = self.metadata.current();
-        let grant = Grant::of_service(find_database(&state, &find.database)?, ROLES)?;
-        let user = find.user.clone();
-        let take = move |key: String, record: documents::Record, roles: &mut Vec<String>| {
-            if members(&record.body).contains(&user) {
-                roles.push(object_id(ROLES, &key));
-            }
-            Ok(false)
-        };
-        let ids = self
-            .walk(
-                request.shard,
-                grant,
-                Bound::Unbounded,
-                true,
-                deadline,
-                Vec::new(),
-                take,
-            )
-            .await?;
-        Ok(Answer::Roles(Roles { ids }))
     }
 
     /// Takes a barrier, if told to, and walks a bucket's part in this shard on a reading thread, until `take` says that it has enough.

@@ -4,6 +4,7 @@
 //! - [`Copy::judge`] answers only from a copy that is complete and confirmed within the bound; what it says held everywhere at the time
 //!   of that confirmation.
 //! - Of each user the highest version counts, in whatever order the parts come; ends of sessions leave only when the shard forgot them.
+//! - It has at most as many rows as it may: members of roles, roles, and users whose sessions ended. One that would have more is given up.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -52,6 +53,21 @@ struct Known {
     members: HashMap<String, Members>,
     /// Full ids of roles by full id of the user.
     roles: HashMap<String, Vec<String>>,
+    /// Members of all roles together.
+    memberships: usize,
+    /// The last try to read all of it was given up: there is too much.
+    is_too_large: bool,
+}
+
+/// What became of a part of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is in, or was not needed any more.
+    In,
+    /// The shard has forgotten what would have to come first.
+    Forgotten,
+    /// The copy would have more rows than it may, and is given up.
+    TooLarge,
 }
 
 #[derive(Default)]
@@ -84,11 +100,7 @@ impl Copy {
             return Verdict::Over;
         }
         let user = object_id(USERS, &claims.user);
-        let own = known
-            .roles
-            .get(&user)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let own = known.roles_of(&user);
         let mut roles = match claims.texts.first() {
             // An assumed role: it alone, as long as its user might assume it.
             Some(role) => {
@@ -103,6 +115,20 @@ impl Copy {
         roles.retain(|role| role != LOGGED_IN_ROLE);
         roles.push(LOGGED_IN_ROLE.to_owned());
         Verdict::Good(Principal {
+            user: Some(user),
+            roles,
+        })
+    }
+
+    /// A user with all roles that the copy knows of, however old that is; `None`: it was never complete.
+    pub(crate) fn principal(&self, key: &str) -> Option<Principal> {
+        let known = self.0.read();
+        let user = object_id(USERS, key);
+        let mut roles = known.roles_of(&user).to_vec();
+        roles.retain(|role| role != LOGGED_IN_ROLE);
+        roles.sort_unstable();
+        roles.push(LOGGED_IN_ROLE.to_owned());
+        known.complete.then_some(Principal {
             user: Some(user),
             roles,
         })
@@ -140,28 +166,32 @@ impl Copy {
     /// Forgets everything, to be read from the beginning.
     pub(super) fn begin(&self) {
         let mut known = self.0.write();
-        *known = Known {
-            outdated: known.outdated,
-            begun: known.begun + 1,
-            ..Known::default()
-        };
+        *known = known.begun_anew();
+    }
+
+    /// Whether it was given up, having more rows than it may, and was not read whole since.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.0.read().is_too_large
     }
 
     /// All roles are known, by questions of this copy.
     pub(super) fn complete(&self, asked: Asked) {
         let mut known = self.0.write();
-        known.complete |= known.begun == asked.begun;
+        if known.begun == asked.begun {
+            known.complete = true;
+            known.is_too_large = false;
+        }
     }
 
-    /// Takes in a part, the answer to a question. False: the shard has forgotten what would have to come first.
-    pub(super) fn take(&self, asked: Asked, part: Part) -> bool {
+    /// Takes in a part, the answer to a question, as long as there are no more than `rows_max` rows then.
+    pub(super) fn take(&self, asked: Asked, part: Part, rows_max: usize) -> Taken {
         let mut known = self.0.write();
         if known.begun != asked.begun {
-            return true;
+            return Taken::In;
         }
         let is_reading_roles = asked.after.is_none();
         if !is_reading_roles && known.upto > 0 && known.upto < part.forgotten {
-            return false;
+            return Taken::Forgotten;
         }
         for role in part.roles {
             known.set_members(role.key, role.users, part.upto);
@@ -178,7 +208,14 @@ impl Copy {
             known.upto = known.upto.max(part.upto);
             known.forget(part.forgotten);
         }
-        true
+        if known.rows() > rows_max {
+            *known = Known {
+                is_too_large: true,
+                ..known.begun_anew()
+            };
+            return Taken::TooLarge;
+        }
+        Taken::In
     }
 
     /// The copy is as new as it was when a question was sent that is answered now.
@@ -191,6 +228,24 @@ impl Copy {
 }
 
 impl Known {
+    /// The same copy with nothing in it.
+    fn begun_anew(&self) -> Known {
+        Known {
+            outdated: self.outdated,
+            begun: self.begun + 1,
+            is_too_large: self.is_too_large,
+            ..Known::default()
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.ended.len() + self.members.len() + self.memberships
+    }
+
+    fn roles_of(&self, user: &str) -> &[String] {
+        self.roles.get(user).map(Vec::as_slice).unwrap_or_default()
+    }
+
     fn set_members(&mut self, role: String, users: Vec<String>, seen: u64) {
         let id = object_id(ROLES, &role);
         let known = self.members.entry(role).or_default();
@@ -198,7 +253,9 @@ impl Known {
             return;
         }
         known.seen = seen;
+        self.memberships += users.len();
         for user in std::mem::replace(&mut known.users, users.clone()) {
+            self.memberships -= 1;
             if let Some(roles) = self.roles.get_mut(&user) {
                 roles.retain(|role| *role != id);
                 if roles.is_empty() {

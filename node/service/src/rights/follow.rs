@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cluster::state::{ClusterState, Database};
 
 use super::Followed;
-use super::copy::{Asked, Copy};
+use super::copy::{Asked, Copy, Taken};
 use crate::Core;
 use crate::auth::policy::{ROLES, USERS};
 use crate::documents::unexpected;
@@ -51,6 +51,10 @@ impl Core {
         if followed.copy.confirmed().is_some_and(is_fresh) {
             return Ok(());
         }
+        // Reading it again is for the job, which takes its time.
+        if followed.copy.is_too_large() {
+            return Err(self.too_large(database));
+        }
         let wait = Duration::ZERO;
         self.follow_rights(state, database, &followed.copy, wait, deadline)
             .await
@@ -88,9 +92,13 @@ impl Core {
             let sent = self.clock.elapsed();
             let part = self.ask_rights(state, database, follow, deadline).await?;
             let more = part.more;
-            if !copy.take(asked, part) {
-                copy.begin();
-                continue;
+            match copy.take(asked, part, self.options.limits.rights_rows_max) {
+                Taken::In => {}
+                Taken::Forgotten => {
+                    copy.begin();
+                    continue;
+                }
+                Taken::TooLarge => return Err(self.too_large(database)),
             }
             if !more {
                 copy.confirm(asked, sent);
@@ -100,6 +108,15 @@ impl Core {
         }
         Err(Error::unavailable(
             "the rights change faster than they are read",
+        ))
+    }
+
+    fn too_large(&self, database: &Database) -> Error {
+        let rows_max = self.options.limits.rights_rows_max;
+        Error::unavailable(format!(
+            "database {} has more than {rows_max} members of roles and users whose sessions ended: have fewer, or raise \
+             limits.rights_rows_max at every node",
+            database.name
         ))
     }
 
@@ -121,7 +138,9 @@ impl Core {
             };
             let part = self.ask_rights(state, database, follow, deadline).await?;
             let last = part.roles_last.clone();
-            copy.take(asked, part);
+            if copy.take(asked, part, self.options.limits.rights_rows_max) == Taken::TooLarge {
+                return Err(self.too_large(database));
+            }
             match last {
                 Some(last) => after = last,
                 None => break,

@@ -5,7 +5,7 @@ use serde_json::json as value;
 
 use super::{body, json, put};
 use crate::testing::{PASSWORD, TestCluster, anonymous};
-use crate::{Condition, Consistency};
+use crate::{BatchOperation, BatchWrite, Condition, Consistency};
 
 const ROOT_ONLY: &str =
     r#"{"a":1,"acl":{"read":{"/db/User/1":"allow"},"write":{"/db/User/1":"allow"}}}"#;
@@ -98,9 +98,10 @@ async fn a_new_user_belongs_to_itself() {
     let id = format!("/db/User/{}", made.document.key);
     let own = value!({ "read": { &id: "allow" }, "write": { &id: "allow" } });
     assert_eq!(json(&made.document.body)["acl"], own);
-    // By an upsert, too.
+    // By an upsert, too, whose key only admins choose.
+    let root = cluster.root().await;
     let upserted = service
-        .put(&anonymous(), "User", Some("u"), body("{}"), Condition::None)
+        .put(&root, "User", Some("u"), body("{}"), Condition::None)
         .await
         .expect("inserted");
     assert_eq!(
@@ -115,13 +116,7 @@ async fn a_new_user_belongs_to_itself() {
     // An ACL that was named stays.
     let named = r#"{"acl":{"read":{"/db/Role/3":"allow"},"write":{}}}"#;
     let made = service
-        .put(
-            &anonymous(),
-            "User",
-            Some("v"),
-            body(named),
-            Condition::Absent,
-        )
+        .put(&anonymous(), "User", None, body(named), Condition::Absent)
         .await
         .expect("inserted");
     assert_eq!(
@@ -131,38 +126,59 @@ async fn a_new_user_belongs_to_itself() {
 }
 
 #[tokio::test]
-async fn low_keys_of_users_and_roles_are_for_admins() {
+async fn keys_of_new_users_and_roles_are_chosen_by_admins() {
     let cluster = TestCluster::start().await;
     let root = cluster.root().await;
     for bucket in ["User", "Role"] {
-        for condition in [Condition::Absent, Condition::None] {
+        let id = format!(r#"{{"id":"/db/{bucket}/20"}}"#);
+        for (key, text, condition, code) in [
+            (
+                Some("9"),
+                "{}",
+                Condition::Absent,
+                ErrorCode::PermissionDenied,
+            ),
+            (Some("9"), "{}", Condition::None, ErrorCode::ObjectOutOfDate),
+            // A name that some rule may have been given already, or in the body.
+            (
+                Some("20"),
+                "{}",
+                Condition::Absent,
+                ErrorCode::PermissionDenied,
+            ),
+            (None, &id, Condition::Absent, ErrorCode::PermissionDenied),
+            (None, &id, Condition::None, ErrorCode::ObjectOutOfDate),
+        ] {
             let refused = cluster
                 .service
-                .put(&anonymous(), bucket, Some("9"), body("{}"), condition)
+                .put(&anonymous(), bucket, key, body(text), condition)
                 .await;
-            assert_eq!(
-                refused.map_err(|error| error.code),
-                Err(ErrorCode::PermissionDenied),
-                "{bucket}"
-            );
+            let code_of = refused.map_err(|error| error.code);
+            assert_eq!(code_of, Err(code), "{bucket} {key:?} {condition:?}");
         }
+        let write = BatchWrite {
+            bucket: bucket.to_owned(),
+            key: "20".to_owned(),
+            condition: Condition::Absent,
+            operation: BatchOperation::Put(body("{}")),
+        };
+        let batch = cluster.service.batch(&anonymous(), vec![write]).await;
+        let code = batch.map_err(|error| error.code);
+        assert_eq!(code.map(|_| ()), Err(ErrorCode::PermissionDenied));
         cluster
             .service
             .put(&root, bucket, Some("9"), body("{}"), Condition::Absent)
             .await
             .expect("root may");
     }
-    cluster
-        .service
-        .put(
-            &anonymous(),
-            "Role",
-            Some("10"),
-            body("{}"),
-            Condition::Absent,
-        )
+    // Without a key anybody may, and whoever may change it goes on to do so without a condition.
+    let (service, anybody) = (&cluster.service, anonymous());
+    let made = service.put(&anybody, "Role", None, body("{}"), Condition::Absent);
+    let key = made.await.expect("inserted").document.key;
+    service
+        .put(&anybody, "Role", Some(&key), body("{}"), Condition::None)
         .await
-        .expect("anybody may");
+        .expect("replaced");
 }
 
 #[tokio::test]

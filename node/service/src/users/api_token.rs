@@ -13,6 +13,7 @@ use rand::RngCore as _;
 
 use super::User;
 use super::change::Ends;
+use crate::audit::{Action, Event};
 use crate::auth::policy::{USERS, require_admin};
 use crate::auth::token::{self, Claims, Kind};
 use crate::context::Context;
@@ -133,7 +134,10 @@ impl Service {
     /// # Errors
     /// `PermissionDenied`; `ObjectNotFound`: no such user.
     pub async fn make_api_token(&self, ctx: &Context, user: &str) -> Result<String> {
-        self.core.make_api_token(ctx, user).await
+        let token = self.core.make_api_token(ctx, user).await?;
+        let event = Event::of(ctx, Action::TokenIssued).on(&object_id(USERS, user));
+        self.note_of_caller(ctx, event.saying("for an API"));
+        Ok(token)
     }
 
     /// Makes all tokens of a user worthless that were issued so far, sessions included: for admins, and the user itself.
@@ -141,6 +145,9 @@ impl Service {
     /// # Errors
     /// `PermissionDenied`; `ObjectNotFound`: no such user.
     pub async fn revoke_tokens(&self, ctx: &Context, user: &str) -> Result<()> {
-        self.core.revoke_tokens(ctx, user).await
+        self.core.revoke_tokens(ctx, user).await?;
+        let event = Event::of(ctx, Action::TokenRevoked).on(&object_id(USERS, user));
+        self.note_of_caller(ctx, event);
+        Ok(())
     }
 }

@@ -146,7 +146,7 @@ impl Service {
         let ended = self.core.logout_everywhere(ctx);
         let ended = self.core.metrics.observe(Operation::Logout, ended).await;
         if ended.is_ok() {
-            self.note(Event::of(ctx, Action::TokenRevoked));
+            self.note_of_caller(ctx, Event::of(ctx, Action::TokenRevoked));
         }
         ended
     }

@@ -139,24 +139,13 @@ impl Core {
         if user.needs_second_factor() && !is_own && !caller.is_admin() {
             return Err(self.ask_second_factor(&state, database, &user));
         }
-        let hash = self.passwords.hash(new).await?;
         let proven = user.password_hash().map(str::to_owned);
-        let set = |user: &mut User| {
-            if user.password_hash() != proven.as_deref() {
-                return Err(bad_credentials("the password was changed meanwhile"));
-            }
-            set_password(user, &hash);
-            Ok(true)
+        let is_proven = |user: &User| match user.password_hash() == proven.as_deref() {
+            true => Ok(()),
+            false => Err(bad_credentials("the password was changed meanwhile")),
         };
-        let changed = self.change_user(
-            &state,
-            database,
-            &user.key,
-            Ends::Sessions,
-            ctx.deadline,
-            set,
-        );
-        let user = Box::pin(changed).await?;
+        let set = self.set_password(ctx, &state, database, &user.key, new, is_proven);
+        let user = Box::pin(set).await?;
         self.open_proven_session(&state, database, &user)
     }
 
@@ -172,34 +161,44 @@ impl Core {
         let database = self.database_of(ctx, &state)?;
         let claims = self.mail_claims(&state, database, Kind::Reset, token)?;
         let is_current = |user: &User| {
-            user.hidden_text(RESET_NONCE) == claims.texts.first().map(String::as_str)
-                && !user.is_inactive()
+            let nonce = user.hidden_text(RESET_NONCE);
+            let is_newest = nonce == claims.texts.first().map(String::as_str);
+            match is_newest && !user.is_inactive() {
+                true => Ok(()),
+                false => Err(used()),
+            }
         };
         // Before the hash: a used link must not cost one.
         let user = Box::pin(self.user(&state, database, &claims.user, ctx.deadline)).await?;
-        if !user.is_some_and(|user| is_current(&user)) {
-            return Err(used());
-        }
-        let hash = self.passwords.hash(new).await?;
-        let set = |user: &mut User| {
-            if !is_current(user) {
-                return Err(used());
-            }
-            set_password(user, &hash);
-            Ok(true)
-        };
-        let changed = self.change_user(
-            &state,
-            database,
-            &claims.user,
-            Ends::Sessions,
-            ctx.deadline,
-            set,
-        );
-        let user = Box::pin(changed).await?;
+        is_current(&user.ok_or_else(used)?)?;
+        let set = self.set_password(ctx, &state, database, &claims.user, new, is_current);
+        let user = Box::pin(set).await?;
         // The password is set, whatever else it takes to log in.
         self.open_session(&state, database, &user)
             .map_err(|error| error.with_effect(Effect::Applied))
+    }
+
+    /// Sets a user's password and ends its sessions, as long as `check` has nothing against the user as it is stored. The link of a mail
+    /// that would reset the password is no good any more.
+    async fn set_password(
+        &self,
+        ctx: &Context,
+        state: &ClusterState,
+        database: &Database,
+        key: &str,
+        password: &str,
+        check: impl Fn(&User) -> Result<()> + Send,
+    ) -> Result<User> {
+        let hash = self.passwords.hash(password).await?;
+        let set = move |user: &mut User| {
+            check(user)?;
+            let hash = Value::String(hash.clone());
+            user.hidden.insert(PASSWORD_MEMBER.to_owned(), hash);
+            user.hidden.remove(RESET_NONCE);
+            Ok(true)
+        };
+        self.change_user(state, database, key, Ends::Sessions, ctx.deadline, set)
+            .await
     }
 
     /// Takes the caller's password away: only other ways to log in are left.
@@ -279,11 +278,4 @@ impl Core {
         );
         self.mail(name, "Set a new password", text).await
     }
-}
-
-/// Another password; the link of a mail that would reset it is no good any more.
-fn set_password(user: &mut User, hash: &str) {
-    user.hidden
-        .insert(PASSWORD_MEMBER.to_owned(), Value::String(hash.to_owned()));
-    user.hidden.remove(RESET_NONCE);
 }

@@ -4,6 +4,7 @@ use super::cell;
 use super::compiled::Component;
 use super::conditions::Term;
 use super::encoding::{COMPONENT_BYTES_MAX, EMPTY, after};
+use super::hashed::HashKey;
 use super::lists::Lists;
 use crate::query::expression::{Expression, Relation, Test};
 use crate::query::ordered;
@@ -144,6 +145,9 @@ impl Bounds {
         if component.is_geo() {
             return of_place(term);
         }
+        if let Some(key) = &component.key {
+            return of_hashed(key, term);
+        }
         if let (Test::Exists, true) = (term.test, term.is_negated) {
             // Nothing is in the index as null, and so are values that are null.
             return Some(Bounds::new(vec![Piece::kind(Kind::Null)], false));
@@ -167,6 +171,22 @@ fn of_place(term: &Term<'_>) -> Option<Bounds> {
     let pieces = ranges
         .into_iter()
         .map(|(from, to)| Piece::between(from, to));
+    Some(Bounds::new(pieces.collect(), false))
+}
+
+/// Of hashed values only equality is known, and that not for certain.
+fn of_hashed(key: &HashKey, term: &Term<'_>) -> Option<Bounds> {
+    const NOTHING: &[Value] = &[Value::Null];
+    let values = match (term.test, term.is_negated) {
+        (Test::Exists, true) => NOTHING,
+        (Test::Compare(Relation::Equal, value), false) => std::slice::from_ref(value),
+        (Test::In(values), false) => values,
+        _ => return None,
+    };
+    let places = values
+        .iter()
+        .flat_map(|value| indexed(value, ordered::NOWHERE));
+    let pieces = places.map(|place| Piece::point(key.entry(&place).to_vec()));
     Some(Bounds::new(pieces.collect(), false))
 }
 
@@ -241,23 +261,32 @@ fn encoded(value: &Value) -> (Vec<u8>, bool) {
     (bytes, is_whole)
 }
 
-fn equal(value: &Value, lists: Lists) -> Bounds {
-    let (bytes, is_whole) = encoded(value);
-    let mut pieces = vec![Piece::point(bytes)];
-    let mut is_exact = is_whole;
-    match value {
-        // The whole array, which is in the index by its elements, or an element.
-        Value::Array(elements) => {
-            let first = elements
-                .first()
-                .map_or(vec![EMPTY], |first| encoded(first).0);
-            pieces.push(Piece::point(first));
-            is_exact = false;
-        }
-        // The null of the index may be an element that the path cannot enter.
-        Value::Null => is_exact = lists == Lists::Never,
-        _ => {}
+/// What documents that equal a value are indexed by: the value; or, if it is an array, which is in the index by its elements, its first one.
+/// Cut off at `end`.
+fn indexed(value: &Value, end: usize) -> Vec<Vec<u8>> {
+    let encoded = |value: &Value| {
+        let mut bytes = Vec::new();
+        ordered::write(&mut bytes, value, end);
+        bytes
+    };
+    let mut all = vec![encoded(value)];
+    if let Value::Array(elements) = value {
+        all.push(elements.first().map_or(vec![EMPTY], encoded));
     }
+    all
+}
+
+fn equal(value: &Value, lists: Lists) -> Bounds {
+    let pieces: Vec<Piece> = indexed(value, COMPONENT_BYTES_MAX)
+        .into_iter()
+        .map(Piece::point)
+        .collect();
+    let is_exact = match value {
+        Value::Array(_) => false,
+        // The null of the index may be an element that the path cannot enter.
+        Value::Null => lists == Lists::Never,
+        _ => pieces.iter().all(Piece::is_whole_point),
+    };
     Bounds::new(pieces, is_exact)
 }
 

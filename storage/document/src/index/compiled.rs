@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::definition::{Definition, Kind};
+use super::hashed::{HashKey, IndexSecret};
 use super::lists::Lists;
 use crate::json::excerpt;
 use crate::query::path::{Path, Projection};
@@ -32,6 +33,8 @@ pub(super) struct Component {
     pub(super) path: Path,
     pub(super) kind: Kind,
     pub(super) lists: Lists,
+    /// Of a hashed one.
+    pub(super) key: Option<HashKey>,
 }
 
 impl Component {
@@ -50,6 +53,7 @@ pub(super) struct Part {
     pub(super) kind: Kind,
     pub(super) lists: Lists,
     pub(super) ty: Option<FieldType>,
+    pub(super) key: Option<HashKey>,
 }
 
 impl Index {
@@ -57,8 +61,34 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::InvalidValue`]: a geo component that holds no places. [`Error::Unsupported`]: two components that are lists, or a path
-    /// that queries cannot look at. [`Error::Syntax`], [`Error::Limit`]: no path, or one that is too long.
+    /// that queries cannot look at, or a hashed component. [`Error::Syntax`], [`Error::Limit`]: no path, or one that is too long.
     pub fn compile(definition: &Definition, layout: &Arc<Layout>) -> Result<Index, Error> {
+        Index::compile_with(definition, layout, &|path| {
+            let path = excerpt(path);
+            Err(Error::Unsupported(format!(
+                "index: {path} is hashed, and there is no secret for it"
+            )))
+        })
+    }
+
+    /// The same with hashed components, for a bucket of the database that has this secret.
+    ///
+    /// # Errors
+    /// As [`Index::compile`], but for hashed components.
+    pub fn compile_hashed(
+        definition: &Definition,
+        layout: &Arc<Layout>,
+        secret: &IndexSecret,
+        bucket: u32,
+    ) -> Result<Index, Error> {
+        Index::compile_with(definition, layout, &|path| Ok(secret.key(bucket, path)))
+    }
+
+    fn compile_with(
+        definition: &Definition,
+        layout: &Arc<Layout>,
+        key: &dyn Fn(&str) -> Result<HashKey, Error>,
+    ) -> Result<Index, Error> {
         let mut classes = Classes::new();
         let mut parts = Vec::with_capacity(definition.keys.len());
         for (text, kind) in &definition.keys {
@@ -80,6 +110,7 @@ impl Index {
                     .ty()
                     .filter(|_| *kind != Kind::Geo)
                     .and_then(|ty| reading(ty, layout, &mut classes)),
+                key: (*kind == Kind::Hashed).then(|| key(text)).transpose()?,
             });
         }
         let mut lists = parts.iter().filter(|part| part.lists == Lists::Always);
@@ -109,6 +140,7 @@ impl Index {
                 path,
                 kind: part.kind,
                 lists: part.lists,
+                key: part.key,
             });
             keys.push((part.path, part.kind));
         }

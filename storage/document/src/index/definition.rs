@@ -29,6 +29,8 @@ pub enum Kind {
     Descending,
     /// By place on earth.
     Geo,
+    /// By a keyed hash: equality is all that shows of a value, and all that is answered.
+    Hashed,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Ascending => "asc",
             Kind::Descending => "desc",
             Kind::Geo => "geo",
+            Kind::Hashed => "hashed",
         }
     }
 
@@ -46,6 +49,7 @@ impl Kind {
             "asc" => Some(Kind::Ascending),
             "desc" => Some(Kind::Descending),
             "geo" => Some(Kind::Geo),
+            "hashed" => Some(Kind::Hashed),
             _ => None,
         }
     }
@@ -91,6 +95,11 @@ impl Definition {
         Ok(Definition { keys, unique })
     }
 
+    /// Whether a component is hashed, which takes a secret.
+    pub fn is_hashed(&self) -> bool {
+        self.keys.iter().any(|(_, kind)| *kind == Kind::Hashed)
+    }
+
     /// The JSON text, normalised: equal indexes have equal texts.
     pub fn to_json(&self) -> String {
         let keys: Vec<Json> = self
@@ -116,7 +125,7 @@ fn key(json: &Json) -> Result<(String, Kind), Error> {
     let kind = kind.as_str().and_then(Kind::of_name);
     let kind = kind.ok_or_else(|| {
         syntax(&format!(
-            "the kind of {} must be asc, desc or geo",
+            "the kind of {} must be asc, desc, geo or hashed",
             excerpt(path)
         ))
     })?;

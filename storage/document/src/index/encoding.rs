@@ -1,8 +1,8 @@
 //! Values of indexes as bytes.
 //!
 //! A value is its components one after the other, each in the bytes of [`ordered`], cut off at [`COMPONENT_BYTES_MAX`], those of
-//! descending ones inverted. A place is [`PLACE`] and the eight bytes of its cell; no place is null. Each component shows its own end, and
-//! none is the beginning of another one.
+//! descending ones inverted. A place is [`PLACE`] and the eight bytes of its cell; no place is null. A hashed one is as long as all of them
+//! (`hashed`). Each component shows its own end, and none is the beginning of another one.
 //!
 //! A component that is shorter than [`COMPONENT_BYTES_MAX`] is whole. Others may stand for several values of documents.
 
@@ -10,6 +10,7 @@ use crate::query::ordered;
 use crate::query::value::Kind;
 
 use super::compiled::{Component, Index};
+use super::hashed::HASHED_BYTES;
 
 /// What of a component may be left out begins here.
 pub const COMPONENT_BYTES_MAX: usize = 512;
@@ -62,6 +63,9 @@ impl Component {
                 _ => 9,
             };
             return end.min(bytes.len());
+        }
+        if self.key.is_some() {
+            return HASHED_BYTES.min(bytes.len());
         }
         ordered_end(bytes, self.is_descending())
     }

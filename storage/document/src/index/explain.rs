@@ -3,6 +3,7 @@
 use super::bounds::END;
 use super::compiled::{Component, Index};
 use super::encoding::{EMPTY, NO_PLACE, after, invert};
+use super::hashed::HASHED_BYTES;
 use super::ranges::Range;
 use crate::json::excerpt;
 use crate::query::number::Number;
@@ -50,6 +51,9 @@ impl Component {
         if self.is_geo() {
             return (bytes == [NO_PLACE]).then(|| "no place".to_owned());
         }
+        if self.key.is_some() {
+            return (bytes.len() == HASHED_BYTES).then(|| "a hash".to_owned());
+        }
         let mut bytes = bytes.to_vec();
         if self.is_descending() {
             invert(&mut bytes);
@@ -86,16 +90,21 @@ impl Component {
         let mut bytes = bound.to_vec();
         let last = bytes.last_mut()?;
         *last = last.wrapping_sub(1);
-        (!self.is_geo() && read(bound).is_none()).then(|| read(&bytes))?
+        (!self.is_opaque() && read(bound).is_none()).then(|| read(&bytes))?
+    }
+
+    /// Whether its bytes are no values.
+    fn is_opaque(&self) -> bool {
+        self.is_geo() || self.key.is_some()
     }
 
     fn text(&self, bytes: &[u8]) -> String {
-        if let Some(text) = read(bytes).filter(|_| !self.is_geo()) {
+        if let Some(text) = read(bytes).filter(|_| !self.is_opaque()) {
             return text;
         }
         let kind = |byte: u8| KINDS.iter().find(|(kind, _)| *kind as u8 == byte);
         match bytes {
-            _ if self.is_geo() => hex(bytes),
+            _ if self.is_opaque() => hex(bytes),
             [byte] if let Some((_, name)) = kind(*byte) => format!("the first {name}"),
             [byte] if let Some((_, name)) = kind(byte.wrapping_sub(1)) => {
                 format!("the end of {name}s")

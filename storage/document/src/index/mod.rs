@@ -15,6 +15,7 @@
 //! | `compiled`, `lists` | [`Index`]: a definition fitted to a class |
 //! | `wire` | its bytes |
 //! | `values` | the values of a document, and the hashes of unique ones |
+//! | `hashed` | keyed hashes in the place of values |
 //! | `encoding` | the layout of values |
 //! | `cell` | places on a line |
 //! | `conditions` | what all documents of a filter have in common |
@@ -34,6 +35,7 @@ mod conditions;
 mod definition;
 mod encoding;
 mod explain;
+mod hashed;
 mod lists;
 mod order;
 mod places;
@@ -45,6 +47,7 @@ mod wire;
 pub use self::compiled::Index;
 pub use self::definition::{Definition, KEYS_MAX, Kind, PATH_BYTES_MAX};
 pub use self::encoding::COMPONENT_BYTES_MAX;
+pub use self::hashed::{IndexSecret, SECRET_BYTES};
 pub use self::order::IndexOrder;
 pub use self::plan::{Access, Candidate, IndexAccess, Plan, Refused, Statistics, plan};
 pub use self::ranges::{RANGES_MAX, Range};

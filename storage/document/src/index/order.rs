@@ -83,7 +83,8 @@ impl IndexOrder {
 impl Component {
     fn gives_order(&self, is_bounded: bool) -> bool {
         let is_least_kept = self.lists == Lists::Never || !is_bounded;
-        !self.is_geo() && !self.path.has_index() && is_least_kept
+        let is_ordered = !self.is_geo() && self.key.is_none();
+        is_ordered && !self.path.has_index() && is_least_kept
     }
 }
 

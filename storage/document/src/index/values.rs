@@ -40,7 +40,7 @@ impl Index {
     }
 
     /// Hashes of the values that no other document may have, ascending, each once; none for an index that is not unique and for exempt
-    /// documents. Never of cut-off values.
+    /// documents. Never of cut-off values; keyed where a component is hashed.
     ///
     /// A value with a component that is null, missing or an empty list is exempt.
     ///
@@ -50,11 +50,14 @@ impl Index {
         if !self.0.definition.unique {
             return Ok(Vec::new());
         }
-        let mut hashes: Vec<ValueHash> = self
-            .values_as(Form::Unique, subject)?
-            .iter()
-            .map(|value| Sha256::digest(value).into())
-            .collect();
+        let mut keys = self.0.components.iter().filter_map(|one| one.key.as_ref());
+        let key = keys.next();
+        let hash = |value: &Vec<u8>| match key {
+            Some(key) => key.unique(value),
+            None => Sha256::digest(value).into(),
+        };
+        let values = self.values_as(Form::Unique, subject)?;
+        let mut hashes: Vec<ValueHash> = values.iter().map(hash).collect();
         hashes.sort_unstable();
         Ok(hashes)
     }
@@ -180,16 +183,24 @@ impl Component {
         }
         parts.add(|out| {
             let start = out.len();
-            let end = match form {
-                Form::Entries => start + COMPONENT_BYTES_MAX,
-                Form::Unique => NOWHERE,
+            let end = match (form, &self.key) {
+                (Form::Entries, None) => start + COMPONENT_BYTES_MAX,
+                (Form::Entries, Some(_)) | (Form::Unique, _) => NOWHERE,
             };
             match seen {
                 Some(seen) => ordered::write_seen(out, seen, typing, end),
                 None => out.push(EMPTY),
             }
-            if form == Form::Entries && self.is_descending() {
-                encoding::invert(&mut out[start..]);
+            match (form, &self.key) {
+                (Form::Entries, Some(key)) => {
+                    let hashed = key.entry(&out[start..]);
+                    out.truncate(start);
+                    out.extend_from_slice(&hashed);
+                }
+                (Form::Entries, None) if self.is_descending() => {
+                    encoding::invert(&mut out[start..]);
+                }
+                (Form::Entries, None) | (Form::Unique, _) => {}
             }
         })
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compiled::{Classes, Index, Part};
 use super::definition::{KEYS_MAX, Kind};
+use super::hashed::HashKey;
 use super::lists::Lists;
 use crate::schema::FieldType;
 
@@ -26,6 +27,9 @@ struct Key {
     lists: Lists,
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     ty: Option<FieldType>,
+    /// Of a hashed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 impl Index {
@@ -44,6 +48,7 @@ impl Index {
                     kind: component.kind.name().to_owned(),
                     lists: component.lists,
                     ty: component.path.ty().cloned(),
+                    key: component.key.as_ref().map(HashKey::to_hex),
                 })
                 .collect(),
             classes: self.0.classes.clone(),
@@ -72,13 +77,20 @@ impl Index {
             .keys
             .into_iter()
             .map(|key| {
+                let unknown = || format!("index definition with a key of kind {}", key.kind);
+                let kind = Kind::of_name(&key.kind).ok_or_else(unknown)?;
+                let hash_key = key.key.as_deref().and_then(HashKey::of_hex);
+                if (kind == Kind::Hashed) != hash_key.is_some() {
+                    return Err(
+                        "index definition without the key of hashes, or with one beside".into(),
+                    );
+                }
                 Ok(Part {
-                    kind: Kind::of_name(&key.kind).ok_or_else(|| {
-                        format!("index definition with a key of kind {}", key.kind)
-                    })?,
+                    kind,
                     path: key.path,
                     lists: key.lists,
                     ty: key.ty,
+                    key: hash_key,
                 })
             })
             .collect::<Result<Vec<Part>, String>>()?;

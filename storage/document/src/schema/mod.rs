@@ -10,7 +10,7 @@
 //! | `wire` | descriptors as JSON, in and out; [`Change`] |
 //! | `change` | merge, replace, drop, and the rights they need |
 //! | `check` | the rules that every schema obeys |
-//! | `sensitive` | fields that no index may hold |
+//! | `sensitive` | fields that indexes may hold by their hashes alone |
 //! | `layout` | [`Layout`], the compiled form that bodies are checked against |
 //!
 //! Invariants of every schema that these functions return, also listed in `check`:

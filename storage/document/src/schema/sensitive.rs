@@ -1,12 +1,13 @@
-//! Fields whose values must not lie open on a disk: annotated with [`SENSITIVE`], and therefore in no index.
+//! Fields whose values must not lie open on a disk: annotated with [`SENSITIVE`], and therefore indexed by keyed hashes alone.
 //!
-//! Encryption at rest covers values and not keys, and an index has the values of its fields in its keys.
+//! Encryption at rest covers values and not keys, and an index has the values of its fields in its keys, unless they are hashed
+//! ([`Kind::Hashed`](crate::index::Kind::Hashed)).
 
 use std::collections::BTreeSet;
 
 use super::{Field, FieldType, Schema};
 
-/// The annotation of a field which says, with the value `true`, that no index may hold its value.
+/// The annotation of a field which says, with the value `true`, that no index may hold its value but as a keyed hash.
 pub const SENSITIVE: &str = "larder.sensitive";
 
 impl Field {

@@ -33,7 +33,7 @@ const CLASSES: [&str; 3] = ["A", "B", "C"];
 const DEFINITIONS: [&str; 4] = [
     r#"{"keys":[{"f0":"asc"}]}"#,
     r#"{"keys":[{"f0":"asc"}],"unique":true}"#,
-    r#"{"keys":[{"f1":"desc"},{"f0":"asc"}]}"#,
+    r#"{"keys":[{"f1":"desc"},{"f0":"hashed"}]}"#,
     "",
 ];
 
@@ -134,6 +134,8 @@ impl Step {
                 database: 1,
                 bucket: bucket(class),
                 definition: DEFINITIONS[definition].into(),
+                // The first one counts.
+                secret: vec![class as u8; 32].into(),
             })),
             Step::DropIndexes { class, definition } => Some(Operation::DropIndexes(DropIndexes {
                 database: 1,

@@ -45,6 +45,7 @@ impl Script {
                     .as_bytes()
                     .to_vec()
                     .into(),
+                secret: vec![7; args.take_key("secret").unwrap_or("0").parse()?].into(),
             }),
             "drop_index" => Operation::DropIndexes(DropIndexes {
                 database: 1,

@@ -10,6 +10,7 @@ use crate::auth::token::Kind;
 use crate::forward::{EndedSessions, RoleMembers};
 
 const BOUND: Duration = Duration::from_secs(3);
+const ROWS_MAX: usize = 100;
 
 fn claims(user: &str, version: u64, role: Option<&str>) -> Claims {
     Claims {
@@ -53,6 +54,7 @@ fn known(roles: Vec<RoleMembers>) -> Copy {
             roles,
             ..Part::default()
         },
+        ROWS_MAX,
     );
     copy.complete(asked);
     news(&copy, 10, Part::default());
@@ -62,7 +64,7 @@ fn known(roles: Vec<RoleMembers>) -> Copy {
 /// One question that was sent at a time, and its answer.
 fn news(copy: &Copy, sent: u64, part: Part) {
     let asked = copy.asked();
-    assert!(copy.take(asked, part));
+    assert_eq!(copy.take(asked, part, ROWS_MAX), Taken::In);
     copy.confirm(asked, seconds(sent));
 }
 
@@ -133,10 +135,8 @@ fn roles_are_those_of_the_newest_answer() {
     news(&copy, 10, part(9, vec![role("20", &["8"])], &["21"]));
     assert_eq!(roles_of(&copy, "7"), [LOGGED_IN_ROLE]);
     // The answer to a question from before was overtaken.
-    assert!(copy.take(
-        older,
-        part(8, vec![role("20", &["7"]), role("21", &["7"])], &[])
-    ));
+    let late = part(8, vec![role("20", &["7"]), role("21", &["7"])], &[]);
+    assert_eq!(copy.take(older, late, ROWS_MAX), Taken::In);
     assert_eq!(roles_of(&copy, "7"), [LOGGED_IN_ROLE]);
     assert_eq!(roles_of(&copy, "8"), ["/db/Role/20", LOGGED_IN_ROLE]);
 }
@@ -186,7 +186,7 @@ fn what_was_forgotten_before_it_was_heard_makes_the_copy_begin_anew() {
         forgotten: 12,
         ..Part::default()
     };
-    assert!(!copy.take(asked, gap));
+    assert_eq!(copy.take(asked, gap, ROWS_MAX), Taken::Forgotten);
     copy.begin();
     // Whatever is still on its way belongs to the copy that is gone.
     let late = Part {
@@ -194,8 +194,35 @@ fn what_was_forgotten_before_it_was_heard_makes_the_copy_begin_anew() {
         roles: vec![role("20", &["7"])],
         ..Part::default()
     };
-    assert!(copy.take(asked, late));
+    assert_eq!(copy.take(asked, late, ROWS_MAX), Taken::In);
     assert_eq!((copy.size(), copy.asked().after), ((0, 0), None));
+}
+
+#[test]
+fn a_copy_that_would_be_too_large_is_given_up_until_it_is_not() {
+    // A role with two members: three rows.
+    let copy = known(vec![role("20", &["7", "8"])]);
+    let take = |part, rows_max| copy.take(copy.asked(), part, rows_max);
+    let more = |users: &[&str]| Part {
+        upto: 9,
+        roles: vec![role("20", users)],
+        ended: vec![ended("1", 4, 9)],
+        ..Part::default()
+    };
+    assert_eq!(take(more(&["7", "8"]), 4), Taken::In);
+    // Fewer members are fewer rows.
+    assert_eq!(take(more(&["7"]), 3), Taken::In);
+    assert_eq!(take(more(&["7", "8"]), 3), Taken::TooLarge);
+    assert_eq!((copy.size(), copy.asked().after), ((0, 0), None));
+    assert!(copy.is_too_large() && copy.principal("7").is_none());
+    let judged = copy.judge(&claims("7", 1, None), seconds(10), BOUND);
+    assert_eq!(judged, Verdict::Stale);
+    copy.begin();
+    let asked = copy.asked();
+    assert_eq!(take(more(&["7"]), 3), Taken::In);
+    assert!(copy.is_too_large(), "not whole yet");
+    copy.complete(asked);
+    assert!(!copy.is_too_large());
 }
 
 /// What happens in the shard.
@@ -252,7 +279,7 @@ proptest! {
         }
         let asked = copy.asked();
         for at in order {
-            prop_assert!(copy.take(asked, at.get(&answers).clone()));
+            prop_assert_eq!(copy.take(asked, at.get(&answers).clone(), ROWS_MAX), Taken::In);
         }
         let last = answers.pop().expect("there is one");
         news(&copy, 10, last);
