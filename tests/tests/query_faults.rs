@@ -1,12 +1,16 @@
 //! Promise: a query that cannot be asked is refused by name, and one that cannot be answered by all shards is an error, with and without
 //! indexes: never a part of the result.
 
-use proto::ShardId;
+use proto::{ErrorCode, ShardId, v1};
 use serde_json::{Value, json};
 use tests::cluster::READY;
-use tests::{Api, Checks, Cluster, Options, eventually, npm};
+use tests::{Api, Checks, Cluster, Options, eventually, grpc, npm};
 
-/// What must not be asked: filter, more parameters, status, code, and a word of the message.
+/// Documents that together are larger than a result may be, and the bytes of each.
+const LARGE: usize = 20;
+const LARGE_BYTES: usize = 1_000_000;
+
+/// What must not be asked: filter, sort, status, code, and a word of the message.
 type Refusal = (String, String, u16, &'static str, &'static str);
 
 #[tokio::test]
@@ -17,17 +21,25 @@ async fn what_cannot_be_asked_is_refused_by_name() {
         "n": { "name": "n", "type": "/db/Integer" },
         "day": { "name": "day", "type": "/db/Date" },
         "place": { "name": "place", "type": "/db/GeoPoint" },
+        "text": { "name": "text", "type": "/db/String" },
     });
     let class = json!([{ "class": "/db/Asked", "fields": fields }]);
     root.post("/schema").json(&class).expect(200).await;
     let mut checks = Checks::new();
-    for (filter, more, status, code, word) in refusals() {
-        let what = format!("{filter:.60} {more:.60}");
+    let mut documents = grpc::documents(&cluster.nodes[0].client);
+    for (filter, sort, status, code, word) in refusals() {
+        let what = format!("{filter:.60} {sort:.60}");
         let refusal = (status, code, word);
-        checks
-            .check(&what, refuse(&root, &filter, &more, refusal))
-            .await;
+        let asked = Asked { filter, sort };
+        let both = async {
+            refuse(&root, &asked, refusal).await;
+            refuse_by_grpc(&mut documents, &root, &asked, refusal).await;
+        };
+        checks.check(&what, both).await;
     }
+    checks
+        .check("a result that is too large", too_large(&root))
+        .await;
     checks.check("what is just allowed", allowed(&root)).await;
     checks.finish();
 }
@@ -37,10 +49,8 @@ fn refusals() -> Vec<Refusal> {
         let filter = filter.to_owned();
         (filter, String::new(), status, code, word)
     };
-    let sort = |sort: &str, status, code, word| {
-        let sort = form_urlencoded::byte_serialize(sort.as_bytes()).collect::<String>();
-        ("{}".to_owned(), format!("&sort={sort}"), status, code, word)
-    };
+    let sort =
+        |sort: &str, status, code, word| ("{}".to_owned(), sort.to_owned(), status, code, word);
     let nested = |depth: usize| {
         let open = r#"{"$and":["#.repeat(depth);
         format!("{open}{{}}{}", "]}".repeat(depth))
@@ -101,26 +111,94 @@ fn refusals() -> Vec<Refusal> {
     ]
 }
 
+struct Asked {
+    filter: String,
+    sort: String,
+}
+
+/// A shard says that a place has no index, and an explanation says it of each shard.
+fn is_of_shards(refusal: (u16, &str, &str)) -> bool {
+    let (status, _, word) = refusal;
+    (status, word) == (468, "place")
+}
+
 /// Every way of asking is refused alike.
-async fn refuse(root: &Api, filter: &str, more: &str, refusal: (u16, &str, &str)) {
+async fn refuse(root: &Api, asked: &Asked, refusal: (u16, &str, &str)) {
     let (status, code, word) = refusal;
+    let sort = form_urlencoded::byte_serialize(asked.sort.as_bytes()).collect::<String>();
     for verb in ["/db/Asked/query", "/db/Asked/count", "/explain/Asked"] {
         // A count has no order that could be wrong.
-        if verb.ends_with("count") && !more.is_empty() {
+        let is_count = verb.ends_with("count") && !sort.is_empty();
+        if is_count || (verb.starts_with("/explain") && is_of_shards(refusal)) {
             continue;
         }
-        // An explanation says it of each shard.
-        if verb.starts_with("/explain") && (status, word) == (468, "place") {
-            continue;
-        }
-        let asked = root.post(&format!("{verb}?start=0{more}"));
-        let answer = asked.body(filter.to_owned()).refused(status, code).await;
-        let message = answer.json()["message"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let request = root.post(&format!("{verb}?start=0&sort={sort}"));
+        let answer = request.body(asked.filter.clone()).refused(status, code);
+        let answer = answer.await.json();
+        let message = answer["message"].as_str().unwrap_or_default();
         assert!(message.contains(word), "{verb}: {message}");
     }
+}
+
+/// So is every way over gRPC, with the code's own status.
+async fn refuse_by_grpc(
+    documents: &mut grpc::Documents,
+    root: &Api,
+    asked: &Asked,
+    refusal: (u16, &str, &str),
+) {
+    let (_, code, word) = refusal;
+    let status = ErrorCode::parse(code).expect("a code").grpc_code();
+    let query = || {
+        let query = v1::QueryRequest {
+            bucket: "Asked".to_owned(),
+            filter: asked.filter.clone(),
+            sort: asked.sort.clone(),
+            ..Default::default()
+        };
+        grpc::request(query, root.token(), None)
+    };
+    let mut outcomes = vec![match documents.query(query()).await {
+        Ok(stream) => stream.into_inner().message().await.map(|_| ()),
+        Err(status) => Err(status),
+    }];
+    if asked.sort.is_empty() {
+        let count = v1::CountRequest {
+            bucket: "Asked".to_owned(),
+            filter: asked.filter.clone(),
+            ..Default::default()
+        };
+        let counted = documents.count(grpc::request(count, root.token(), None));
+        outcomes.push(counted.await.map(|_| ()));
+    }
+    if !is_of_shards(refusal) {
+        outcomes.push(documents.explain(query()).await.map(|_| ()));
+    }
+    for outcome in outcomes {
+        let message = outcome.as_ref().err().map_or("", |status| status.message());
+        assert!(message.contains(word), "{message}");
+        grpc::refused(outcome, status, code);
+    }
+}
+
+/// The bytes of a result have a limit, and the refusal says how many documents fit. Cut by `count` it is answered.
+async fn too_large(root: &Api) {
+    let text = "x".repeat(LARGE_BYTES);
+    for at in 0..LARGE {
+        let put = root.put(&format!("/db/Asked/large{at}"));
+        put.json(&json!({ "text": text })).expect(200).await;
+    }
+    let query = "/db/Asked/query?count";
+    let refused = root.post(&format!("{query}=-1")).body("{}");
+    let answer = refused.refused(468, "query_not_supported").await.json();
+    let message = answer["message"].as_str().unwrap_or_default();
+    let fit = message.split_whitespace().rev().nth(1);
+    let fit: usize = fit.and_then(|fit| fit.parse().ok()).expect(message);
+    assert!((1..LARGE).contains(&fit), "{message}");
+    let cut = root.post(&format!("{query}={fit}")).body("{}").expect(200);
+    let found = cut.await.json().as_array().map_or(0, Vec::len);
+    assert_eq!(found, fit);
+    root.delete("/db/Asked").expect(200).await;
 }
 
 /// The last of what is accepted.

@@ -10,6 +10,7 @@
 //! | [`replacement`] | the steps from one replica to its successor |
 //! | `rows` | the metadata on disk, row by row |
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
+//! | [`clearing`] | which shards are rid of a dropped bucket |
 //! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
 //! | [`quotas`] | what databases may take and take |
 //! | [`consumers`] | durable consumers of change feeds, and how far each is |
@@ -26,6 +27,7 @@
 #![deny(unsafe_code)]
 
 mod audited;
+pub mod clearing;
 pub mod consumers;
 pub mod error;
 pub mod hash_ring;

@@ -24,6 +24,7 @@ use storage::audit::Record;
 use storage::machine::{Machine, ReplicaView, Transaction};
 
 use crate::audited;
+use crate::clearing;
 use crate::consumers;
 use crate::error::{Error, Result};
 use crate::index_change;
@@ -203,6 +204,7 @@ fn run(
         Operation::ConfirmReplaced(command) => confirm_replaced(rows, &command)?,
         Operation::CreateIndex(command) => index_change::create(rows, &command)?,
         Operation::DropIndexes(command) => index_change::drop_indexes(rows, &command)?,
+        Operation::BucketCleared(command) => clearing::cleared(rows, cluster.shards, &command)?,
         Operation::SetIndexState(command) => index_change::set_state(rows, &command)?,
         Operation::RotateSigningKey(command) => {
             signing_keys::rotate(&mut cluster, stamp_us, &command)?

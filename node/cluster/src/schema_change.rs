@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use document::schema::{Class, ClassAcl, Field, Schema};
 
+use crate::clearing::Cleared;
 use crate::error::{Error, Result};
 use crate::rows::DatabaseRow;
 use crate::state::BucketInfo;
@@ -44,6 +45,7 @@ pub(crate) fn apply(row: &DatabaseRow, old: &Schema, new: &Schema) -> Result<Dat
             version,
             name: class.name.clone(),
             dropped: false,
+            cleared: Cleared::default(),
         });
     }
     Ok(row)

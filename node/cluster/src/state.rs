@@ -21,6 +21,7 @@ use document::schema::Schema;
 use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use crate::clearing::Cleared;
 use crate::consumers::Consumers;
 use crate::nodes::Node;
 use crate::quotas::Quota;
@@ -192,6 +193,9 @@ pub struct BucketInfo {
     pub name: String,
     /// Whether its class is gone.
     pub dropped: bool,
+    /// How far its documents are deleted, once it is.
+    #[serde(default, skip_serializing_if = "Cleared::is_none")]
+    pub cleared: Cleared,
 }
 
 /// Without the secrets.

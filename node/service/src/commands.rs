@@ -4,8 +4,9 @@
 //!
 //! | command | a second time |
 //! |---|---|
-//! | `BackfillIndex` | goes on from the position in the shard's state: takes the next page; with `after`, nothing unless the position is there; a complete index stays as it is |
+//! | `BackfillIndex`, `BackfillNotingLists` | goes on from the position in the shard's state: takes the next page; with `after`, nothing unless the position is there; a complete index stays as it is |
 //! | `PurgeIndex` | deletes the next page of what is left |
+//! | `ClearBucket` | the same |
 //! | `ReserveValue` | the value is the document's already, and gets a newer `reserved`; the answer says which. A try that is applied very late may reserve for a document that does not want the value any more: whoever meets that frees it |
 //! | `ConfirmValue`, `ReleaseValue` | do nothing unless `reserved` is what was seen, and no index occurs twice |
 //! | `FenceClaims` | raises the slot once more: some claims start over |

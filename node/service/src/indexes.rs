@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cluster::state::{ClusterState, Database, IndexInfo, IndexState};
 use document::acl::Principal;
+use document::schema;
 use futures::stream::{self, StreamExt as _};
 use proto::{ErrorCode, ShardId};
 use serde::Deserialize;
@@ -179,8 +180,10 @@ impl Core {
         definition: Bytes,
     ) -> Result<()> {
         let session = self.begin(ctx, &[bucket]).await?;
-        policy::require_admin(&session.principal)?;
-        let database = find_database(&session.state, &ctx.database)?.name.clone();
+        let database = find_database(&session.state, &ctx.database)?;
+        let right = right_of(verb);
+        policy::check_schema_right(database, bucket, right, &session.principal)?;
+        let database = database.name.clone();
         let change = ChangeIndexes {
             database: database.clone(),
             bucket: bucket.to_owned(),
@@ -193,6 +196,16 @@ impl Core {
             return Err(unexpected());
         };
         self.wait_fenced(&database, version, ctx.deadline).await
+    }
+}
+
+/// What a change takes: an index is added to a class as fields are, and goes as they do (contract 4.3).
+pub(crate) fn right_of(verb: IndexVerb) -> schema::Operation {
+    match verb {
+        IndexVerb::Create => schema::Operation::SchemaAdd,
+        IndexVerb::Drop | IndexVerb::DropAll | IndexVerb::Unspecified => {
+            schema::Operation::SchemaReplace
+        }
     }
 }
 

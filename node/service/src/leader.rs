@@ -66,7 +66,7 @@ pub(crate) struct Shards {
     /// For queries: long walks must not keep reads of single documents waiting.
     walks: ReadPool,
     plans: query::PlanMeter,
-    counts: Arc<query::Counts>,
+    known: Arc<query::Known>,
     layouts: Layouts,
     pub(crate) indexes: Indexes,
     unique: Arc<Unique>,
@@ -97,7 +97,7 @@ impl Shards {
             reads: ReadPool::new(limits.disk_reads_max),
             walks: ReadPool::new(limits.query_walks_max),
             plans: query::PlanMeter::default(),
-            counts: Arc::default(),
+            known: Arc::default(),
             limits: limits.clone(),
             ticks: Ticks::new(Arc::clone(&clock)),
             log_reads: ReadPool::new(limits.feed_reads_max),
@@ -136,7 +136,9 @@ impl Shards {
             Operation::Query(query) => {
                 Box::pin(self.query_behind_barrier(request, query, deadline)).await
             }
-            Operation::Queries(queries) => Box::pin(self.queries(request, queries, deadline)).await,
+            Operation::Queries(queries) => {
+                Box::pin(self.queries(request, queries, None, deadline)).await
+            }
             Operation::FindUser(find) => Box::pin(self.find_user(request, find, deadline)).await,
             Operation::SetBuckets(buckets) => {
                 Box::pin(self.set_buckets(request.shard, buckets, deadline)).await

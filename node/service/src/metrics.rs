@@ -20,6 +20,8 @@ pub const UNIQUE_FENCES: &str = "larder_unique_fences_total";
 pub const RETRIES: &str = "larder_retries_total";
 /// Pages of work on indexes that shards were asked for.
 pub const INDEX_PAGES: &str = "larder_index_pages_total";
+/// Pages of documents of dropped buckets that shards were asked to delete.
+pub const CLEARING_PAGES: &str = "larder_clearing_pages_total";
 /// Indexes that were built, by outcome (`ready` or `failed`).
 pub const INDEXES_BUILT: &str = "larder_indexes_built_total";
 /// Parts of queries that this node's shards answered, by plan (`scan`, `keys`, `index` or `union`).

@@ -34,21 +34,9 @@ impl Core {
     ) -> Result<(Answer, Consistency)> {
         let shard = request.shard;
         check_positions(state, freshness)?;
-        let age_max = match freshness.consistency {
-            // Whatever position the caller has seen was acknowledged before this read began.
-            Consistency::Linearizable => {
-                let answer = self.route(state, &request, deadline).await?;
-                return Ok((answer, Consistency::Linearizable));
-            }
-            Consistency::Bounded(age_max) => Some(age_max),
-            Consistency::Local => None,
-        };
-        let near = Near {
-            age_us_max: age_max.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
-            // A node never shows less than what it has acknowledged itself.
-            at_least: freshness
-                .index_in(shard)
-                .max(self.evidence.acknowledged(shard)),
+        let Some(near) = self.near(shard, freshness) else {
+            let answer = self.route(state, &request, deadline).await?;
+            return Ok((answer, Consistency::Linearizable));
         };
         request.near = Some(near);
         let level = freshness.consistency;
@@ -82,14 +70,51 @@ impl Core {
                 Err(_) => {}
             }
         }
-        Err(Error::unavailable(match age_max {
-            Some(age_max) => format!(
+        Err(Error::unavailable(match level {
+            Consistency::Bounded(age_max) => format!(
                 "no replica of shard {shard} can prove a state of the last {} ms, and its leader does not answer ({})",
                 age_max.as_millis(),
                 unavailable.message
             ),
-            None => unavailable.message,
+            Consistency::Linearizable | Consistency::Local => unavailable.message,
         }))
+    }
+
+    /// What a replica must be able to say of itself to answer so freshly; `None`: the leader is asked.
+    pub(crate) fn near(&self, shard: ShardId, freshness: &Freshness) -> Option<Near> {
+        let age_max = match freshness.consistency {
+            // Whatever position the caller has seen was acknowledged before this read began.
+            Consistency::Linearizable => return None,
+            Consistency::Bounded(age_max) => Some(age_max),
+            Consistency::Local => None,
+        };
+        Some(Near {
+            age_us_max: age_max.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
+            // A node never shows less than what it has acknowledged itself.
+            at_least: freshness
+                .index_in(shard)
+                .max(self.evidence.acknowledged(shard)),
+        })
+    }
+
+    /// Who is to be asked first for a read that need not go to the leader: this node if it holds anything, else another holder.
+    pub(crate) fn nearest(&self, state: &ClusterState, shard: ShardId) -> Option<NodeId> {
+        if self.holds_state(shard) {
+            return Some(self.options.node);
+        }
+        self.other_holders(state, shard).first().copied()
+    }
+
+    /// The other live holders of a replica, the leader first.
+    fn other_holders(&self, state: &ClusterState, shard: ShardId) -> Vec<NodeId> {
+        let leader = self.router.leader(shard);
+        let holders = state.assignments(shard).iter();
+        let mut holders: Vec<NodeId> = holders
+            .map(|holder| holder.node)
+            .filter(|node| *node != self.options.node && self.is_alive(*node))
+            .collect();
+        holders.sort_by_key(|node| Some(*node) != leader);
+        holders
     }
 
     /// Whether a replica here has applied anything. One that has just come holds nothing yet, which says nothing about the shard.
@@ -105,14 +130,7 @@ impl Core {
         request: &Request,
         deadline: Instant,
     ) -> Option<Result<Answer, Failure>> {
-        let leader = self.router.leader(request.shard);
-        let holders = state.assignments(request.shard).iter();
-        let mut holders: Vec<NodeId> = holders
-            .map(|holder| holder.node)
-            .filter(|node| *node != self.options.node && self.is_alive(*node))
-            .collect();
-        holders.sort_by_key(|node| Some(*node) != leader);
-        for node in holders {
+        for node in self.other_holders(state, request.shard) {
             let until = deadline.min(Instant::now() + HOLDER_TRY);
             match Box::pin(self.router.send(node, request, until)).await {
                 answer @ (Ok(_) | Err(Failure::Refused(_))) => return Some(answer),
@@ -178,7 +196,9 @@ pub(crate) fn stale_rights(age_max: Duration) -> Error {
     ))
 }
 
-fn check_positions(state: &ClusterState, freshness: &Freshness) -> Result<()> {
+/// # Errors
+/// `BadRequest`: a position of no shard of this cluster.
+pub(crate) fn check_positions(state: &ClusterState, freshness: &Freshness) -> Result<()> {
     let is_known = |position: &Position| (1..=state.shards).contains(&position.shard.0);
     if freshness.at_least.iter().all(is_known) {
         return Ok(());

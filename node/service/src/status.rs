@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use cluster::state::{Assignment, ClusterState, DEFAULT_DATABASE};
+use cluster::clearing::Cleared;
+use cluster::state::{Assignment, BucketInfo, ClusterState, DEFAULT_DATABASE};
 use proto::{NodeId, ShardId};
 use serde::Serialize;
 
@@ -28,6 +29,9 @@ pub struct ClusterStatus {
     pub shard_count: u32,
     /// Buckets of the default database by name.
     pub buckets: BTreeMap<String, BucketStatus>,
+    /// Dropped buckets of all databases whose documents are being deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clearing: Vec<ClearingStatus>,
 }
 
 /// How well the cluster is.
@@ -129,6 +133,20 @@ pub struct BucketStatus {
     pub version: u64,
 }
 
+/// A dropped bucket that is being cleared away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClearingStatus {
+    /// Name of the database.
+    pub database: String,
+    /// Name that it had.
+    pub bucket: String,
+    /// Id.
+    pub id: u32,
+    /// Shards without any of its documents.
+    pub shards_cleared: usize,
+}
+
 impl Core {
     pub(crate) fn ready(&self) -> Result<(), String> {
         let state = self.metadata.current();
@@ -199,6 +217,7 @@ impl Core {
             database: database.map_or(0, |database| database.id),
             shard_count: state.shards,
             buckets: buckets.collect(),
+            clearing: clearing(&state),
         }
     }
 
@@ -284,4 +303,21 @@ impl Core {
             Health::Degraded
         }
     }
+}
+
+fn clearing(state: &ClusterState) -> Vec<ClearingStatus> {
+    let dropped = state.databases.values().flat_map(|database| {
+        let buckets = database.dropped_buckets.values();
+        buckets.map(|bucket| (database.name.clone(), bucket))
+    });
+    let status = |(database, bucket): (String, &BucketInfo)| match &bucket.cleared {
+        Cleared::All => None,
+        Cleared::Shards(shards) => Some(ClearingStatus {
+            database,
+            bucket: bucket.name.clone(),
+            id: bucket.id,
+            shards_cleared: shards.len(),
+        }),
+    };
+    dropped.filter_map(status).collect()
 }

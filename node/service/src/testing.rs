@@ -653,6 +653,13 @@ impl TestCluster {
         }
     }
 
+    /// Lets the job run that deletes the documents of dropped buckets, for the same reason.
+    pub(crate) fn clear_dropped(&self) {
+        for service in &self.services {
+            tokio::spawn(service.jobs().clearing.run(self.stop.clone()));
+        }
+    }
+
     /// The service of a node, from 1.
     pub(crate) fn node(&self, node: usize) -> &Service {
         &self.services[node - 1]

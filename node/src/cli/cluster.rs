@@ -137,6 +137,7 @@ pub(crate) struct ClusterStatus {
     pub(crate) database: u32,
     pub(crate) shard_count: u32,
     pub(crate) buckets: serde_json::Map<String, Value>,
+    clearing: Vec<Value>,
 }
 
 impl Default for ClusterStatus {
@@ -149,6 +150,7 @@ impl Default for ClusterStatus {
             database: 1,
             shard_count: 0,
             buckets: serde_json::Map::new(),
+            clearing: Vec::new(),
         }
     }
 }
@@ -500,6 +502,16 @@ fn print_status(status: &ClusterStatus) {
     }
     println!("{nodes}");
     print_shards(status, &status.shards);
+    for bucket in &status.clearing {
+        let text = |name: &str| text_member(bucket, name).unwrap_or_default();
+        println!(
+            "dropped bucket {} of database {} is cleared away in {} of {} shards",
+            text("bucket"),
+            text("database"),
+            text("shardsCleared"),
+            status.shard_count
+        );
+    }
 }
 
 /// The shards as a table.

@@ -5,6 +5,7 @@
 //!
 //! - `doc KEY JSON`: stores a document of the class `Thing` (see `SCHEMA`).
 //! - `index ID JSON`: an index, kept up from the beginning; or the refusal.
+//! - `close ID`: from now on as for documents without lists where the types leave it open.
 //! - `bytes ID`: the compiled definition as it is stored.
 //! - `values ID KEY`: the values of a document in an index, hexadecimal.
 //! - `unique ID KEY`: the first bytes of the hashes of its unique values, hexadecimal.
@@ -111,6 +112,13 @@ impl goldenscript::Runner for Runner<'_> {
                     }
                     Err(error) => Ok(format!("{error:?}\n")),
                 }
+            }
+            ("close", None) => {
+                let index = self.index(&first).closed();
+                let id: u32 = first.parse()?;
+                let mut all = self.indexes.iter_mut();
+                all.find(|one| one.id == id).ok_or("unknown index")?.index = index;
+                Ok(String::new())
             }
             ("bytes", None) => Ok(format!(
                 "{}\n",

@@ -68,12 +68,21 @@ pub struct FenceKey {
 }
 
 impl FenceKey {
+    /// Slots of a bucket.
+    pub const SLOTS: usize = 1 << u8::BITS;
+
     /// The key without store id.
     pub fn encode(self) -> Vec<u8> {
-        let mut key = begin(KeyKind::Fence, 9);
-        key.extend_from_slice(&self.database.to_be_bytes());
-        key.extend_from_slice(&self.bucket.to_be_bytes());
+        let mut key = Self::prefix(self.database, self.bucket);
         key.push(self.slot);
+        key
+    }
+
+    /// What the keys of all fences of a bucket begin with.
+    pub fn prefix(database: u32, bucket: u32) -> Vec<u8> {
+        let mut key = begin(KeyKind::Fence, 9);
+        key.extend_from_slice(&database.to_be_bytes());
+        key.extend_from_slice(&bucket.to_be_bytes());
         key
     }
 

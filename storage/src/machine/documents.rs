@@ -4,7 +4,7 @@
 //! order, each seeing what those before it did; if one is rejected, all are undone; at last the outcome is recorded under the key.
 //! What a single mutation checks and does is in `write`; `indexes` builds and purges indexes, `readers` enters documents of before under who may read
 //! them, `unique` keeps whose the values of unique
-//! ones are.
+//! ones are, `clearing` deletes the documents of dropped buckets.
 //!
 //! Lacks: anything about validity of bodies, class rules and limits. The leader's service checks these before it proposes, under the
 //! bucket version that the command names.
@@ -15,9 +15,10 @@ use prost::Message as _;
 use proto::log::command::Operation;
 use proto::log::{self, Command, Mutation};
 
+use super::clearing::clear;
 use super::expiry;
 use super::idempotency::{self, Begun};
-use super::indexes::{backfill, purge};
+use super::indexes::{Lists, backfill, purge};
 use super::outcome::Outcome;
 use super::readers;
 use super::write::{Stop, Writer};
@@ -73,9 +74,11 @@ impl Machine for DocumentMachine {
                 request.apply(tx, id, command.stamp_us)?
             }
             Operation::SetBuckets(set) => set_buckets(tx, id, command.stamp_us, &set)?,
-            Operation::BackfillIndex(backfilled) => backfill(tx, &backfilled)?,
+            Operation::BackfillIndex(page) => backfill(tx, &page, Lists::Unknown)?,
+            Operation::BackfillNotingLists(page) => backfill(tx, &page, Lists::Noted)?,
             Operation::BackfillReaders(page) => readers::backfill(tx, &page)?,
             Operation::PurgeIndex(purged) => purge(tx, &purged)?,
+            Operation::ClearBucket(page) => clear(tx, id, command.stamp_us, &page)?,
             Operation::ReserveValue(reserve) => unique::reserve(tx, id.index, &reserve)?,
             Operation::ConfirmValue(confirm) => unique::confirm(tx, &confirm)?,
             Operation::ReleaseValue(release) => unique::release(tx, &release)?,

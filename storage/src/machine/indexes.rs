@@ -6,6 +6,9 @@
 //! Writes keep an index up from the `SetBuckets` entry on that lists it, so a backfill only has to add what documents of before lack: an
 //! entry that a write put there is put again, the same. When it has seen every key there was, the index is complete and stays it.
 //!
+//! Where types leave open whether documents have lists, the row of an index also says whether any document in it has one: set by the page that
+//! meets it, and by the write that brings it. It is never taken back but by building anew.
+//!
 //! Both are refused as [`Rejection::SchemaChanged`] where the shard's bucket is not as the command supposes: an index to build must be
 //! listed, one to purge must not. So a purge never takes entries that writes rely on, and a late page of building puts nothing back.
 
@@ -94,6 +97,8 @@ struct Page {
     /// Key of the last of them.
     last: Option<String>,
     taken: Vec<Taken>,
+    /// One of them has a list where the types leave it open.
+    meets_list: bool,
     end: End,
 }
 
@@ -114,11 +119,24 @@ enum End {
     Impossible(String),
 }
 
+/// Whether an index that begins knows if documents in it have lists where the types leave that open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// It does not: of one that an earlier release began.
+    Unknown,
+    /// It does.
+    Noted,
+}
+
 /// Takes the next page of documents into an index.
 ///
 /// # Errors
 /// [`Error::Corrupt`]: a row does not decode.
-pub(super) fn backfill(tx: &mut Transaction<'_>, command: &BackfillIndex) -> Result<Outcome> {
+pub(super) fn backfill(
+    tx: &mut Transaction<'_>,
+    command: &BackfillIndex,
+    lists: Lists,
+) -> Result<Outcome> {
     let (database, bucket) = (command.database, command.bucket);
     let index = match find(tx, database, bucket, command.index)? {
         Ok(index) => index,
@@ -129,8 +147,13 @@ pub(super) fn backfill(tx: &mut Transaction<'_>, command: &BackfillIndex) -> Res
         bucket,
         index: command.index,
     };
-    let progress = indexes::progress_row(tx, key)?;
-    let progress = progress.map_or_else(Progress::begun, ProgressRow::of_building);
+    let stored = indexes::progress_row(tx, key)?;
+    let was_closed = match stored.as_ref().and_then(ProgressRow::is_closed) {
+        Some(was_closed) => was_closed,
+        // Nothing was met yet, and what is there the pages will meet.
+        None => lists == Lists::Noted && index.is_open(),
+    };
+    let progress = stored.map_or_else(Progress::begun, ProgressRow::of_building);
     let Progress::More { after } = progress else {
         return Ok(Outcome::Progress(progress));
     };
@@ -149,24 +172,24 @@ pub(super) fn backfill(tx: &mut Transaction<'_>, command: &BackfillIndex) -> Res
             places.put(tx, value, taken.is_public);
         }
     }
+    let is_closed = was_closed && !page.meets_list;
     let seen = page.last.unwrap_or_else(|| after.clone());
+    let more = |after: String| {
+        let row = ProgressRow::building(after.clone(), is_closed);
+        (row, Progress::More { after })
+    };
     let (row, progress) = match page.end {
-        End::Range if command.upto.is_empty() => (ProgressRow::Complete, Progress::Complete),
+        End::Range if command.upto.is_empty() => {
+            (ProgressRow::complete(is_closed), Progress::Complete)
+        }
         End::Range => more(seen.max(command.upto.clone())),
         End::Full => more(seen),
         End::Impossible(key) => (more(seen).0, Progress::Impossible { key }),
     };
-    if row != (ProgressRow::Building { after }) {
+    if row != ProgressRow::building(after, was_closed) {
         indexes::set_progress(tx, key, &row)?;
     }
     Ok(Outcome::Progress(progress))
-}
-
-fn more(after: String) -> (ProgressRow, Progress) {
-    let row = ProgressRow::Building {
-        after: after.clone(),
-    };
-    (row, Progress::More { after })
 }
 
 /// Looks at a page of documents behind `after`.
@@ -202,10 +225,12 @@ fn look(tx: &Transaction<'_>, command: &BackfillIndex, index: &Index, after: &st
         }
         let key = DocumentKey::decode(&key)?.key.to_owned();
         if let Entry::Live { record, .. } = documents::decode(&row)? {
-            let Ok(values) = index.values(&subject(&record)?) else {
+            let subject = subject(&record)?;
+            let Ok(values) = index.values(&subject) else {
                 page.end = End::Impossible(key);
                 return Ok(ControlFlow::Break(()));
             };
+            page.meets_list |= index.meets_list(&subject);
             let taken = Taken {
                 key: key.clone(),
                 values,
@@ -246,7 +271,7 @@ pub(super) fn purge(tx: &mut Transaction<'_>, command: &PurgeIndex) -> Result<Ou
     };
     let after = match indexes::progress_row(tx, key)? {
         Some(ProgressRow::Purging { after }) => after,
-        Some(ProgressRow::Building { .. } | ProgressRow::Complete) | None => Vec::new(),
+        Some(_) | None => Vec::new(),
     };
     let page = page_of(command.page, PURGE_PAGE_MAX);
     let entries = IndexEntryKey::prefix(database, bucket, index);

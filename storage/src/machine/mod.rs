@@ -18,6 +18,7 @@
 
 mod chain;
 mod changes;
+mod clearing;
 pub mod documents;
 pub mod expiry;
 mod idempotency;
@@ -43,6 +44,7 @@ use crate::ids::LogId;
 use crate::keys::ChangeKey;
 
 pub use changes::CHANGES_PAGE_MAX;
+pub use clearing::CLEAR_PAGE_MAX;
 pub use expiry::EXPIRY_PAGE_MAX;
 pub use idempotency::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEPT_US_MIN, IDEMPOTENCY_PAGE_MAX};
 pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};

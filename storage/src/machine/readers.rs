@@ -6,16 +6,15 @@
 //! It is a command, and not a habit of writes, so that nothing of it happens before a leader asks for it: replicas of a release that does
 //! not know it stop at the command instead of drifting apart.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use proto::log::BackfillReaders;
 
 use super::Transaction;
 use super::indexes::{BACKFILL_PAGE_MAX, page_of, rejected};
 use super::outcome::{Outcome, Progress, Rejection};
-use crate::engine::Column;
 use crate::error::Result;
-use crate::keys::{BucketKey, DocumentKey, ReaderEntryKey, prefix_end};
+use crate::keys::{BucketKey, ReaderEntryKey};
 use crate::tables::documents::{self, Entry};
 use crate::tables::indexes::{self, ProgressRow};
 use crate::tables::{buckets, readers};
@@ -93,39 +92,21 @@ struct Page {
 fn look(tx: &Transaction<'_>, command: &BackfillReaders, after: &str) -> Result<Page> {
     let (database, bucket) = (command.database, command.bucket);
     let count = page_of(command.page, BACKFILL_PAGE_MAX);
-    let prefix = DocumentKey::prefix(database, bucket);
-    let end = prefix_end(&prefix);
-    let from = DocumentKey {
-        database,
-        bucket,
-        key: after,
-    }
-    .encode();
-    let from = match after {
-        "" => Bound::Included(prefix.as_slice()),
-        _ => Bound::Excluded(from.as_slice()),
-    };
     let mut page = Page::default();
-    tx.visit(
-        Column::Documents,
-        from,
-        end.as_ref().map(Vec::as_slice),
-        &mut |key, row| {
-            if page.looked >= count || page.bytes >= PAGE_BYTES_MAX {
-                page.is_full = true;
-                return Ok(ControlFlow::Break(()));
-            }
-            let key = DocumentKey::decode(&key)?.key.to_owned();
-            if let Entry::Live { record, .. } = documents::decode(&row)? {
-                let taken = readers::of_object(record.acl.as_ref());
-                page.bytes += taken.len() * key.len();
-                page.taken.push((key.clone(), taken));
-            }
-            page.looked += 1;
-            page.bytes += row.len();
-            page.last = Some(key);
-            Ok(ControlFlow::Continue(()))
-        },
-    )?;
+    documents::visit_behind(tx, database, bucket, after, &mut |key, row| {
+        if page.looked >= count || page.bytes >= PAGE_BYTES_MAX {
+            page.is_full = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        if let Entry::Live { record, .. } = documents::decode(row)? {
+            let taken = readers::of_object(record.acl.as_ref());
+            page.bytes += taken.len() * key.len();
+            page.taken.push((key.to_owned(), taken));
+        }
+        page.looked += 1;
+        page.bytes += row.len();
+        page.last = Some(key.to_owned());
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(page)
 }

@@ -427,6 +427,29 @@ impl<'w, 'tx> Writer<'w, 'tx> {
         }
     }
 
+    /// Deletes a document of a bucket that is dropped. Nobody's rights are asked, and no condition.
+    pub(super) fn clear(&mut self, document: DocumentKey<'_>) -> Result<(), Error> {
+        let mutation = Mutation {
+            database: document.database,
+            bucket: document.bucket,
+            key: document.key.to_owned(),
+            ..Mutation::default()
+        };
+        let bucket = self.bucket(&mutation)?;
+        let bucket = bucket.as_deref().map(buckets::decode).transpose()?;
+        let site = self.site(&mutation, &bucket.unwrap_or_default())?;
+        self.remove(&site)
+    }
+
+    /// Deletes the document of the site, and all that is kept for it.
+    fn remove(&mut self, site: &Site<'_>) -> Result<(), Error> {
+        let deleted = self.delete(site);
+        self.unindex(site)?;
+        self.leave(site);
+        self.note_rights(site, &deleted, true)?;
+        self.count(site, None)
+    }
+
     fn user(&self) -> &'w str {
         self.principal.user.as_deref().unwrap_or_default()
     }

@@ -288,6 +288,33 @@ pub fn visit_changed(
     )
 }
 
+/// What a walk of apply hands each decoded key and its row, for [`decode`]. `Break` ends the walk.
+pub(crate) type RowVisitor<'a> = dyn FnMut(&str, &Bytes) -> Result<ControlFlow<()>> + 'a;
+
+/// Shows what lies behind the key `after` in a bucket, tombstones too, in the order of keys; behind an empty one everything.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`]: a key does not decode. Those of the engine, and the first of `each`.
+pub(crate) fn visit_behind(
+    tx: &Transaction<'_>,
+    database: u32,
+    bucket: u32,
+    after: &str,
+    each: &mut RowVisitor<'_>,
+) -> Result<()> {
+    let from = match after {
+        "" => Bound::Unbounded,
+        after => Bound::Excluded(after),
+    };
+    let (start, end) = range(database, bucket, from);
+    tx.visit(
+        Column::Documents,
+        start.as_ref().map(Vec::as_slice),
+        end.as_ref().map(Vec::as_slice),
+        &mut |key, row| each(DocumentKey::decode(&key)?.key, &row),
+    )
+}
+
 /// What lies under a document's key, deleted or not. May wait for a disk.
 ///
 /// # Errors

@@ -24,6 +24,7 @@ use super::buckets::{self, BucketRow};
 use crate::codec::{self, Record};
 use crate::engine::{Column, Direction};
 use crate::error::{Error, Result};
+use crate::ids::StoreId;
 use crate::keys::{BucketKey, IndexEntryKey, IndexProgressKey, prefix_end};
 use crate::machine::outcome::Progress;
 use crate::machine::{Replica, ReplicaView, Transaction};
@@ -44,7 +45,7 @@ const RESTRICTED: u8 = 0;
 pub struct BucketIndex {
     /// Its id.
     pub id: u32,
-    /// The index.
+    /// The index; [`Index::closed`] if no document in it has a list where the types leave it open.
     pub index: Index,
     /// Whether every document of the bucket that this shard holds is in it. Until then it must not be read.
     pub complete: bool,
@@ -70,6 +71,10 @@ pub(crate) enum ProgressRow {
     Complete,
     /// The bucket does not have it any more; its rows up to this key (without store id) are deleted, entries first.
     Purging { after: Vec<u8> },
+    /// As `Building`, and no document that was met since its beginning has a list where the types leave it open.
+    BuildingClosed { after: String },
+    /// As `Complete`, likewise: no document in it has one.
+    CompleteClosed,
 }
 
 impl Record for ProgressRow {
@@ -112,25 +117,123 @@ fn compiled(definition: &[u8]) -> Result<Index> {
 /// # Errors
 /// [`crate::Error::Corrupt`]: a row does not decode.
 pub fn of_bucket(view: &ReplicaView<'_>, database: u32, bucket: u32) -> Result<Vec<BucketIndex>> {
-    let Some(row) = view.get(Column::State, &BucketKey { database, bucket }.encode())? else {
-        return Ok(Vec::new());
-    };
-    let row = buckets::decode(&row)?;
+    match view.get(Column::State, &BucketKey { database, bucket }.encode())? {
+        Some(row) => of_row(view, database, bucket, &buckets::decode(&row)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn of_row(
+    view: &ReplicaView<'_>,
+    database: u32,
+    bucket: u32,
+    row: &BucketRow<'_>,
+) -> Result<Vec<BucketIndex>> {
     if row.dropped {
         return Ok(Vec::new());
     }
     let mut indexes = Vec::with_capacity(row.indexes.len());
-    for KeptIndex { id, index } in kept(&row)? {
-        let key = progress_key(database, bucket, id);
-        let row = view.get(Column::State, &key.encode())?;
-        let row: Option<ProgressRow> = row.map(|row| codec::decode(&row)).transpose()?;
+    for KeptIndex { id, index } in kept(row)? {
+        let progress = progress_of(view, progress_key(database, bucket, id))?;
+        let is_closed = progress == Some(ProgressRow::CompleteClosed);
         indexes.push(BucketIndex {
             id,
-            index,
-            complete: row == Some(ProgressRow::Complete),
+            index: if is_closed { index.closed() } else { index },
+            complete: is_closed || progress == Some(ProgressRow::Complete),
         });
     }
     Ok(indexes)
+}
+
+fn progress_of(view: &ReplicaView<'_>, key: IndexProgressKey) -> Result<Option<ProgressRow>> {
+    let row = view.get(Column::State, &key.encode())?;
+    row.map(|row| codec::decode(&row)).transpose()
+}
+
+/// The indexes of a bucket that may be read, remembered: reading them again takes a look at the bucket's row, and not at each of them.
+///
+/// What holds in one view holds in those after it as long as the bucket's row is the same: an index that is complete stays it. Only that
+/// no document has a list may end, so that is looked at.
+#[derive(Clone, Debug)]
+pub struct ReadIndexes {
+    store: StoreId,
+    /// How far the view was that they were read from.
+    applied: u64,
+    /// The bucket's.
+    row: Option<Bytes>,
+    indexes: Vec<BucketIndex>,
+    /// Those of them that have no document with a list, where the types leave it open.
+    closed: Vec<IndexProgressKey>,
+    /// No index of the bucket is left to be completed.
+    is_final: bool,
+    keeps_readers: bool,
+}
+
+impl ReadIndexes {
+    /// Those of a bucket in a view; none for an unknown or dropped bucket.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: a row does not decode.
+    pub fn read(view: &ReplicaView<'_>, database: u32, bucket: u32) -> Result<ReadIndexes> {
+        let row = view.get(Column::State, &BucketKey { database, bucket }.encode())?;
+        let decoded = row.as_deref().map(buckets::decode).transpose()?;
+        let decoded = decoded.unwrap_or_default();
+        let mut indexes = of_row(view, database, bucket, &decoded)?;
+        let is_final = indexes.iter().all(|index| index.complete);
+        indexes.retain(|index| index.complete);
+        let mut closed = Vec::new();
+        for kept in kept(&decoded)? {
+            let is_same = |index: &BucketIndex| index.id == kept.id && !index.index.is_open();
+            if kept.index.is_open() && indexes.iter().any(is_same) {
+                closed.push(progress_key(database, bucket, kept.id));
+            }
+        }
+        Ok(ReadIndexes {
+            store: view.store(),
+            applied: view.applied()?.id.map_or(0, |id| id.index),
+            keeps_readers: decoded.keeps_readers,
+            row,
+            indexes,
+            closed,
+            is_final,
+        })
+    }
+
+    /// Whether they are the same in a view of the same bucket that has applied at least so much.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`]: a row does not decode.
+    pub fn hold_in(
+        &self,
+        view: &ReplicaView<'_>,
+        database: u32,
+        bucket: u32,
+        applied: u64,
+    ) -> Result<bool> {
+        if !self.is_final || self.store != view.store() || applied < self.applied {
+            return Ok(false);
+        }
+        let row = view.get(Column::State, &BucketKey { database, bucket }.encode())?;
+        if row != self.row {
+            return Ok(false);
+        }
+        for &key in &self.closed {
+            if progress_of(view, key)? != Some(ProgressRow::CompleteClosed) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The indexes, ascending by id.
+    pub fn indexes(&self) -> &[BucketIndex] {
+        &self.indexes
+    }
+
+    /// Whether writes of the bucket keep up who may find its documents ([`super::readers`]).
+    pub fn keeps_readers(&self) -> bool {
+        self.keeps_readers
+    }
 }
 
 /// Shows the entries of an index within a range, until `each` breaks.
@@ -232,12 +335,37 @@ fn progress_key(database: u32, bucket: u32, index: u32) -> IndexProgressKey {
 }
 
 impl ProgressRow {
+    /// Documents up to `after` are in the index; `is_closed`: none that was met has a list.
+    pub(crate) fn building(after: String, is_closed: bool) -> Self {
+        match is_closed {
+            true => Self::BuildingClosed { after },
+            false => Self::Building { after },
+        }
+    }
+
+    /// All documents are in it, likewise.
+    pub(crate) fn complete(is_closed: bool) -> Self {
+        match is_closed {
+            true => Self::CompleteClosed,
+            false => Self::Complete,
+        }
+    }
+
     /// How far the building is. What is being purged has to be built anew.
     pub(crate) fn of_building(self) -> Progress {
         match self {
-            Self::Building { after } => Progress::More { after },
-            Self::Complete => Progress::Complete,
+            Self::Building { after } | Self::BuildingClosed { after } => Progress::More { after },
+            Self::Complete | Self::CompleteClosed => Progress::Complete,
             Self::Purging { .. } => Progress::begun(),
+        }
+    }
+
+    /// Whether it is known that no document that was met has a list where the types leave it open; `None`: the building begins anew.
+    pub(crate) fn is_closed(&self) -> Option<bool> {
+        match self {
+            Self::Purging { .. } => None,
+            Self::BuildingClosed { .. } | Self::CompleteClosed => Some(true),
+            Self::Building { .. } | Self::Complete => Some(false),
         }
     }
 }
@@ -259,6 +387,16 @@ pub(crate) fn set_progress(
 ) -> Result<()> {
     tx.put(Column::State, &key.encode(), codec::encode(row)?);
     Ok(())
+}
+
+/// Notes that a document with a list is in an index that no such document was in.
+pub(crate) fn note_list(tx: &mut Transaction<'_>, key: IndexProgressKey) -> Result<()> {
+    let row = match progress_row(tx, key)? {
+        Some(ProgressRow::BuildingClosed { after }) => ProgressRow::Building { after },
+        Some(ProgressRow::CompleteClosed) => ProgressRow::Complete,
+        _ => return Ok(()),
+    };
+    set_progress(tx, key, &row)
 }
 
 /// Forgets the progress of an index, if there is any.
@@ -324,7 +462,14 @@ mod tests {
     proptest! {
         #[test]
         fn progress_round_trips(after: String, at: Vec<u8>) {
-            for row in [ProgressRow::Building { after }, ProgressRow::Complete, ProgressRow::Purging { after: at }] {
+            let rows = [
+                ProgressRow::Building { after: after.clone() },
+                ProgressRow::Complete,
+                ProgressRow::Purging { after: at },
+                ProgressRow::BuildingClosed { after },
+                ProgressRow::CompleteClosed,
+            ];
+            for row in rows {
                 let bytes = codec::encode(&row).expect("encodes");
                 prop_assert_eq!(codec::decode::<ProgressRow>(&bytes).expect("decodes"), row);
             }

@@ -81,6 +81,15 @@ pub(crate) fn set_fence(tx: &mut Transaction<'_>, key: FenceKey, index: u64) -> 
     Ok(())
 }
 
+/// Removes the fences of a bucket that takes no more writes.
+pub(crate) fn remove_fences(tx: &mut Transaction<'_>, database: u32, bucket: u32) -> Result<()> {
+    let prefix = FenceKey::prefix(database, bucket);
+    for (key, _) in tx.scan_prefix(Column::State, &prefix, FenceKey::SLOTS)? {
+        tx.delete(Column::State, &key);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

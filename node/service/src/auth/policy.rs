@@ -4,7 +4,7 @@
 use cluster::state::Database;
 use document::acl::{Access, Acl, Principal, ROOT_USER, Rules};
 use document::id::object_id;
-use document::schema::Operation;
+use document::schema::{Class, Operation};
 use proto::ErrorCode;
 use serde_json::json;
 
@@ -58,8 +58,7 @@ pub fn check_class(
     operation: Operation,
     caller: &Principal,
 ) -> Result<()> {
-    let class = database.schema.class(bucket);
-    let class = class.ok_or_else(|| Error::bucket_not_found(bucket))?;
+    let class = find_class(database, bucket)?;
     if class.permits(operation, caller) {
         return Ok(());
     }
@@ -92,6 +91,32 @@ pub fn condition_of_named(
         Condition::None => Ok(Condition::Exists),
         Condition::Exists | Condition::Version(_) => Ok(condition),
     }
+}
+
+/// Refuses those whom the rules of a bucket's class do not let change what belongs to its schema, indexes included. Admins alone, unless a rule
+/// lets somebody.
+///
+/// # Errors
+/// As [`check_class`].
+pub fn check_schema_right(
+    database: &Database,
+    bucket: &str,
+    operation: Operation,
+    caller: &Principal,
+) -> Result<()> {
+    let class = find_class(database, bucket)?;
+    // Without rules it is for admins: no class is public by having said nothing.
+    let is_said = caller.is_admin() || !class.acl.rules(operation).is_empty();
+    if is_said && class.permits(operation, caller) {
+        return Ok(());
+    }
+    let message = format!("this needs the right {operation} on class {bucket}");
+    Err(Error::new(ErrorCode::PermissionDenied, message))
+}
+
+fn find_class<'d>(database: &'d Database, bucket: &str) -> Result<&'d Class> {
+    let class = database.schema.class(bucket);
+    class.ok_or_else(|| Error::bucket_not_found(bucket))
 }
 
 /// The ACL of a new user whose creator named none: the user's own.

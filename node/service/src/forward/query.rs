@@ -79,11 +79,18 @@ pub struct QueryPart {
     /// See [`Query::share`].
     #[prost(uint64, tag = "6")]
     pub share: u64,
+    /// See [`super::Near::at_least`]; only of a query that need not ask the leaders.
+    #[prost(uint64, tag = "7")]
+    pub at_least: u64,
 }
 
 impl Queries {
-    /// One query of several shards; the questions differ in nothing but what a [`QueryPart`] says. `None` without any.
-    pub(crate) fn of(questions: &[(ShardId, Query)]) -> Option<Queries> {
+    /// One query of several shards; the questions differ in nothing but what a [`QueryPart`] says. `None` without any. `at_least` says how far
+    /// the replica of each must be.
+    pub(crate) fn of(
+        questions: &[(ShardId, Query)],
+        at_least: impl Fn(ShardId) -> u64,
+    ) -> Option<Queries> {
         let part = |(shard, query): &(ShardId, Query)| QueryPart {
             shard: shard.0,
             after: query.after.clone(),
@@ -91,6 +98,7 @@ impl Queries {
             bytes_max: query.bytes_max,
             examined: query.examined,
             share: query.share,
+            at_least: at_least(*shard),
         };
         Some(Queries {
             query: Some(questions.first()?.1.clone()),

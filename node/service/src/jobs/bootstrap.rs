@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cluster::MetaOutcome;
 use cluster::state::{ClusterState, DEFAULT_DATABASE, Database};
 use document::acl::Principal;
 use proto::ErrorCode;
 use proto::log::{SetBootstrapped, meta_command};
 use tokio_util::sync::CancellationToken;
 
-use super::{leads_metadata, next_look};
+use super::{leads_metadata, next_look, tell_metadata};
 use crate::Core;
 use crate::auth::policy::{self, Predefined};
 use crate::context::Condition;
@@ -64,16 +63,7 @@ impl Bootstrap {
             self.insert(state, database, document).await?;
         }
         let operation = meta_command::Operation::SetBootstrapped(SetBootstrapped {});
-        match self
-            .core
-            .shards
-            .propose_meta(operation, Instant::now() + WRITE_TIMEOUT)
-            .await
-        {
-            Ok(MetaOutcome::Done) => Ok(()),
-            Ok(MetaOutcome::Rejected(rejection)) => Err(Error::unavailable(rejection.to_string())),
-            Err(failure) => Err(Error::unavailable(format!("metadata group: {failure:?}"))),
-        }
+        tell_metadata(&self.core, operation, Instant::now() + WRITE_TIMEOUT).await
     }
 
     async fn insert(

@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::MetaOutcome;
 use cluster::state::{ClusterState, Database};
 use document::acl::Principal;
+use futures::future::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
 use proto::ShardId;
 use proto::log::{ConfirmFence, SetBuckets, meta_command};
 use tokio_util::sync::CancellationToken;
 
-use super::{leads_metadata, next_look};
+use super::{lead_metadata, tell_metadata};
 use crate::Core;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::forward::{Operation, Request};
 
 /// Shards told at the same time, so that a schema change does not crowd out writes.
@@ -39,26 +39,10 @@ impl Fence {
 
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
-        let mut changes = self.core.metadata.changes();
-        loop {
-            let state = changes.borrow_and_update().clone();
-            if leads_metadata(&self.core) {
-                let done = tokio::select! {
-                    () = stop.cancelled() => return,
-                    done = self.fence_all(&state) => done,
-                };
-                if let Err(error) = done {
-                    tracing::warn!(%error, "a schema change is not confirmed yet");
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    if !stop.is_cancelled() {
-                        continue;
-                    }
-                }
-            }
-            if !next_look(&mut changes, &stop).await {
-                return;
-            }
-        }
+        let job = &self;
+        let work = |state: Arc<ClusterState>| async move { job.fence_all(&state).await }.boxed();
+        let failed = "a schema change is not confirmed yet";
+        lead_metadata(&self.core, &stop, RETRY_PAUSE, failed, work).await;
     }
 
     async fn fence_all(&self, state: &Arc<ClusterState>) -> Result<()> {
@@ -100,22 +84,12 @@ impl Fence {
             version: database.schema_version,
         };
         let operation = meta_command::Operation::ConfirmFence(confirm);
-        match self
-            .core
-            .shards
-            .propose_meta(operation, Instant::now() + SHARD_TIMEOUT)
-            .await
-        {
-            Ok(MetaOutcome::Done) => {
-                tracing::info!(
-                    database = database.name,
-                    version = database.schema_version,
-                    "schema confirmed on all shards"
-                );
-                Ok(())
-            }
-            Ok(MetaOutcome::Rejected(rejection)) => Err(Error::unavailable(rejection.to_string())),
-            Err(failure) => Err(Error::unavailable(format!("metadata group: {failure:?}"))),
-        }
+        tell_metadata(&self.core, operation, Instant::now() + SHARD_TIMEOUT).await?;
+        tracing::info!(
+            database = database.name,
+            version = database.schema_version,
+            "schema confirmed on all shards"
+        );
+        Ok(())
     }
 }

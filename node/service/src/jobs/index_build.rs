@@ -5,13 +5,12 @@
 //!
 //! Nothing begins before the schema version is fenced: only then does every shard keep a new index up, or a dropped one no more.
 //!
-//! It must not crowd out writes: few shards at a time, small pages, and after each page a pause as long as the page took.
+//! It must not crowd out writes: few shards at a time, small pages, and pauses between them (`pages`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::MetaOutcome;
 use cluster::state::{ClusterState, Database, IndexInfo, IndexState};
 use document::index::Index;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -19,12 +18,13 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use metrics::{Counter, counter};
 use proto::ShardId;
 use proto::log::{self, BackfillIndex, PurgeIndex, SetIndexState, command, meta_command};
-use storage::machine::outcome::{Outcome, Progress};
+use storage::machine::outcome::Progress;
 use tokio_util::sync::CancellationToken;
 
-use super::{leads_metadata, next_look};
+use super::pages::{PAGE_TIMEOUT, all_pages};
+use super::{leads_metadata, next_look, tell_metadata};
 use crate::Core;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::indexes::in_state;
 use crate::metrics::{INDEX_PAGES, INDEXES_BUILT};
 
@@ -34,10 +34,6 @@ const PARALLEL: usize = 4;
 const PAGE_DOCUMENTS: u32 = 200;
 /// Entries of one page that is cleared away.
 const PAGE_ENTRIES: u32 = 1_000;
-/// Longest pause between two pages of a shard.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// One page must be answered within this; longer than a failover.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed round.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -188,32 +184,14 @@ impl IndexBuild {
                 .await?;
             return Ok(built.err().map(|violation| violation.to_string()));
         }
-        loop {
-            // Another node may lead the metadata group by now, or the index be gone.
-            if !leads_metadata(&self.core) || !self.is_as_it_was(database, index) {
-                return Err(Error::unavailable("the metadata has changed"));
-            }
-            let began = Instant::now();
-            let operation = page(database, index);
-            let outcome = self
-                .core
-                .command(state, shard, operation, began + PAGE_TIMEOUT)
-                .await?;
-            self.pages.increment(1);
-            match outcome {
-                Outcome::Progress(Progress::Complete) => return Ok(None),
-                Outcome::Progress(Progress::More { .. }) => {}
-                Outcome::Progress(Progress::Impossible { key }) => {
-                    return Ok(Some(too_many(&key)));
-                }
-                outcome => {
-                    return Err(Error::unavailable(format!(
-                        "shard {shard} answers to a page of an index: {outcome:?}"
-                    )));
-                }
-            }
-            tokio::time::sleep(began.elapsed().min(PAUSE_MAX)).await;
-        }
+        let operation = page(database, index);
+        let is_wanted = || self.is_as_it_was(database, index);
+        let done = || self.pages.increment(1);
+        let work = all_pages(&self.core, state, shard, &operation, is_wanted, done);
+        Ok(match work.await? {
+            Progress::Impossible { key } => Some(too_many(&key)),
+            Progress::Complete | Progress::More { .. } => None,
+        })
     }
 
     fn is_as_it_was(&self, database: &Database, index: &IndexInfo) -> bool {
@@ -242,12 +220,7 @@ impl IndexBuild {
             reason,
         };
         let operation = meta_command::Operation::SetIndexState(command);
-        let deadline = Instant::now() + PAGE_TIMEOUT;
-        match self.core.shards.propose_meta(operation, deadline).await {
-            Ok(MetaOutcome::Done) => Ok(()),
-            Ok(MetaOutcome::Rejected(rejection)) => Err(Error::unavailable(rejection.to_string())),
-            Err(failure) => Err(Error::unavailable(format!("metadata group: {failure:?}"))),
-        }
+        tell_metadata(&self.core, operation, Instant::now() + PAGE_TIMEOUT).await
     }
 }
 
@@ -267,7 +240,7 @@ fn page(database: &Database, index: &IndexInfo) -> command::Operation {
             page: PAGE_ENTRIES,
         }),
         IndexState::Building | IndexState::Ready | IndexState::Failed => {
-            command::Operation::BackfillIndex(BackfillIndex {
+            command::Operation::BackfillNotingLists(BackfillIndex {
                 database: database.id,
                 bucket: index.bucket,
                 index: index.id,

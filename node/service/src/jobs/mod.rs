@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod change_age;
+mod clearing;
 pub(crate) mod consumers;
 mod evidence;
 mod expiry;
@@ -12,6 +13,7 @@ mod fence;
 pub mod index_build;
 mod leader_balance;
 mod mails;
+mod pages;
 mod quota;
 mod readers;
 mod replace;
@@ -23,15 +25,19 @@ mod ticker;
 mod trail;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cluster::MetaOutcome;
 use cluster::state::ClusterState;
+use futures::future::BoxFuture;
 use proto::ShardId;
+use proto::log::meta_command;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::bootstrap::Bootstrap;
 pub use self::change_age::ChangeAge;
+pub use self::clearing::Clearing;
 pub use self::consumers::Consumers;
 pub use self::evidence::Evidence;
 pub use self::expiry::Expiry;
@@ -49,6 +55,7 @@ pub use self::signing_keys::SigningKeys;
 pub use self::ticker::Ticker;
 pub use self::trail::Trail;
 use crate::Core;
+use crate::error::{Error, Result};
 use crate::forward::Failure;
 
 /// A job of the metadata leader looks again at least so often: becoming the leader is no change of the metadata.
@@ -60,6 +67,8 @@ pub struct Jobs {
     pub fence: Fence,
     /// Fills new indexes and clears away dropped ones.
     pub index_build: IndexBuild,
+    /// Deletes the documents of dropped buckets.
+    pub clearing: Clearing,
     /// Enters documents under who may read them.
     pub readers: Readers,
     /// Writes predefined users and roles.
@@ -99,6 +108,7 @@ impl Jobs {
         Jobs {
             fence: Fence::new(Arc::clone(&core)),
             index_build: IndexBuild::new(Arc::clone(&core)),
+            clearing: Clearing::new(Arc::clone(&core)),
             readers: Readers::new(Arc::clone(&core)),
             bootstrap: Bootstrap::new(Arc::clone(&core)),
             ticker: Ticker::new(Arc::clone(&core)),
@@ -123,6 +133,7 @@ impl Jobs {
         tokio::join!(
             self.fence.run(stop.clone()),
             self.index_build.run(stop.clone()),
+            self.clearing.run(stop.clone()),
             self.readers.run(stop.clone()),
             self.bootstrap.run(stop.clone()),
             self.ticker.run(stop.clone()),
@@ -140,6 +151,37 @@ impl Jobs {
             self.leader_balance.run(stop.clone()),
             self.consumers.run(stop),
         );
+    }
+}
+
+/// Does `work` wherever this node leads the metadata group, at each change of the metadata and now and then, until `stop` is cancelled. What
+/// fails, says `failed`, is begun again after a pause.
+async fn lead_metadata<'j>(
+    core: &Core,
+    stop: &CancellationToken,
+    pause: Duration,
+    failed: &'static str,
+    work: impl Fn(Arc<ClusterState>) -> BoxFuture<'j, Result<()>>,
+) {
+    let mut changes = core.metadata.changes();
+    loop {
+        let state = changes.borrow_and_update().clone();
+        if leads_metadata(core) {
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                done = work(state) => done,
+            };
+            if let Err(error) = done {
+                tracing::warn!(%error, "{failed}");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => continue,
+                }
+            }
+        }
+        if !next_look(&mut changes, stop).await {
+            return;
+        }
     }
 }
 
@@ -184,6 +226,22 @@ async fn age_led_shards<F>(
                 }
             }
         }
+    }
+}
+
+/// Proposes what a job has found out to the metadata group.
+///
+/// # Errors
+/// `Unavailable`: refused, or it is not known whether it was applied. A job looks again.
+async fn tell_metadata(
+    core: &Core,
+    operation: meta_command::Operation,
+    deadline: Instant,
+) -> Result<()> {
+    match core.shards.propose_meta(operation, deadline).await {
+        Ok(MetaOutcome::Done) => Ok(()),
+        Ok(MetaOutcome::Rejected(rejection)) => Err(Error::unavailable(rejection.to_string())),
+        Err(failure) => Err(Error::unavailable(format!("metadata group: {failure:?}"))),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use cluster::MetaOutcome;
 use cluster::state::{BucketInfo, Database};
+use document::acl::Principal;
 use document::index::{Candidate, Definition, Index, IndexSecret, SECRET_BYTES};
 use proto::log::{CreateIndex, DropIndexes, meta_command};
 use proto::{Effect, ShardId};
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::forward::{
     Answer, ChangeIndexes, Failure, IndexProgress, IndexVerb, IndexesComplete, Request,
 };
+use crate::indexes::right_of;
 use crate::quotas::attributed;
 use crate::schema::meta_rejected;
 
@@ -53,9 +55,8 @@ impl Shards {
         change: &ChangeIndexes,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        policy::require_admin(&request.principal)?;
         self.barrier(ShardId::META, deadline).await?;
-        let operation = self.index_command(change)?;
+        let operation = self.index_command(change, &request.principal)?;
         let operation = attributed(&request.principal, operation);
         match self.propose_meta(operation, deadline).await? {
             MetaOutcome::Done => {}
@@ -70,11 +71,17 @@ impl Shards {
         Ok(Answer::Version(database.schema_version))
     }
 
-    /// The command for a change that makes sense now. Apply decides again.
-    fn index_command(&self, change: &ChangeIndexes) -> Result<meta_command::Operation> {
+    /// The command for a change that the caller may make, and that makes sense now. Apply decides again whether it does.
+    fn index_command(
+        &self,
+        change: &ChangeIndexes,
+        caller: &Principal,
+    ) -> Result<meta_command::Operation> {
         let state = self.metadata_now();
         let database = find_database(&state, &change.database)?;
         let bucket = find_bucket(database, &change.bucket)?;
+        let verb = IndexVerb::try_from(change.verb).unwrap_or(IndexVerb::Unspecified);
+        policy::check_schema_right(database, &change.bucket, right_of(verb), caller)?;
         let dropping = |definition: String| {
             meta_command::Operation::DropIndexes(DropIndexes {
                 database: database.id,
@@ -83,17 +90,15 @@ impl Shards {
             })
         };
         let given = || Definition::parse(&change.definition);
-        Ok(
-            match IndexVerb::try_from(change.verb).unwrap_or(IndexVerb::Unspecified) {
-                IndexVerb::Create => {
-                    let creation = self.index_creation(database, bucket, &given()?)?;
-                    meta_command::Operation::CreateIndex(creation)
-                }
-                IndexVerb::Drop => dropping(given()?.to_json()),
-                IndexVerb::DropAll => dropping(String::new()),
-                IndexVerb::Unspecified => return Err(Error::bad_request("unknown index request")),
-            },
-        )
+        Ok(match verb {
+            IndexVerb::Create => {
+                let creation = self.index_creation(database, bucket, &given()?)?;
+                meta_command::Operation::CreateIndex(creation)
+            }
+            IndexVerb::Drop => dropping(given()?.to_json()),
+            IndexVerb::DropAll => dropping(String::new()),
+            IndexVerb::Unspecified => return Err(Error::bad_request("unknown index request")),
+        })
     }
 
     fn index_creation(

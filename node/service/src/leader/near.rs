@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proto::ShardId;
 use storage::machine::Replica;
 
 use super::{Shards, not_leader};
 use crate::error::Error;
-use crate::forward::{Answer, Failure, Near, Operation, Request, Seen};
+use crate::forward::{Answer, Failure, Near, Operation, QueryPart, Request, Seen};
 
 /// How long a replica may need to reach a position before somebody else is asked. A follower hears of a commit with the next append or
 /// heartbeat, so most positions are reached within it.
@@ -25,26 +26,12 @@ impl Shards {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let shard = request.shard;
-        let Some(replica) = self.groups.replica(shard) else {
-            return Err(not_leader(
-                self.groups.leader(shard).map(|leader| leader.node),
-            ));
-        };
         let until = deadline.min(Instant::now() + CATCH_UP);
         self.catch_up(request.metadata_version, until).await?;
-        if index(&replica) < near.at_least
-            && !self.groups.reaches(shard, near.at_least, until).await
-        {
-            return Err(behind("the replica here has not reached the position yet"));
+        if let Operation::Queries(queries) = &request.operation {
+            return Box::pin(self.queries(request, queries, Some(near), deadline)).await;
         }
-        let age = self.evidence.age(shard, &replica);
-        let age_us = age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
-        if near
-            .age_us_max
-            .is_some_and(|max| age_us.is_none_or(|age| age > max))
-        {
-            return Err(behind("the replica here cannot prove that it is so fresh"));
-        }
+        let (replica, age_us) = self.qualified(shard, near, until).await?;
         let mut answer = match &request.operation {
             Operation::Get(get) => self.get_applied(&replica, request, get, deadline).await?,
             Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
@@ -80,6 +67,69 @@ impl Shards {
         };
         see(&mut answer, &replica, age_us);
         Ok(answer)
+    }
+
+    /// The replica of a shard here, if it is far and fresh enough, and how old it is at most, in microseconds.
+    ///
+    /// # Errors
+    /// As [`Self::near`].
+    async fn qualified(
+        &self,
+        shard: ShardId,
+        near: Near,
+        until: Instant,
+    ) -> Result<(Arc<Replica>, Option<u64>), Failure> {
+        let Some(replica) = self.groups.replica(shard) else {
+            let leader = self.groups.leader(shard);
+            return Err(not_leader(leader.map(|leader| leader.node)));
+        };
+        if index(&replica) < near.at_least
+            && !self.groups.reaches(shard, near.at_least, until).await
+        {
+            return Err(behind("the replica here has not reached the position yet"));
+        }
+        let age = self.evidence.age(shard, &replica);
+        let age_us = age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        if near
+            .age_us_max
+            .is_some_and(|max| age_us.is_none_or(|age| age > max))
+        {
+            return Err(behind("the replica here cannot prove that it is so fresh"));
+        }
+        Ok((replica, age_us))
+    }
+
+    /// The replica of a part of a query, as fresh as it must be, and how old it is at most: behind a barrier, or without one as `near` says.
+    ///
+    /// # Errors
+    /// As [`Self::near`], and those of the barrier.
+    pub(super) async fn fresh(
+        &self,
+        part: &QueryPart,
+        near: Option<Near>,
+        deadline: Instant,
+    ) -> Result<(Arc<Replica>, Option<u64>), Failure> {
+        let shard = ShardId(part.shard);
+        let Some(near) = near else {
+            let replica = self.replica(shard)?;
+            self.barrier(shard, deadline).await?;
+            return Ok((replica, Some(0)));
+        };
+        // One that has just come holds nothing yet, which says nothing about the shard.
+        let holds = |replica: &Arc<Replica>| replica.applied().id.is_some();
+        if self
+            .groups
+            .replica(shard)
+            .is_none_or(|replica| !holds(&replica))
+        {
+            return Err(behind("the replica here holds nothing yet"));
+        }
+        let near = Near {
+            at_least: part.at_least,
+            ..near
+        };
+        let until = deadline.min(Instant::now() + CATCH_UP);
+        self.qualified(shard, near, until).await
     }
 }
 

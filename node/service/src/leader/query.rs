@@ -11,6 +11,7 @@
 //! | part | owns |
 //! |---|---|
 //! | `planned` | which plan, with which indexes |
+//! | `known` | what is remembered of buckets between queries |
 //! | `many` | one query of several shards |
 //! | `by_index` | documents that keys and indexes name |
 //! | `by_reader` | those that the caller may read |
@@ -24,6 +25,7 @@
 mod by_index;
 mod by_reader;
 mod explain;
+mod known;
 mod many;
 mod planned;
 mod readable;
@@ -45,8 +47,9 @@ use storage::tables::documents::{self, Row};
 
 pub(super) use self::by_reader::cheaper_references;
 pub(super) use self::explain::PlanMeter;
-pub(super) use self::planned::Counts;
-use self::planned::{Place, Planned};
+pub(super) use self::known::Known;
+use self::known::Place;
+use self::planned::Planned;
 use self::readable::Readable;
 use self::top::Top;
 use super::near::{index, see};
@@ -102,7 +105,7 @@ impl Shards {
         let caller = &request.principal;
         let grant = Grant::of_caller(database, &query.bucket, Operation::Query, caller)?;
         Ok(Asked {
-            counts: Arc::clone(&self.counts),
+            known: Arc::clone(&self.known),
             database: grant.database(),
             bucket: grant.bucket(),
             filter,
@@ -144,7 +147,7 @@ impl Shards {
 
 /// What a query asks of all shards here. Its walks end soon after it is dropped.
 struct Asked {
-    counts: Arc<Counts>,
+    known: Arc<Known>,
     database: u32,
     bucket: u32,
     filter: Filter,
@@ -163,7 +166,7 @@ impl Asked {
     fn walk(&self, shard: ShardId, replica: &Replica, query: &Query) -> Walk {
         Walk {
             shard,
-            counts: Arc::clone(&self.counts),
+            known: Arc::clone(&self.known),
             database: self.database,
             bucket: self.bucket,
             filter: self.filter.clone(),
@@ -210,7 +213,7 @@ type Walked = (&'static str, Found);
 /// One walk over a bucket.
 struct Walk {
     shard: ShardId,
-    counts: Arc<Counts>,
+    known: Arc<Known>,
     database: u32,
     bucket: u32,
     filter: Filter,
@@ -259,17 +262,21 @@ impl Walk {
         };
         Planned::choose(
             view,
-            &self.counts,
-            Place {
-                shard: self.shard,
-                database: self.database,
-                bucket: self.bucket,
-                applied: self.applied,
-            },
+            &self.known,
+            self.place(),
             (&self.filter, &self.order),
             wanted,
             Some(self.rows_max).filter(|_| !self.is_unlimited),
         )
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            shard: self.shard,
+            database: self.database,
+            bucket: self.bucket,
+            applied: self.applied,
+        }
     }
 
     fn carry_out(

@@ -265,7 +265,9 @@ fn value_of(value: Option<&UniqueValue>) -> Result<(UniqueValue, ValueHash)> {
 fn is_internal(operation: &command::Operation) -> bool {
     match operation {
         command::Operation::BackfillIndex(_)
+        | command::Operation::BackfillNotingLists(_)
         | command::Operation::PurgeIndex(_)
+        | command::Operation::ClearBucket(_)
         | command::Operation::ReserveValue(_)
         | command::Operation::ConfirmValue(_)
         | command::Operation::ReleaseValue(_)
@@ -291,6 +293,8 @@ fn is_internal(operation: &command::Operation) -> bool {
 fn takes_room(operation: &command::Operation) -> bool {
     matches!(
         operation,
-        command::Operation::BackfillIndex(_) | command::Operation::ReserveValue(_)
+        command::Operation::BackfillIndex(_)
+            | command::Operation::BackfillNotingLists(_)
+            | command::Operation::ReserveValue(_)
     )
 }

@@ -1,23 +1,25 @@
-//! Reading pages of shards: of one, or of several with one request to each node that leads some of them.
+//! Reading pages of shards: of one, or of several with one request to each node that leads some of them. A query that need not ask leaders
+//! is answered here where replicas are fresh enough, or by one request to each of the nearest holders.
 //!
-//! What a node cannot answer for a shard, as it does not lead it any more or is busy, is asked for again shard by shard, with all the
+//! What a node cannot answer for a shard, as it does not lead it any more, is behind or is busy, is asked for again shard by shard, with all the
 //! patience of other reads. So asking for several is never less reliable than asking for each, only quicker.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt};
 use proto::{NodeId, ShardId};
 
 use crate::Core;
 use crate::context::{Consistency, Freshness, Served};
 use crate::documents::{Session, unexpected};
 use crate::error::Result;
-use crate::forward::{self, Answer, Failure, Operation, Queries};
+use crate::forward::{self, Answer, Failure, Operation, Queries, Request};
+use crate::near::check_positions;
 
 /// Requests on the way at the same time for one query: a cluster of usual size at once, and a large one without a thousand requests.
-pub(super) const REQUESTS_AT_ONCE: usize = 16;
+const REQUESTS_AT_ONCE: usize = 16;
 /// Shards that are asked for in one request.
 const SHARDS_A_REQUEST: usize = 32;
 /// One try of a request for several shards. Longer than a failover, so that a slow try is not given up for nothing.
@@ -42,8 +44,8 @@ pub(super) struct Page {
 /// A shard and what it is asked.
 type Question = (ShardId, forward::Query);
 
-/// A question on its way: pages, each with the place of its question.
-type Asking<'a> = BoxFuture<'a, Result<Vec<(usize, Page)>>>;
+/// Questions on their way: answers, each with the place of its question.
+type Asking<'a> = BoxFuture<'a, Vec<(usize, Result<Page>)>>;
 
 impl Reads<'_> {
     /// One page of one shard.
@@ -65,8 +67,36 @@ impl Reads<'_> {
     /// # Errors
     /// The first of any shard.
     pub(super) async fn pages(&self, questions: &[Question]) -> Result<Vec<Page>> {
-        let mut works: Vec<Asking<'_>> = Vec::new();
-        for (node, shards) in self.by_leader(questions) {
+        let mut answers = self.answers(questions)?;
+        let mut pages = Vec::with_capacity(questions.len());
+        while let Some(several) = answers.next().await {
+            for (at, page) in several {
+                pages.push((at, page?));
+            }
+        }
+        pages.sort_unstable_by_key(|(at, _)| *at);
+        Ok(pages.into_iter().map(|(_, page)| page).collect())
+    }
+
+    /// The same, and of each shard that cannot answer why.
+    ///
+    /// # Errors
+    /// The caller has seen a position that no shard can have.
+    pub(super) async fn all(&self, questions: &[Question]) -> Result<Vec<Result<Page>>> {
+        let answers: Vec<Vec<(usize, Result<Page>)>> = self.answers(questions)?.collect().await;
+        let mut answers: Vec<_> = answers.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// What shards answer, each with the place of its question, as it comes.
+    fn answers<'r>(
+        &'r self,
+        questions: &'r [Question],
+    ) -> Result<impl Stream<Item = Vec<(usize, Result<Page>)>> + Unpin + 'r> {
+        check_positions(&self.session.state, self.freshness)?;
+        let mut works: Vec<Asking<'r>> = Vec::new();
+        for (node, shards) in self.by_node(questions) {
             for several in shards.chunks(SHARDS_A_REQUEST) {
                 match (node, several) {
                     (Some(node), [_, _, ..]) => {
@@ -75,35 +105,32 @@ impl Reads<'_> {
                     }
                     _ => works.extend(several.iter().map(|&at| {
                         let one = self.of_shard(questions, at);
-                        one.map(|page| Ok(vec![page?])).boxed()
+                        one.map(|answer| vec![answer]).boxed()
                     })),
                 }
             }
         }
-        let pages: Vec<_> = stream::iter(works)
-            .buffer_unordered(REQUESTS_AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut pages: Vec<(usize, Page)> = pages.into_iter().flatten().collect();
-        pages.sort_unstable_by_key(|(at, _)| *at);
-        Ok(pages.into_iter().map(|(_, page)| page).collect())
+        Ok(stream::iter(works).buffer_unordered(REQUESTS_AT_ONCE))
     }
 
-    /// The places of the questions by the node that is thought to lead their shards; `None`: to be asked one by one.
-    fn by_leader(&self, questions: &[Question]) -> BTreeMap<Option<NodeId>, Vec<usize>> {
-        let is_from_leaders = self.freshness.consistency == Consistency::Linearizable;
+    /// The places of the questions by the node that is to be asked first: the one that is thought to lead the shard, or where that need not
+    /// be asked the nearest; `None`: to be asked one by one.
+    fn by_node(&self, questions: &[Question]) -> BTreeMap<Option<NodeId>, Vec<usize>> {
+        let core = self.core;
         let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (at, (shard, _)) in questions.iter().enumerate() {
-            let leader = self.core.router.leader(*shard);
-            let leader = leader.filter(|_| is_from_leaders);
-            places.entry(leader).or_default().push(at);
+            let node = match core.near(*shard, self.freshness) {
+                None => core.router.leader(*shard),
+                Some(_) => core.nearest(&self.session.state, *shard),
+            };
+            places.entry(node).or_default().push(at);
         }
         places
     }
 
-    async fn of_shard(&self, questions: &[Question], at: usize) -> Result<(usize, Page)> {
+    async fn of_shard(&self, questions: &[Question], at: usize) -> (usize, Result<Page>) {
         let (shard, query) = questions[at].clone();
-        Ok((at, self.page(shard, query).await?))
+        (at, self.page(shard, query).await)
     }
 
     /// Pages of some of the questions, at first from one node.
@@ -112,30 +139,30 @@ impl Reads<'_> {
         node: NodeId,
         questions: &[Question],
         places: Vec<usize>,
-    ) -> Result<Vec<(usize, Page)>> {
+    ) -> Vec<(usize, Result<Page>)> {
         let began = Instant::now();
         let asked: Vec<Question> = places.iter().map(|&at| questions[at].clone()).collect();
         let replies = self.replies(node, &asked).await;
-        let mut pages = Vec::with_capacity(places.len());
+        let level = self.freshness.consistency;
+        let mut answers = Vec::with_capacity(places.len());
         let mut left = Vec::new();
         for (at, reply) in places.into_iter().zip(replies) {
             let shard = questions[at].0;
             match reply {
                 Ok(Answer::Found(found)) => {
-                    let page = Page::new(shard, found, Consistency::Linearizable, began);
-                    pages.push((at, page));
+                    answers.push((at, Ok(Page::new(shard, found, level, began))));
                 }
-                Err(Failure::Refused(error)) => return Err(error),
+                Err(Failure::Refused(error)) => answers.push((at, Err(error))),
                 Ok(_) | Err(_) => left.push(at),
             }
         }
         let left = left.into_iter().map(|at| self.of_shard(questions, at));
         let left: Vec<_> = stream::iter(left)
             .buffer_unordered(REQUESTS_AT_ONCE)
-            .try_collect()
-            .await?;
-        pages.extend(left);
-        Ok(pages)
+            .collect()
+            .await;
+        answers.extend(left);
+        answers
     }
 
     /// What a node says to each question; no answer at all where it does not say.
@@ -144,18 +171,31 @@ impl Reads<'_> {
         node: NodeId,
         asked: &[Question],
     ) -> Vec<std::result::Result<Answer, Failure>> {
+        let core = self.core;
         let unanswered = || vec![Err(Failure::Unknown); asked.len()];
-        let Some(queries) = Queries::of(asked) else {
+        let Some((first, _)) = asked.first() else {
+            return Vec::new();
+        };
+        let near = core.near(*first, self.freshness);
+        let at_least = |shard| {
+            let near = core.near(shard, self.freshness);
+            near.map_or(0, |near| near.at_least)
+        };
+        let Some(queries) = Queries::of(asked, at_least) else {
             return Vec::new();
         };
         let operation = Operation::Queries(queries);
-        let request = self.session.request(asked[0].0, None, operation);
+        let request = Request {
+            near,
+            ..self.session.request(*first, None, operation)
+        };
         let until = self.deadline.min(Instant::now() + TRY_MAX);
-        let core = self.core;
-        let answer = if node == core.options.node {
-            core.shards.execute(&request, until).await
-        } else {
-            Box::pin(core.router.send(node, &request, until)).await
+        let answer = match near {
+            _ if node != core.options.node => {
+                Box::pin(core.router.send(node, &request, until)).await
+            }
+            Some(near) => Box::pin(core.shards.near(&request, near, until)).await,
+            None => core.shards.execute(&request, until).await,
         };
         match answer {
             Ok(Answer::Replies(replies)) => {

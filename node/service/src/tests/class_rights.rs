@@ -328,3 +328,47 @@ async fn logs_are_not_changed_by_admins_either() {
     assert_eq!(codes, [Some(ErrorCode::PermissionDenied); 3]);
     assert_eq!(get(root).await, Ok(()));
 }
+
+#[tokio::test]
+async fn indexes_are_made_and_dropped_by_those_who_may_change_the_class() {
+    let cluster = TestCluster::with_nodes(2, Limits::default()).await;
+    let root = cluster.root().await;
+    let class = |name: &str, acl: &str| {
+        let field = r#"{"n":{"name":"n","type":"/db/Integer"}}"#;
+        format!(r#"{{"class":"/db/{name}","acl":{acl},"fields":{field}}}"#)
+    };
+    let everybody = r#"{"*":"allow"}"#;
+    let classes = [
+        class("Closed", "{}"),
+        class("Adding", &format!(r#"{{"schemaAdd":{everybody}}}"#)),
+        class("Replacing", &format!(r#"{{"schemaReplace":{everybody}}}"#)),
+    ];
+    cluster.add_class(&format!("[{}]", classes.join(","))).await;
+    // Node 2 leads nothing: the metadata leader judges too.
+    let service = cluster.node(2);
+    let change = async |ctx: &Context, bucket: &str, drop: bool| {
+        let index = format!(r#"{{"keys":[{{"n":"asc"}}],"drop":{drop}}}"#);
+        let changed = service.change_index(ctx, bucket, body(&index)).await;
+        changed.map_err(|error| error.code)
+    };
+    let refused = Err(ErrorCode::PermissionDenied);
+    for (bucket, may_add, may_drop) in [
+        ("Closed", refused, refused),
+        ("Adding", Ok(()), refused),
+        ("Replacing", refused, Ok(())),
+    ] {
+        assert_eq!(
+            change(&anonymous(), bucket, false).await,
+            may_add,
+            "{bucket}"
+        );
+        assert_eq!(change(&root, bucket, false).await, Ok(()));
+        assert_eq!(
+            change(&anonymous(), bucket, true).await,
+            may_drop,
+            "{bucket}"
+        );
+        let dropped = service.drop_indexes(&anonymous(), bucket).await;
+        assert_eq!(dropped.map_err(|error| error.code), may_drop, "{bucket}");
+    }
+}

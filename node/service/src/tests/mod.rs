@@ -3,6 +3,7 @@
 mod accounts;
 mod changes;
 mod class_rights;
+mod clearing;
 mod consumers;
 mod contract;
 mod expiry;

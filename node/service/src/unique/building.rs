@@ -106,7 +106,7 @@ impl Core {
                 after: Some(page.after),
                 upto: page.upto,
             };
-            let operation = command::Operation::BackfillIndex(backfill);
+            let operation = command::Operation::BackfillNotingLists(backfill);
             match self.command(state, shard, operation, deadline).await? {
                 Outcome::Progress(Progress::Complete) => return Ok(Ok(())),
                 Outcome::Progress(Progress::More { .. }) => {}

@@ -28,7 +28,7 @@ pub(super) struct Compiled {
 
 pub(super) type Classes = BTreeMap<String, BTreeMap<String, FieldType>>;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Component {
     pub(super) path: Path,
     pub(super) kind: Kind,
@@ -156,6 +156,32 @@ impl Index {
             layout,
             classes,
         })))
+    }
+
+    /// Whether documents may have lists where the types leave it open.
+    pub fn is_open(&self) -> bool {
+        let mut components = self.0.components.iter();
+        components.any(|component| component.lists == Lists::Maybe)
+    }
+
+    /// The same index, for as long as [`Index::meets_list`] is false of every document in it: its order counts, and so do conditions that
+    /// bound it together. The values of documents are the same.
+    #[must_use]
+    pub fn closed(&self) -> Index {
+        let close = |component: &Component| Component {
+            lists: match component.lists {
+                Lists::Maybe => Lists::Never,
+                lists => lists,
+            },
+            ..component.clone()
+        };
+        Index(Arc::new(Compiled {
+            components: self.0.components.iter().map(close).collect(),
+            definition: self.0.definition.clone(),
+            projection: self.0.projection.clone(),
+            layout: self.0.layout.clone(),
+            classes: self.0.classes.clone(),
+        }))
     }
 
     /// What it was compiled from.

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use super::cell;
 use super::compiled::{Component, Index};
 use super::encoding::{self, COMPONENT_BYTES_MAX, EMPTY, NO_PLACE};
+use super::lists::Lists;
 use crate::query::Subject;
 use crate::query::geo::Point;
 use crate::query::ordered::{self, NOWHERE};
@@ -62,18 +63,35 @@ impl Index {
         Ok(hashes)
     }
 
-    fn values_as(&self, form: Form, subject: &Subject<'_>) -> Result<Vec<Vec<u8>>, TooManyValues> {
+    /// Whether the document has a list where the types leave it open whether there are any.
+    pub fn meets_list(&self, subject: &Subject<'_>) -> bool {
+        let mut open = self.0.components.iter();
+        self.is_open()
+            && self.view(subject, |view| {
+                open.any(|component| {
+                    component.lists == Lists::Maybe && component.path.meets_array(view)
+                })
+            })
+    }
+
+    /// Shows the document as the paths of the components see it.
+    fn view<R>(&self, subject: &Subject<'_>, then: impl FnOnce(&View<'_>) -> R) -> R {
         self.0.projection.of(subject.fields, |fields| {
-            let view = View {
+            then(&View {
                 subject,
                 fields,
                 element: None,
                 layout: &self.0.layout,
-            };
+            })
+        })
+    }
+
+    fn values_as(&self, form: Form, subject: &Subject<'_>) -> Result<Vec<Vec<u8>>, TooManyValues> {
+        self.view(subject, |view| {
             // Room for two numbers or moments, or a short text.
             let mut values = vec![Vec::with_capacity(24)];
             for component in &self.0.components {
-                component.append(form, &view, &mut values)?;
+                component.append(form, view, &mut values)?;
             }
             Ok(values)
         })

@@ -256,6 +256,25 @@ impl Path {
         };
         test(Found::Known(known))
     }
+
+    /// Whether there is an array on the way or at the end, so that the path may lead to several values or to none.
+    pub(crate) fn meets_array(&self, view: &View<'_>) -> bool {
+        let Start::Field(at) = self.start else {
+            return false;
+        };
+        let mut value = view.fields.get(at).copied().flatten();
+        let mut steps = self.steps.iter();
+        loop {
+            match value.and_then(|bytes| Some((bytes, bytes.first()?))) {
+                Some((_, b'[')) => return true,
+                Some((object, b'{')) => match steps.next() {
+                    Some(step) => value = step.name.of(object),
+                    None => return false,
+                },
+                _ => return false,
+            }
+        }
+    }
 }
 
 fn steps(text: &str, limits: &Limits) -> Result<Vec<Step>, Error> {

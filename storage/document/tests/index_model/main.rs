@@ -190,7 +190,7 @@ fn cases_count(bounded: u32) -> u32 {
     }
 }
 
-/// Those of the definitions that can be indexes here, and the documents that fit into all of them.
+/// Those of the definitions that can be indexes here, closed where no document has a list, and the documents that fit into all of them.
 fn built(class: &Class, case: &Case) -> (Vec<Document>, Vec<Entries>) {
     let indexes: Vec<Index> = case
         .definitions
@@ -210,7 +210,12 @@ fn built(class: &Class, case: &Case) -> (Vec<Document>, Vec<Entries>) {
     });
     let entries = indexes
         .into_iter()
-        .map(|index| Entries::of(index, &documents))
+        .map(|index| {
+            let mut subjects = documents.iter().map(Document::subject);
+            let is_closed = !subjects.any(|subject| index.meets_list(&subject));
+            let index = if is_closed { index.closed() } else { index };
+            Entries::of(index, &documents)
+        })
         .collect();
     (documents, entries)
 }

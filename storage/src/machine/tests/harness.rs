@@ -240,7 +240,7 @@ pub(super) fn backfill(index: u32, page: u32) -> Command {
         page,
         ..log::BackfillIndex::default()
     };
-    command(0, Operation::BackfillIndex(backfill))
+    command(0, Operation::BackfillNotingLists(backfill))
 }
 
 pub(super) fn purge(index: u32, page: u32) -> Command {
@@ -251,6 +251,15 @@ pub(super) fn purge(index: u32, page: u32) -> Command {
         page,
     };
     command(0, Operation::PurgeIndex(purge))
+}
+
+pub(super) fn clear(stamp_us: u64, bucket: u32, page: u32) -> Command {
+    let clear = log::ClearBucket {
+        database: DATABASE,
+        bucket,
+        page,
+    };
+    command(stamp_us, Operation::ClearBucket(clear))
 }
 
 /// An update of the open class `Script`, fitted to it as a leader does.

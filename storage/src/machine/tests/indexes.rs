@@ -347,6 +347,15 @@ impl World {
             let should_have = expected(&index.index, &all);
             if index.complete {
                 assert_eq!(has, should_have);
+                let definition = &self.definitions[self.kept[&index.id]];
+                let mut subjects = all
+                    .iter()
+                    .map(|(_, record)| subject(record).expect("normal"));
+                let has_lists = subjects.any(|subject| definition.meets_list(&subject));
+                assert!(
+                    index.index.is_open() || !has_lists,
+                    "lists in a closed index"
+                );
                 continue;
             }
             assert!(has.is_subset(&should_have), "{has:?} of {should_have:?}");

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `index ID DEFINITION` | makes an index known to the script, and prints nothing |
 //! | `bucket ID version=N [dropped=true] [indexes=ID,ID]` | tells the shard of a bucket (7 is the one that writes go to) |
-//! | `backfill INDEX [page=N] [after=KEY] [upto=KEY]`, `purge INDEX [page=N]` | a page of work on an index |
+//! | `backfill INDEX [page=N] [after=KEY] [upto=KEY] [noting=lists]`, `purge INDEX [page=N]` | a page of work on an index |
+//! | `clear BUCKET [page=N] [stamp=US]` | deletes a page of a dropped bucket's documents |
 //! | `reserve INDEX FIELDS KEY`, `fence INDEX FIELDS KEY` | for the values that a document with these fields has |
 //! | `confirm INDEX FIELDS reserved=N`, `release INDEX FIELDS reserved=N` | likewise |
 //! | `update KEY OPERATIONS [max=BYTES] …` | a partial update of the class `Script`: `n` Integer, `at` DateTime, all else open |
@@ -146,12 +147,25 @@ impl goldenscript::Runner for Runner {
                     after: args.take_key("after").map(str::to_owned),
                     upto: args.take_key("upto").unwrap_or_default().to_owned(),
                 };
-                self.command(harness::command(0, Operation::BackfillIndex(backfill)))?
+                let operation = match args.take_key("noting").is_some() {
+                    true => Operation::BackfillNotingLists(backfill),
+                    false => Operation::BackfillIndex(backfill),
+                };
+                self.command(harness::command(0, operation))?
             }
             "purge" => {
                 let index = args.next_pos().ok_or("no index")?.parse()?;
                 let page = args.take_key("page").unwrap_or("100").parse()?;
                 self.command(harness::purge(index, page))?
+            }
+            "clear" => {
+                let bucket = args.next_pos().ok_or("no bucket")?.parse()?;
+                let page = args.take_key("page").unwrap_or("100").parse()?;
+                let envelope = self.envelope(&mut args)?;
+                self.command(Command {
+                    tick: envelope.tick,
+                    ..harness::clear(envelope.stamp_us, bucket, page)
+                })?
             }
             name @ ("reserve" | "confirm" | "release" | "fence") => {
                 let operations = self.on_values(name, &mut args)?;

@@ -66,6 +66,10 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
         Key::IndexProgress(_) => match codec::decode(value).expect("decodes") {
             ProgressRow::Building { after } => format!("built up to {after:?}"),
             ProgressRow::Complete => "complete".to_owned(),
+            ProgressRow::BuildingClosed { after } => {
+                format!("built up to {after:?}, without lists")
+            }
+            ProgressRow::CompleteClosed => "complete, without lists".to_owned(),
             ProgressRow::Purging { after } => {
                 format!("purged up to {}", Key::decode(&after).expect("a key"))
             }

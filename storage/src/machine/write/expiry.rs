@@ -31,11 +31,7 @@ impl Writer<'_, '_> {
             .is_some_and(|expiry| expiry.due_us == due.due_us);
         if is_meant {
             self.by_expiry = true;
-            let deleted = self.delete(&site);
-            self.unindex(&site)?;
-            self.leave(&site);
-            self.note_rights(&site, &deleted, true)?;
-            self.count(&site, None)?;
+            self.remove(&site)?;
         } else {
             // The row goes all the same, or it would be looked at for ever.
             let (at_us, due_us) = (0, due.due_us);

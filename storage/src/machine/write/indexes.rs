@@ -2,7 +2,8 @@
 //!
 //! Compares the document as it was with the document as it lies there after the write, so every way of writing has the same upkeep:
 //! old values go, new ones come, in the batch of the write; a row that would stay the same is not written. Of an index that is being built
-//! a document may have no entries yet: what the write leaves out then, the backfill adds.
+//! a document may have no entries yet: what the write leaves out then, the backfill adds. A list where the types leave it open is noted
+//! in the index's row.
 //!
 //! A unique value that the stored document does not hold needs a claim: that it was reserved for this document, and that no fence came
 //! since. What the stored document holds it keeps: nobody else can have got it, since that needs a fence that saw the document without it.
@@ -12,11 +13,11 @@ use proto::log::Claims;
 
 use super::{Site, Stop, Writer};
 use crate::error::Error;
-use crate::keys::FenceKey;
+use crate::keys::{FenceKey, IndexProgressKey};
 use crate::machine::indexes::subject;
 use crate::machine::outcome::Rejection;
 use crate::tables::documents::{self, Entry, Record};
-use crate::tables::indexes::{KeptIndex, Places};
+use crate::tables::indexes::{self, KeptIndex, Places};
 use crate::tables::reservations;
 
 /// Bytes of the keys of entries, of indexes and of readers, that the writes of one entry of the log change. Part of the state machine: it bounds what one costs, since
@@ -79,9 +80,13 @@ impl Writer<'_, '_> {
             Some(record) => stored_values(index, record)?,
             None => Vec::new(),
         };
+        let subject = subject(after)?;
         let new = index
-            .values(&subject(after)?)
+            .values(&subject)
             .map_err(|TooManyValues| too_many(id))?;
+        if index.meets_list(&subject) {
+            self.note_list(site, id)?;
+        }
         let is_public = is_public(after);
         let was_alike = before.is_some_and(|before| self::is_public(before) == is_public);
         let places = places(site, id);
@@ -100,6 +105,17 @@ impl Writer<'_, '_> {
             return Err(Rejection::TooLarge { bytes_max }.into());
         }
         Ok(())
+    }
+
+    /// The document of the site has a list where the types leave it open.
+    fn note_list(&mut self, site: &Site<'_>, index: u32) -> Result<(), Error> {
+        let (database, bucket) = (site.mutation.database, site.mutation.bucket);
+        let key = IndexProgressKey {
+            database,
+            bucket,
+            index,
+        };
+        indexes::note_list(self.tx, key)
     }
 
     fn check_claims(&mut self, site: &Site<'_>, change: &Change<'_>) -> Result<(), Stop> {

@@ -67,15 +67,15 @@ impl Walk {
         view: &ReplicaView<'_>,
         planned: &Planned,
     ) -> Result<Option<u64>> {
-        if matches!(planned.plan.access, Access::Keys(_)) {
+        let is_by_id = matches!(planned.plan.access, Access::Keys(_));
+        if is_by_id || !planned.known.keeps_readers() {
             return Ok(None);
         }
         let Some((_, entries)) = entries_of(view, self.readable.grant())? else {
             return Ok(None);
         };
         let (database, bucket) = (self.database, self.bucket);
-        let place = (self.shard, database, bucket);
-        let all = match self.counts.get(place, self.applied) {
+        let all = match self.known.documents(self.place()) {
             Some(all) => all,
             None => estimates::documents(view, database, bucket, Effort::exact(EXACT_MAX))?,
         };

@@ -15,7 +15,7 @@ use storage::machine::Replica;
 use super::super::near::seen;
 use super::{Shards, Walk, Walked};
 use crate::error::{Error, Result};
-use crate::forward::{Answer, Failure, Found, Hit, Queries, Replies, Request};
+use crate::forward::{Answer, Failure, Found, Hit, Near, Queries, Replies, Request, Seen};
 
 /// Shards that one thread walks through one after the other.
 const SHARDS_A_THREAD: usize = 8;
@@ -28,6 +28,8 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A shard that is ready to be walked through.
 struct Ready {
     replica: Arc<Replica>,
+    /// How old the replica is at most, in microseconds.
+    age_us: Option<u64>,
     walk: Walk,
 }
 
@@ -37,16 +39,17 @@ struct Ready {
     reason = "one for each shard of a query, at once taken apart: a box would cost more than the room"
 )]
 enum Ran {
-    Done(Arc<Replica>, Result<Walked>),
+    Done(Seen, Result<Walked>),
     Heavy(Ready),
 }
 
 impl Shards {
-    /// Answers for each shard of a query, behind a read barrier each.
+    /// Answers for each shard of a query, behind a read barrier each, or from replicas as they are if they are as fresh as `near` wants them.
     pub(in crate::leader) async fn queries(
         &self,
         request: &Request,
         queries: &Queries,
+        near: Option<Near>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let Some(query) = &queries.query else {
@@ -54,11 +57,13 @@ impl Shards {
         };
         let asked = self.ask(request, query, deadline)?;
         let ready = queries.parts.iter().map(|part| async {
-            let shard = ShardId(part.shard);
-            let replica = self.replica(shard)?;
-            self.barrier(shard, deadline).await?;
-            let walk = asked.walk(shard, &replica, &part.question(query));
-            Ok(Ready { replica, walk })
+            let (replica, age_us) = self.fresh(part, near, deadline).await?;
+            let walk = asked.walk(ShardId(part.shard), &replica, &part.question(query));
+            Ok(Ready {
+                replica,
+                age_us,
+                walk,
+            })
         });
         let mut replies = Vec::with_capacity(queries.parts.len());
         let mut threads: Vec<Vec<(usize, Ready)>> = Vec::new();
@@ -106,16 +111,17 @@ impl Shards {
             }
         };
         let done = ran.into_iter().map(|(at, ran)| async move {
-            let (replica, walked) = match ran {
-                Ran::Done(replica, walked) => (replica, walked),
-                Ran::Heavy(Ready { replica, walk }) => {
-                    let walked = Arc::clone(&replica);
-                    let run = move || walk.run(&walked);
-                    (replica, self.walks.run(deadline, run).await)
+            let (seen, walked) = match ran {
+                Ran::Done(seen, walked) => (seen, walked),
+                Ran::Heavy(ready) => {
+                    let (replica, age_us) = (Arc::clone(&ready.replica), ready.age_us);
+                    let run = move || ready.walk.run(&ready.replica);
+                    let walked = self.walks.run(deadline, run).await;
+                    (seen(&replica, age_us), walked)
                 }
             };
             let found = walked.map(|walked| Found {
-                seen: Some(seen(&replica, Some(0))),
+                seen: Some(seen),
                 ..self.walked(walked)
             });
             (at, found.map_err(Failure::from))
@@ -142,6 +148,6 @@ impl Ready {
         };
         let walked = planned.and_then(|planned| self.walk.carry_out(&view, &planned, began));
         drop(view);
-        Ran::Done(self.replica, walked)
+        Ran::Done(seen(&self.replica, self.age_us), walked)
     }
 }

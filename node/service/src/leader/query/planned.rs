@@ -3,66 +3,25 @@
 //! The shard decides by the view that it will read: an index counts only if the view's bucket has it and the view says that it is complete
 //! here. So a replica that lags never reads an index that is kept up no more, and one that is further along needs no word from the metadata.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use document::index::{self, Access, Candidate, IndexAccess, Plan, Range, Statistics};
 use document::query::{Filter, Sort};
-use parking_lot::RwLock;
-use proto::ShardId;
 use storage::machine::ReplicaView;
 use storage::tables::estimates::{self, Effort};
-use storage::tables::indexes::{self, BucketIndex, IndexEntry};
+use storage::tables::indexes::{BucketIndex, IndexEntry, ReadIndexes};
 
+use super::known::{Known, Place};
 use crate::error::{Error, Result};
 
 /// Entries and documents that are counted one by one before sizes are believed. Counted entries are kept, so that a walk over so few reads
 /// them once.
 pub(super) const EXACT_MAX: u64 = 512;
 
-/// About how many documents buckets have, by shard, database and bucket id, so that not every query counts them.
-///
-/// Bounded by the buckets that were ever asked for, as layouts are.
-#[derive(Default)]
-pub(crate) struct Counts {
-    known: RwLock<HashMap<(ShardId, u32, u32), Count>>,
-}
-
-/// What was counted, and how far the shard was.
-#[derive(Clone, Copy)]
-struct Count {
-    documents: u64,
-    applied: u64,
-}
-
-impl Counts {
-    /// What was counted when the shard had at most an eighth fewer or more documents than now.
-    pub(super) fn get(&self, place: (ShardId, u32, u32), applied: u64) -> Option<u64> {
-        let count = *self.known.read().get(&place)?;
-        // No entry of the log writes many documents, as a rule.
-        let is_recent = applied.abs_diff(count.applied) <= count.documents / 8;
-        is_recent.then_some(count.documents)
-    }
-
-    fn set(&self, place: (ShardId, u32, u32), applied: u64, documents: u64) {
-        self.known
-            .write()
-            .insert(place, Count { documents, applied });
-    }
-}
-
-/// Where a query is planned, and how far the replica is.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) shard: ShardId,
-    pub(super) database: u32,
-    pub(super) bucket: u32,
-    pub(super) applied: u64,
-}
-
 /// A plan and the indexes that it may name.
 pub(super) struct Planned {
     pub(super) plan: Plan,
-    indexes: Vec<BucketIndex>,
+    pub(super) known: Arc<ReadIndexes>,
     seen: Vec<Seen>,
 }
 
@@ -82,16 +41,15 @@ impl Planned {
     /// `QueryNotSupported`: a filter about places without an index for it.
     pub(super) fn choose(
         view: &ReplicaView<'_>,
-        counts: &Counts,
+        known: &Known,
         place: Place,
         (filter, order): (&Filter, &Sort),
         wanted: Option<u64>,
         examined_max: Option<u64>,
     ) -> Result<Planned> {
-        let mut indexes = indexes::of_bucket(view, place.database, place.bucket)?;
-        indexes.retain(|index| index.complete);
+        let read = known.indexes(view, place)?;
+        let indexes = read.indexes().iter();
         let candidates: Vec<Candidate> = indexes
-            .iter()
             .map(|index| Candidate {
                 id: index.id,
                 index: index.index.clone(),
@@ -99,10 +57,10 @@ impl Planned {
             .collect();
         let mut sizes = Sizes {
             view,
-            counts,
+            known,
             place,
             examined_max,
-            indexes: &indexes,
+            indexes: read.indexes(),
             seen: Vec::new(),
             failed: None,
         };
@@ -120,7 +78,7 @@ impl Planned {
             Some(error) => Err(error),
             None => Ok(Planned {
                 plan,
-                indexes,
+                known: read,
                 seen,
             }),
         }
@@ -138,7 +96,11 @@ impl Planned {
     /// # Errors
     /// `Internal`: there is none.
     pub(super) fn index(&self, access: &IndexAccess) -> Result<&BucketIndex> {
-        let mut named = self.indexes.iter().filter(|index| index.id == access.id);
+        let mut named = self
+            .known
+            .indexes()
+            .iter()
+            .filter(|index| index.id == access.id);
         named
             .next()
             .ok_or_else(|| Error::internal(&"a plan names an index that was not offered"))
@@ -148,7 +110,7 @@ impl Planned {
 /// What the store can tell about sizes.
 struct Sizes<'v, 'r> {
     view: &'v ReplicaView<'r>,
-    counts: &'v Counts,
+    known: &'v Known,
     place: Place,
     examined_max: Option<u64>,
     indexes: &'v [BucketIndex],
@@ -158,15 +120,13 @@ struct Sizes<'v, 'r> {
 }
 
 impl Sizes<'_, '_> {
-    fn known(&mut self, size: storage::error::Result<u64>) -> u64 {
+    fn sized(&mut self, size: storage::error::Result<u64>) -> u64 {
         size.unwrap_or_else(|error| {
             self.failed.get_or_insert_with(|| error.into());
             0
         })
     }
-}
 
-impl Sizes<'_, '_> {
     /// Counts entries over ranges and keeps the first [`EXACT_MAX`]: all of them, if there are no more.
     fn count(
         &self,
@@ -203,27 +163,23 @@ impl Sizes<'_, '_> {
 
 impl Statistics for Sizes<'_, '_> {
     fn documents(&mut self) -> u64 {
-        let Place {
-            shard,
-            database,
-            bucket,
-            applied,
-        } = self.place;
-        let place = (shard, database, bucket);
-        if let Some(documents) = self.counts.get(place, applied) {
+        if let Some(documents) = self.known.documents(self.place) {
             return documents;
         }
+        let Place {
+            database, bucket, ..
+        } = self.place;
         let effort = Effort::exact(EXACT_MAX);
         let size = estimates::documents(self.view, database, bucket, effort);
-        let documents = self.known(size);
-        self.counts.set(place, applied, documents);
+        let documents = self.sized(size);
+        self.known.set_documents(self.place, documents);
         documents
     }
 
     fn entries(&mut self, index: u32, ranges: &[Range], enough: u64) -> u64 {
         let mut keys = Vec::new();
         let size = self.count(index, ranges, enough, &mut keys);
-        let entries = self.known(size);
+        let entries = self.sized(size);
         if entries == keys.len() as u64 {
             let ranges = ranges.to_vec();
             self.seen.push(Seen {
