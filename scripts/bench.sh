@@ -6,6 +6,7 @@
 # Parts: compare   puts and gets over gRPC against etcd, local gets over HTTP against nginx, h2load as a cross-check
 #        query     queries, counts, a scan and counters over 100,000 documents, and the same in PostgreSQL
 #        rights    point reads and queries with a token and ACLs, and the same on public documents
+#        live      real-time queries: from a write to its subscriber, and what 10,000 of them cost writers
 #        feeds     events a second of a change feed from a cold log, from a write to its subscriber, and idle subscribers
 #        syncs     fsync and fdatasync calls for each put, as strace counts them
 #        failover  kill -9 of the leader until writes are back
@@ -31,17 +32,18 @@ for argument in "$@"; do
             export BENCH_ROUNDS=${BENCH_ROUNDS:-1} BENCH_SECONDS=${BENCH_SECONDS:-2} BENCH_ROUTES=${BENCH_ROUTES:-leader}
             export BENCH_FILMS=${BENCH_FILMS:-5000} BENCH_RIGHTS=${BENCH_RIGHTS:-5000} BENCH_EVENTS=${BENCH_EVENTS:-5000}
             export BENCH_FEED_WRITES=${BENCH_FEED_WRITES:-1000} BENCH_SUBSCRIBERS=${BENCH_SUBSCRIBERS:-500}
+            export BENCH_LIVE_RATE=${BENCH_LIVE_RATE:-200} BENCH_LIVE_SECONDS=${BENCH_LIVE_SECONDS:-3} BENCH_LIVE_QUERIES=${BENCH_LIVE_QUERIES:-500}
             export BENCH_KEYS=${BENCH_KEYS:-5000} BENCH_KILLS=${BENCH_KILLS:-3} BENCH_CLIENTS=${BENCH_CLIENTS:-1 64}
             export BENCH_OVERLOAD_SECONDS=${BENCH_OVERLOAD_SECONDS:-10} BENCH_STOPS=${BENCH_STOPS:-2}
             ;;
-        compare | query | rights | feeds | syncs | failover | stop | idle | seal | overload) parts+=("$argument") ;;
+        compare | query | rights | feeds | live | syncs | failover | stop | idle | seal | overload) parts+=("$argument") ;;
         *)
-            echo "usage: scripts/bench.sh [--quick] [compare|query|rights|feeds|syncs|failover|stop|idle|seal|overload]..." >&2
+            echo "usage: scripts/bench.sh [--quick] [compare|query|rights|feeds|live|syncs|failover|stop|idle|seal|overload]..." >&2
             exit 2
             ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(compare query rights feeds syncs failover stop idle seal overload)
+[ ${#parts[@]} -gt 0 ] || parts=(compare query rights feeds live syncs failover stop idle seal overload)
 
 out=${BENCH_OUT:-$root/target/bench}
 mkdir -p "$out"

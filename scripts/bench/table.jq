@@ -83,6 +83,11 @@ def latency($q): map(.latencyUs[]?[$q]) | median;
     table(["events from a cold log", "events /s", "writes", "writes /s", "write to subscriber p50 ms", "p99 ms", "idle subscribers", "bytes each", "CPU of the node"];
         .[] | [.events, .eventsPerSecond, .writes, .writesPerSecond, .p50Ms, .p99Ms, .subscribers, .bytesPerSubscriber, .cpuShare]
         | map(tostring) | row) end),
+  ($all | part("live") | if . == [] then empty else
+    "## Real-time queries\n",
+    table(["writes /s", "write to subscriber p50 ms", "p99 ms", "queries", "write p99 ms without", "with"];
+        .[] | [.writesPerSecond, .p50Ms, .p99Ms, .queries, .writeP99MsWithout, .writeP99MsWith]
+        | map(tostring) | row) end),
   ($all | part("failover") | if . == [] then empty else
     "## Leader killed with -9: until writes to all its shards are back\n",
     table(["system", "kills", "p50 ms", "p90 ms", "p99 ms", "longest ms", "p99 of single shards ms"];

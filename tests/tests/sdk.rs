@@ -32,6 +32,7 @@ async fn the_published_sdk_works_against_each_node() {
         "rights.test.mjs",
         "users.test.mjs",
         "login.test.mjs",
+        "live.test.mjs",
     ])
     .current_dir(folder)
     .stdin(Stdio::null());
@@ -54,6 +55,6 @@ async fn the_published_sdk_works_against_each_node() {
             .find_map(|line| line.strip_prefix(&format!("# {name} ")).map(str::to_owned));
         line.and_then(|count| count.parse::<u32>().ok())
     };
-    assert!(count("pass") >= Some(188), "{}", text(&ended.stdout));
+    assert!(count("pass") >= Some(209), "{}", text(&ended.stdout));
     assert_eq!((count("fail"), count("skipped")), (Some(0), Some(0)));
 }

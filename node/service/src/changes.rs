@@ -36,7 +36,7 @@ use proto::{ErrorCode, ShardId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::ask::Got;
-pub(crate) use self::ask::first_behind;
+pub(crate) use self::ask::{NEAR_AGE, elsewhere, first_behind};
 pub(crate) use self::begin::{Following, Reader, begins, check};
 pub(crate) use self::token::{ConsumerMark, Resumed, decode_of as decode_token, scope};
 use crate::Core;
@@ -327,8 +327,7 @@ impl Feed {
             mark.check(find(&self.session, &self.ctx)?, &self.session.state)?;
         }
         let shards = &self.core.shards;
-        let is_deaf =
-            |part: &Part| part.quiet.is_some() && !shards.hears(part.shard, ask::NEAR_AGE);
+        let is_deaf = |part: &Part| part.quiet.is_some() && !shards.hears(part.shard, NEAR_AGE);
         let deaf: Vec<bool> = self.parts.iter().map(is_deaf).collect();
         if deaf.contains(&true) {
             // A replica that nobody sends anything any more would never wake its reader.

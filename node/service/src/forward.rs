@@ -15,6 +15,7 @@ mod consumers;
 mod index;
 mod query;
 mod rights;
+mod tail;
 mod unique;
 mod wire;
 
@@ -32,6 +33,7 @@ pub use self::index::{
 };
 pub use self::query::{Found, Hit, Queries, Query, QueryPart};
 pub use self::rights::{EndedSessions, FollowRights, Rights, RoleMembers};
+pub use self::tail::{Place, Tail, TailEvent, TailPage, TailSide};
 pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{Replies, decode_reply, encode_reply};
 
@@ -157,6 +159,9 @@ pub enum Operation {
     /// Take note of what a consumer took over; for the metadata leader.
     #[prost(message, tag = "101")]
     AckConsumer(AckConsumer),
+    /// What this shard applied behind a place, with both sides of each change. Any replica answers, as far as it is.
+    #[prost(message, tag = "95")]
+    Tail(Tail),
 }
 
 impl Operation {
@@ -187,6 +192,7 @@ impl Operation {
             | Operation::Changes(_)
             | Operation::History(_)
             | Operation::ReadConsumers(_)
+            | Operation::Tail(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -235,6 +241,7 @@ impl Operation {
             | Operation::Watermark(_)
             | Operation::ReadConsumers(_)
             | Operation::AckConsumer(_)
+            | Operation::Tail(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -496,6 +503,9 @@ pub enum Answer {
     /// To [`Operation::ReadConsumers`].
     #[prost(message, tag = "100")]
     Consumers(ConsumerRows),
+    /// To [`Operation::Tail`].
+    #[prost(message, tag = "95")]
+    Tail(TailPage),
 }
 
 /// What a leader can prove.

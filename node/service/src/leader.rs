@@ -22,6 +22,7 @@ mod read;
 pub(crate) mod readers;
 mod refusal;
 mod rights;
+mod tail;
 mod ticks;
 mod unique;
 mod update;
@@ -40,6 +41,7 @@ use storage::machine::outcome::Outcome;
 use self::changes::Progressed;
 use self::indexes::Indexes;
 use self::layouts::Layouts;
+pub(crate) use self::tail::Tailed;
 use self::ticks::Ticks;
 use crate::Ports;
 use crate::clock::Clock;
@@ -184,6 +186,7 @@ impl Shards {
             }
             Operation::Changes(changes) => Box::pin(self.changes(request, changes, deadline)).await,
             Operation::Watermark(_) => Box::pin(self.watermark(request.shard, deadline)).await,
+            Operation::Tail(tail) => Box::pin(self.tail(request.shard, tail, deadline)).await,
             Operation::History(history) => Box::pin(self.history(request, history, deadline)).await,
             Operation::ReadConsumers(asked) => Box::pin(self.read_consumers(asked, deadline)).await,
             Operation::AckConsumer(ack) => self.ack_consumer(ack),

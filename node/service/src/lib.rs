@@ -11,6 +11,7 @@
 //! | `query` | filters over all shards of a bucket: results in order, counts, page tokens |
 //! | `changes` | feeds of what changes, and the versions of a document |
 //! | `consumers` [`courier`] | durable consumers of feeds: making and showing them, how far each is, and sending to their targets |
+//! | `live` | real-time queries |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
 //! | `router` | finding the shard's leader, forwarding once, retrying while nothing has happened |
 //! | `leader` | what the leader does: validate, pre-check, stamp, propose |
@@ -56,6 +57,7 @@ pub mod init;
 pub mod jobs;
 mod leader;
 pub mod limits;
+mod live;
 mod metadata;
 pub mod metrics;
 mod near;
@@ -98,6 +100,9 @@ pub use crate::error::{Error, Result};
 pub use crate::indexes::IndexStatus;
 pub use crate::init::{InitOutcome, InitRequest};
 pub use crate::limits::Limits;
+pub use crate::live::{
+    LiveFrame, LiveMatch, LiveQuery, LiveRequest, MatchType, Operation as LiveOperation,
+};
 pub use crate::position::Position;
 pub use crate::query::{Counted, Query, QueryPage, QueryRequest, ShardExplanation};
 pub use crate::quotas::QuotaStatus;
@@ -186,6 +191,7 @@ pub(crate) struct Core {
     pub(crate) queries: tokio::sync::Semaphore,
     /// One permit for each open feed.
     pub(crate) feeds: Arc<tokio::sync::Semaphore>,
+    pub(crate) live: Arc<live::Live>,
 }
 
 impl Core {
@@ -229,6 +235,7 @@ impl Core {
             slowest_shard: std::sync::OnceLock::new(),
             queries: tokio::sync::Semaphore::new(limits.queries_at_once_max),
             feeds: Arc::new(tokio::sync::Semaphore::new(limits.feeds_max)),
+            live: live::Live::new(core.clone(), limits),
             groups: ports.groups,
             forward: ports.forward,
             members: ports.members,
@@ -616,6 +623,21 @@ impl Service {
     pub async fn ack_consumer(&self, ctx: &Context, name: &str, token: &str) -> Result<()> {
         let ack = self.core.ack_consumer(ctx, name, token);
         self.core.metrics.observe(Operation::Consumer, ack).await
+    }
+
+    /// Opens a real-time query: its result, if that is asked for, and what changes in it from then on, as far as the caller may see it.
+    ///
+    /// # Errors
+    /// `TooManyRequests`: too many are open at this node. Those of [`Service::query`] about the request; `QueryNotSupported` also for more
+    /// documents than a result may have.
+    pub async fn subscribe(&self, ctx: &Context, request: LiveRequest) -> Result<LiveQuery> {
+        let open = LiveQuery::open(Arc::clone(&self.core), ctx, request);
+        self.core.metrics.observe(Operation::Subscribe, open).await
+    }
+
+    /// The wall time of this node in microseconds since 1970, for what people read.
+    pub fn now_us(&self) -> u64 {
+        self.core.clock.wall_us()
     }
 
     /// The versions of a document that the change log still has and that the caller may read, the newest first; with `at`, a resume

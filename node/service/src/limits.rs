@@ -69,6 +69,14 @@ pub struct Limits {
     pub webhook_sick_after: Duration,
     /// Between two tries at a sick target.
     pub webhook_probe: Duration,
+    /// Real-time queries that are open at a node at the same time; more are refused.
+    pub live_max: usize,
+    /// Of them, those of one bucket that no value or range of a field leads to: each is asked for every change of the bucket.
+    pub live_unanchored_max: usize,
+    /// Offset and limit of one of them together: so many documents, and some more, are held with their bodies.
+    pub live_window_max: usize,
+    /// Changes that wait for the reader of one of them; past it they are forgotten, and the result is asked for anew.
+    pub live_changes_max: usize,
     /// How long ago the metadata must have been confirmed for rights to be judged by it. 3 s: above a failover.
     pub metadata_age_max: Duration,
     /// Rows of one database's rights that a node holds: members of roles, roles, users whose sessions ended. A million take some 250 MB. Past
@@ -110,6 +118,10 @@ impl Default for Limits {
             feed_reads_max: 8,
             webhook_sick_after: Duration::from_secs(10 * 60),
             webhook_probe: Duration::from_secs(5 * 60),
+            live_max: 20_000,
+            live_unanchored_max: 1_000,
+            live_window_max: 500,
+            live_changes_max: 1_000,
             metadata_age_max: Duration::from_secs(3),
             rights_rows_max: 1_000_000,
             audit_kept: Duration::from_secs(90 * 24 * 60 * 60),

@@ -41,6 +41,12 @@ pub const RIGHTS_ROLES: &str = "larder_rights_roles";
 pub const FEEDS_OPEN: &str = "larder_feeds_open";
 /// Events that its feeds told.
 pub const FEED_EVENTS: &str = "larder_feed_events_total";
+/// Real-time queries that are open at this node.
+pub const LIVE_OPEN: &str = "larder_live_queries_open";
+/// Changes of buckets with real-time queries that this node looked at for them.
+pub const LIVE_EVENTS: &str = "larder_live_events_total";
+/// Results of real-time queries that were asked for anew, as what was held or waited did not suffice.
+pub const LIVE_RENEWALS: &str = "larder_live_renewals_total";
 /// Bytes of change events in a shard that this node leads.
 pub const CHANGES_BYTES: &str = "larder_changes_bytes";
 /// Seconds since the oldest change event of such a shard, in the shard's time.
@@ -64,6 +70,7 @@ pub(crate) enum Operation {
     Count,
     Feed,
     History,
+    Subscribe,
     Import,
     Truncate,
     ReadSchema,
@@ -89,6 +96,7 @@ impl Operation {
         Operation::Count,
         Operation::Feed,
         Operation::History,
+        Operation::Subscribe,
         Operation::Import,
         Operation::Truncate,
         Operation::ReadSchema,
@@ -114,6 +122,7 @@ impl Operation {
             Operation::Count => "count",
             Operation::Feed => "feed",
             Operation::History => "history",
+            Operation::Subscribe => "subscribe",
             Operation::Import => "import",
             Operation::Truncate => "truncate",
             Operation::ReadSchema => "schema",

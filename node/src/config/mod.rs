@@ -65,6 +65,8 @@ pub struct Config {
     pub changes: Changes,
     /// `[webhooks]`: where consumers may have changes sent to.
     pub webhooks: Webhooks,
+    /// `[live]`: real-time queries.
+    pub live: Live,
     /// `[storage]`: memory and disk of the two databases.
     pub storage: Storage,
     /// `[raft]`: timings, the same on every node.
@@ -279,6 +281,22 @@ pub struct Changes {
     pub feed_kib: usize,
 }
 
+/// `[live]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Live {
+    /// Real-time queries open at once.
+    pub queries_max: usize,
+    /// Of them, those of one WebSocket.
+    pub per_socket_max: usize,
+    /// Of them, those of one bucket that no value of a field leads to.
+    pub unanchored_max: usize,
+    /// Offset and limit of one together.
+    pub window_max: usize,
+    /// Changes that wait for the reader of one.
+    pub changes_max: usize,
+}
+
 /// `[storage]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -438,6 +456,18 @@ impl Default for Audit {
             kept_days: 90,
             shard_bytes_max: 64 * MIB as u64,
             node_bytes_max: 256 * MIB as u64,
+        }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            queries_max: 20_000,
+            per_socket_max: 100,
+            unanchored_max: 1_000,
+            window_max: 500,
+            changes_max: 1_000,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Changes, Config, Encryption, Limits, Raft, Rates, Storage};
+use super::{Changes, Config, Encryption, Limits, Live, Raft, Rates, Storage};
 
 /// Above it a single document would fill Raft messages and apply batches (4 MiB) several times over.
 const BODY_BYTES_CEILING: usize = 16 * 1024 * 1024;
@@ -39,6 +39,8 @@ const RETENTION_HOURS_CEILING: usize = 10 * 366 * 24;
 const RETENTION_MIB_CEILING: usize = 1024 * 1024;
 /// A MiB each.
 const FEEDS_CEILING: usize = 65_536;
+/// Real-time queries, and what one of them may take: each limit is also one of memory.
+const LIVE_CEILING: usize = 1_000_000;
 /// KiB. A page of a shard is never smaller than 16; above the ceiling a page is as large as it gets in any shard count.
 const FEED_KIB_FLOOR: usize = 16;
 const FEED_KIB_CEILING: usize = 64 * 1024;
@@ -255,6 +257,7 @@ impl Config {
             .map_err(|value| Rule::NotANetwork { value })?;
         self.changes.validate()?;
         self.webhooks.validate()?;
+        self.live.validate()?;
         self.storage.validate()?;
         self.raft.validate()?;
         below(
@@ -468,6 +471,21 @@ impl Rates {
             ("rates.signup_burst", self.signup_burst),
         ] {
             within(key, value as usize, 1, RATE_CEILING)?;
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    fn validate(&self) -> Result<(), Rule> {
+        for (key, value) in [
+            ("live.queries_max", self.queries_max),
+            ("live.per_socket_max", self.per_socket_max),
+            ("live.unanchored_max", self.unanchored_max),
+            ("live.window_max", self.window_max),
+            ("live.changes_max", self.changes_max),
+        ] {
+            within(key, value, 1, LIVE_CEILING)?;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
     Limits, access, address, batch, body, buckets, bulk, changes, consumers, cors, documents,
-    health, indexes, query, respond, schema, sessions, spec, updates, users,
+    health, indexes, live, query, respond, schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -474,6 +474,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         }
         (&Method::POST, Route::Batch) => batch::write(call).await,
         (&Method::GET, Route::Changes) => changes::read(call).await,
+        (&Method::GET, Route::Events) => live::open(call).await,
         (&Method::GET, Route::ChangesSocket) => changes::open_socket(call),
         (method, Route::Consumers(route)) => consumers::dispatch(call, method, route).await,
         _ => Err(refuse(

@@ -14,6 +14,7 @@
 //! | `documents` `updates` `batch` `buckets` `bulk` `schema` `sessions` `users` `health` | the handlers |
 //! | `access` | what somebody may do, and why |
 //! | `changes` | feeds, and the versions of a document |
+//! | `live` | real-time queries |
 //! | `socket` | WebSockets |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `second_factor` `oauth` | codes and API tokens; log-in with a provider |
@@ -51,6 +52,7 @@ mod fields;
 mod governance;
 mod health;
 mod indexes;
+mod live;
 mod oauth;
 mod outbox;
 mod query;
@@ -106,6 +108,8 @@ pub struct Limits {
     pub scans_open_max: usize,
     /// WebSockets that are open at the same time; more are refused with 429.
     pub websockets_max: usize,
+    /// Real-time queries of one WebSocket; more are refused with 429.
+    pub live_per_socket_max: usize,
     /// Clients come without TLS.
     pub plain: bool,
     /// How long the service may take for a request; a longer `grpc-timeout` is cut to it.
@@ -126,6 +130,7 @@ impl Default for Limits {
             request_bytes_in_flight_max: 64 * 1024 * 1024,
             scans_open_max: 128,
             websockets_max: 2_000,
+            live_per_socket_max: 100,
             plain: false,
             request_time: Duration::from_secs(5),
             trusted_proxies: Arc::default(),

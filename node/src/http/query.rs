@@ -143,7 +143,7 @@ impl Parameters {
     }
 }
 
-pub(super) fn number(name: &str, value: &str) -> Result<u64, Error> {
+pub(crate) fn number(name: &str, value: &str) -> Result<u64, Error> {
     // The parser of numbers would take a sign.
     let digits = value.bytes().all(|digit| digit.is_ascii_digit());
     let number = value.parse().ok().filter(|_| digits);

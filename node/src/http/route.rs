@@ -85,6 +85,8 @@ pub(crate) enum Route<'a> {
     Batch,
     /// What changes in the database.
     Changes,
+    /// Real-time queries.
+    Events,
     /// The same over a WebSocket.
     ChangesSocket,
     /// Durable consumers of it.
@@ -135,6 +137,7 @@ impl Route<'_> {
             Self::Field(..) => "field",
             Self::Batch => "batch",
             Self::Changes => "changes",
+            Self::Events => "events",
             Self::ChangesSocket => "changes_ws",
             Self::Consumers(route) => route.name(),
             Self::Login => "login",
@@ -158,6 +161,7 @@ impl Route<'_> {
             Self::Root | Self::Buckets | Self::Ids(_) | Self::Me | Self::Logout | Self::Changes => {
                 "GET, HEAD, OPTIONS"
             }
+            Self::Events => "GET, OPTIONS",
             Self::Connect => "GET, HEAD, POST, OPTIONS",
             Self::ChangesSocket => "GET, OPTIONS",
             Self::Status
@@ -263,6 +267,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("connect", None) => Route::Connect,
         ("batch", None) => Route::Batch,
         ("changes", None) => Route::Changes,
+        ("events", None) => Route::Events,
         ("changes", Some("ws")) => Route::ChangesSocket,
         ("consumers", rest) => return ConsumersRoute::of(rest),
         ("schema", None) => Route::Schema,
@@ -291,7 +296,7 @@ fn later(word: &str) -> Option<&'static str> {
         "config" => "configuration over HTTP",
         "batch" => "parts of batches",
         "changes" => "parts of the change feed",
-        "events" | "events-url" => "real-time queries",
+        "events" | "events-url" => "another address of real-time queries",
         "slices" => "sliced filters",
         "banned" => "bans",
         "asset" | "speedkit" | "pwa" => "asset caching",
@@ -431,6 +436,13 @@ mod tests {
             ("/batch", "", Route::Batch),
             ("/changes", "", Route::Changes),
             ("/shop/changes", "shop", Route::Changes),
+            ("/v1/events", "", Route::Events),
+            ("/shop/events", "shop", Route::Events),
+            (
+                "/events-url",
+                "",
+                Route::Later("another address of real-time queries"),
+            ),
             ("/changes/ws", "", Route::ChangesSocket),
             ("/shop/changes/ws", "shop", Route::ChangesSocket),
             ("/shop/batch", "shop", Route::Batch),

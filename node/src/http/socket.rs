@@ -71,6 +71,8 @@ pub(crate) enum End {
     NotText,
     /// The client sent a message above [`MESSAGE_BYTES_MAX`].
     TooLong,
+    /// This node cannot go on; the client can, here or at another one.
+    Elsewhere,
     /// The node stops; the client goes on at another one.
     Stopping,
 }
@@ -83,6 +85,7 @@ impl End {
             Self::Refused => (CloseCode::Policy, "see the last message"),
             Self::NotText => (CloseCode::Unsupported, "only text messages are understood"),
             Self::TooLong => (CloseCode::Size, "the message is longer than 512 KiB"),
+            Self::Elsewhere => (CloseCode::Again, "the node cannot tell now: connect again"),
             Self::Stopping => (CloseCode::Away, "the node stops"),
         };
         Some(CloseFrame {
@@ -99,6 +102,7 @@ impl End {
             Self::Slow => "slow",
             Self::NotText => "not_text",
             Self::TooLong => "too_long",
+            Self::Elsewhere => "elsewhere",
             Self::Stopping => "stopping",
         }
     }
@@ -379,7 +383,13 @@ mod tests {
 
     #[test]
     fn who_is_there_is_told_why_it_ends() {
-        for end in [End::Refused, End::NotText, End::TooLong, End::Stopping] {
+        for end in [
+            End::Refused,
+            End::NotText,
+            End::TooLong,
+            End::Elsewhere,
+            End::Stopping,
+        ] {
             assert!(end.close().is_some(), "{end:?}");
         }
         assert_eq!(

@@ -336,6 +336,10 @@ impl Node {
                 changes_kept: Duration::from_secs(config.changes.retention_hours * 3_600),
                 changes_bytes_max: config.changes.retention_mib << 20,
                 feeds_max: config.changes.feeds_max,
+                live_max: config.live.queries_max,
+                live_unanchored_max: config.live.unanchored_max,
+                live_window_max: config.live.window_max,
+                live_changes_max: config.live.changes_max,
                 feed_bytes_max: config.changes.feed_kib << 10,
                 webhook_sick_after: Duration::from_secs(config.webhooks.sick_after_s),
                 webhook_probe: Duration::from_secs(config.webhooks.probe_s),
@@ -525,6 +529,7 @@ fn http_limits(config: &Config) -> http::Limits {
         request_bytes_in_flight_max: config.limits.request_bytes_in_flight_max,
         scans_open_max: config.limits.scans_open_max,
         websockets_max: config.limits.websockets_max,
+        live_per_socket_max: config.live.per_socket_max,
         plain: config.security.insecure,
         request_time: config.limits.deadline(),
         // Validated.

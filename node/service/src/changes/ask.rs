@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::state::ClusterState;
 use proto::{ErrorCode, ShardId};
 
 use super::token::{self, Resumed};
@@ -11,10 +12,12 @@ use crate::Core;
 use crate::context::Context;
 use crate::documents::{Session, unexpected};
 use crate::error::{Error, Result};
-use crate::forward::{Answer, Changes, ChangesPage, Cursor, Failure, History, Near, Operation};
+use crate::forward::{
+    Answer, Changes, ChangesPage, Cursor, Failure, History, Near, Operation, Request,
+};
 
 /// How old the state of the replica here may be: an older one hears nothing, and somebody else is asked.
-pub(super) const NEAR_AGE: Duration = Duration::from_secs(5);
+pub(crate) const NEAR_AGE: Duration = Duration::from_secs(5);
 /// How long another holder than the leader is asked to wait: within the time that such a try has.
 const HOLDER_WAIT: Duration = Duration::from_millis(200);
 /// Versions of one document in an answer.
@@ -47,10 +50,6 @@ pub(super) fn page(
     let mut request = session.request(shard, None, Operation::Changes(at_once));
     async move {
         let deadline = Instant::now() + WAIT + LOOK_TIME;
-        let near = |age: Option<Duration>| Near {
-            age_us_max: age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
-            at_least: 0,
-        };
         let here = near(Some(NEAR_AGE));
         if core.holds_state(shard) {
             request.near = Some(here);
@@ -60,36 +59,58 @@ pub(super) fn page(
                 Err(_) => {}
             }
         }
-        request.near = None;
         request.operation = Operation::Changes(changes.clone());
-        let refused = match Box::pin(core.route(&state, &request, deadline)).await {
-            Ok(answer) => return got(answer, false),
-            Err(error) => error,
-        };
-        if refused.code != ErrorCode::Unavailable {
-            return Err(refused);
-        }
-        // Without a leader: what others have applied is no less true for that.
-        let any = near(None);
-        request.near = Some(any);
-        request.operation = Operation::Changes(Changes {
+        let hurried = Operation::Changes(Changes {
             wait_us: u64::try_from(HOLDER_WAIT.as_micros()).unwrap_or(u64::MAX),
             ..changes
         });
-        let deadline = Instant::now() + LOOK_TIME;
-        match core.ask_holders(&state, &request, deadline).await {
-            Some(Ok(answer)) => return got(answer, false),
-            Some(Err(Failure::Refused(error))) => return Err(error),
-            Some(Err(_)) | None => {}
-        }
-        if !core.holds_state(shard) {
-            return Err(refused);
-        }
-        match Box::pin(core.shards.near(&request, any, deadline)).await {
-            Ok(answer) => got(answer, false),
-            Err(Failure::Refused(error)) => Err(error),
-            Err(_) => Err(refused),
-        }
+        let answer = Box::pin(elsewhere(&core, &state, request, hurried, deadline)).await?;
+        got(answer, false)
+    }
+}
+
+/// Asks the leader of a shard what it has applied; without a leader any holder of a replica, with the `hurried` question.
+///
+/// # Errors
+/// As [`page`].
+pub(crate) async fn elsewhere(
+    core: &Core,
+    state: &ClusterState,
+    mut request: Request,
+    hurried: Operation,
+    deadline: Instant,
+) -> Result<Answer> {
+    let shard = request.shard;
+    request.near = None;
+    let refused = match Box::pin(core.route(state, &request, deadline)).await {
+        Err(error) if error.code == ErrorCode::Unavailable => error,
+        answer => return answer,
+    };
+    // Without a leader: what others have applied is no less true for that.
+    let any = near(None);
+    request.near = Some(any);
+    request.operation = hurried;
+    let deadline = Instant::now() + LOOK_TIME;
+    match core.ask_holders(state, &request, deadline).await {
+        Some(Ok(answer)) => return Ok(answer),
+        Some(Err(Failure::Refused(error))) => return Err(error),
+        Some(Err(_)) | None => {}
+    }
+    if !core.holds_state(shard) {
+        return Err(refused);
+    }
+    match Box::pin(core.shards.near(&request, any, deadline)).await {
+        Ok(answer) => Ok(answer),
+        Err(Failure::Refused(error)) => Err(error),
+        Err(_) => Err(refused),
+    }
+}
+
+/// A replica of this age, however far it is.
+fn near(age_max: Option<Duration>) -> Near {
+    Near {
+        age_us_max: age_max.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
+        at_least: 0,
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Query {
     /// How many documents are wanted if the rest can be had cheaply, since an index gives their order; 0: all of `documents_max`.
     #[prost(uint64, tag = "12")]
     pub share: u64,
+    /// Say of which index the page is.
+    #[prost(bool, tag = "55")]
+    pub tell_index: bool,
 }
 
 /// See [`super::Operation::Queries`].
@@ -142,6 +145,9 @@ pub struct Found {
     /// How it was found, where that was asked.
     #[prost(message, optional, tag = "6")]
     pub explanation: Option<Explanation>,
+    /// What was applied in the view that was read, where that was asked.
+    #[prost(uint64, optional, tag = "55")]
+    pub index: Option<u64>,
 }
 
 /// One document of a result.

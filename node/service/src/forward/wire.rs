@@ -29,7 +29,7 @@ struct WireRequest {
     near: Option<Near>,
     #[prost(
         oneof = "Operation",
-        tags = "10, 11, 12, 13, 15, 16, 17, 18, 19, 20, 26, 30, 31, 32, 40, 41, 50, 51, 52, 53, 60, 61, 85, 86, 90, 91, 92, 100, 101"
+        tags = "10, 11, 12, 13, 15, 16, 17, 18, 19, 20, 26, 30, 31, 32, 40, 41, 50, 51, 52, 53, 60, 61, 85, 86, 90, 91, 92, 95, 100, 101"
     )]
     operation: Option<Operation>,
 }
@@ -40,7 +40,7 @@ struct WireReply {
     failure: Option<WireFailure>,
     #[prost(
         oneof = "Answer",
-        tags = "10, 11, 12, 14, 15, 16, 20, 21, 41, 50, 51, 52, 53, 60, 86, 90, 100"
+        tags = "10, 11, 12, 14, 15, 16, 20, 21, 41, 50, 51, 52, 53, 60, 86, 90, 95, 100"
     )]
     answer: Option<Answer>,
 }

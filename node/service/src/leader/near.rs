@@ -37,6 +37,7 @@ impl Shards {
             Operation::Scan(scan) => self.page(request, scan, false, deadline).await?,
             Operation::Query(query) => self.query(request, query, false, deadline).await?,
             Operation::Changes(changes) => self.changes(request, changes, deadline).await?,
+            Operation::Tail(tail) => self.tail(shard, tail, deadline).await?,
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::Queries(_)
@@ -153,6 +154,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         | Answer::AuditPage(_)
         | Answer::Changes(_)
         | Answer::Consumers(_)
+        | Answer::Tail(_)
         | Answer::Proofs(_) => {}
     }
 }

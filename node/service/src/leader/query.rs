@@ -189,6 +189,7 @@ impl Asked {
             abandoned: Arc::clone(&self.abandon.0),
             is_unlimited: self.is_unlimited,
             explain: query.explain,
+            tell_index: query.tell_index,
             kind: "",
             rows: 0,
             entries: 0,
@@ -237,6 +238,7 @@ struct Walk {
     abandoned: Arc<AtomicBool>,
     is_unlimited: bool,
     explain: bool,
+    tell_index: bool,
     /// Of the plan.
     kind: &'static str,
     /// Entries of indexes that were looked at.
@@ -296,6 +298,9 @@ impl Walk {
             self.run_in_order(view, planned, by_reader.is_some())?;
         }
         self.want_readers(view)?;
+        if self.tell_index {
+            self.found.index = Some(view.applied()?.id.map_or(0, |id| id.index));
+        }
         if self.explain {
             let mut explanation = explain::describe(planned)?;
             if let Some(entries) = by_reader {

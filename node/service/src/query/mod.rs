@@ -9,6 +9,7 @@
 //! | `scatter` | pages of all shards and their merge |
 //! | `reads` | pages of several shards at a time, one request to each node |
 //! | `token` | page tokens |
+//! | `snapshot` | the beginning of a result, for what goes on from it |
 //! | `explain` | how each shard finds its part, for people |
 //!
 //! Invariants:
@@ -23,6 +24,7 @@
 mod explain;
 mod reads;
 mod scatter;
+mod snapshot;
 mod token;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ pub use self::explain::ShardExplanation;
 pub(crate) use self::explain::explain;
 use self::reads::Reads;
 use self::scatter::Scatter;
+pub(crate) use self::snapshot::SnapshotRequest;
 use self::token::Token;
 use crate::Core;
 use crate::auth::policy;

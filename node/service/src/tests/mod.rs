@@ -12,6 +12,7 @@ mod fuzz;
 mod governance;
 mod idempotency;
 mod indexes;
+mod live;
 mod queries;
 mod readers;
 mod replicas;

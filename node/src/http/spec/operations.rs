@@ -73,6 +73,16 @@ const CHANGES: &[(&str, &str)] = &[
     ("id", "of a document: its versions that are kept"),
     ("at", "with id: the version it had at the id of an event"),
 ];
+const EVENTS: &[(&str, &str)] = &[
+    ("class", "the bucket"),
+    ("query", "the filter as JSON"),
+    ("sort", "the order as JSON"),
+    ("offset", "documents to pass over"),
+    ("limit", "the most documents"),
+    ("initial", "false: only what changes"),
+    ("matchTypes", "only these, separated by commas"),
+    ("operations", "only what came of these, separated by commas"),
+];
 const CHANGES_WS: &[(&str, &str)] = &[
     ("bucket", "only this bucket"),
     ("filter", "only documents that match, with bucket: JSON"),
@@ -177,6 +187,17 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         query: CHANGES,
         body: "",
         answers: &[("200", "changes, each with an id to go on behind it")],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/events",
+        summary: "Real-time queries: one as server-sent events, or any number over a WebSocket",
+        query: EVENTS,
+        body: "",
+        answers: &[
+            ("200", "events: result, match and error"),
+            ("101", "messages as docs/realtime.md has them"),
+        ],
     },
     Operation {
         method: HttpMethod::Get,

@@ -9,6 +9,8 @@ pub struct Envelope<'a> {
     pub id: &'a str,
     /// The moment of the insert, as it is shown.
     pub created: &'a str,
+    /// The moment of the last write, as it is shown.
+    pub updated: &'a str,
     /// The stored fields: members without braces, in normal form.
     pub fields: &'a [u8],
 }
@@ -31,7 +33,7 @@ pub fn envelope(body: &[u8]) -> Option<Envelope<'_>> {
         }
     };
     let (created, rest) = until_quote(rest.strip_prefix(b",\"createdAt\":\"")?)?;
-    let (_, rest) = until_quote(rest.strip_prefix(b",\"updatedAt\":\"")?)?;
+    let (updated, rest) = until_quote(rest.strip_prefix(b",\"updatedAt\":\"")?)?;
     let fields = rest.strip_suffix(b"}")?;
     let fields = match fields {
         [] => fields,
@@ -40,6 +42,7 @@ pub fn envelope(body: &[u8]) -> Option<Envelope<'_>> {
     Some(Envelope {
         id: std::str::from_utf8(id).ok()?,
         created: std::str::from_utf8(created).ok()?,
+        updated: std::str::from_utf8(updated).ok()?,
         fields,
     })
 }
@@ -75,8 +78,8 @@ mod tests {
             let (created, updated) = (i64::from(times.0), i64::from(times.1));
             let body = render("Todo", &key, version, acl.as_ref(), created, updated, fields.as_bytes());
             let id = object_id("Todo", &key);
-            let shown = crate::time::format_datetime(created);
-            let parts = Envelope { id: &id, created: &shown, fields: fields.as_bytes() };
+            let [created, updated] = [created, updated].map(crate::time::format_datetime);
+            let parts = Envelope { id: &id, created: &created, updated: &updated, fields: fields.as_bytes() };
             prop_assert_eq!(envelope(&body), Some(parts));
         }
 

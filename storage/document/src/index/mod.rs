@@ -24,10 +24,12 @@
 //! | `order` | which orders a walk gives, and where to go on |
 //! | `plan` | [`plan`](fn@plan): the choice |
 //! | `places` | which filters need a geo index |
+//! | `anchors` | [`Anchor`]: where a filter is found by the documents that it may match |
 //! | `explain` | ranges as people read them |
 //!
 //! Lacks: entries and their keys, and whether an index is complete (crate `storage`), and walking them (crate `service`).
 
+mod anchors;
 mod bounds;
 mod cell;
 mod compiled;
@@ -44,6 +46,7 @@ mod ranges;
 mod values;
 mod wire;
 
+pub use self::anchors::{Anchor, anchors};
 pub use self::compiled::Index;
 pub use self::definition::{Definition, KEYS_MAX, Kind, PATH_BYTES_MAX};
 pub use self::encoding::COMPONENT_BYTES_MAX;

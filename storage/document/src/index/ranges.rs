@@ -42,6 +42,8 @@ pub(super) struct Reach {
     pub(super) points: Vec<bool>,
     /// A document may have several values in the ranges.
     pub(super) is_multiple: bool,
+    /// Each range is one value of every component that the filter bounds.
+    pub(super) is_points: bool,
     /// By the numbers of the conditions: those that hold for every document with a value in the ranges.
     covered: Vec<bool>,
 }
@@ -71,6 +73,7 @@ impl Reach {
             bounded: 0,
             points: Vec::new(),
             is_multiple: false,
+            is_points: false,
             covered: vec![false; conditions.count],
         };
         for number in &conditions.made {
@@ -117,6 +120,7 @@ impl Reach {
         reach.is_multiple |= components[reach.bounded..]
             .iter()
             .any(|component| component.lists != Lists::Never);
+        reach.is_points = tail.is_none();
         reach.ranges = match tail {
             Some(pieces) => join(&prefixes, &pieces, within),
             None => prefixes.into_iter().map(Range::of_prefix).collect(),

@@ -80,10 +80,10 @@ impl Filter {
     }
 
     /// The condition and the class that it was read for; `None` if there is no condition.
-    pub(crate) fn condition(&self) -> Option<(&Layout, &Expression)> {
+    pub(crate) fn condition(&self) -> Option<(&Arc<Layout>, &Expression)> {
         self.0
             .as_ref()
-            .map(|condition| (&*condition.layout, &condition.expression))
+            .map(|condition| (&condition.layout, &condition.expression))
     }
 
     /// Whether every document meets it, because it has no condition.
