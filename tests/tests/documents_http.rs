@@ -516,7 +516,7 @@ async fn errors(api: &Api) {
     api.get("/db/Demo/query?q={%22$where%22:1}")
         .refused(468, "query_not_supported")
         .await;
-    api.get("/bloomfilter")
+    api.get("/bloomfilter/expirations")
         .refused(468, "query_not_supported")
         .await;
     // What is for admins stays so.

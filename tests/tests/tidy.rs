@@ -74,7 +74,7 @@ fn lines_where(files: &[(PathBuf, String)], is_bad: impl Fn(&Path, &str) -> bool
 }
 
 /// Where the service reads stored documents, each with the reason why what is read there reaches nobody who may not see it.
-const READERS: [(&str, &str); 12] = [
+const READERS: [(&str, &str); 13] = [
     ("leader/read.rs", "demands a grant"),
     ("leader/query.rs", "its walk was made of a grant"),
     ("leader/query/by_index.rs", "the same walk"),
@@ -89,6 +89,10 @@ const READERS: [(&str, &str); 12] = [
         "tells other nodes which document holds a value, and whether the caller may read it",
     ),
     ("leader/prepare.rs", "fits a write to what is stored"),
+    (
+        "leader/stale.rs",
+        "says what caches may do with what was read",
+    ),
     (
         "leader/rights.rs",
         "tells nodes whose sessions ended and who is in which role",

@@ -12,6 +12,7 @@
 //! | [`machine`] | commands → rows and a reply, the state machine of shard 0 |
 //! | [`clearing`] | which shards are rid of a dropped bucket |
 //! | `init`, `schema_change`, `index_change` | the commands that are more than a step |
+//! | [`caching`] | how long web caches may keep the documents of a bucket |
 //! | [`quotas`] | what databases may take and take |
 //! | [`consumers`] | durable consumers of change feeds, and how far each is |
 //! | `audited` | the metadata group's own audit log |
@@ -27,6 +28,7 @@
 #![deny(unsafe_code)]
 
 mod audited;
+pub mod caching;
 pub mod clearing;
 pub mod consumers;
 pub mod error;

@@ -24,6 +24,7 @@ use storage::audit::Record;
 use storage::machine::{Machine, ReplicaView, Transaction};
 
 use crate::audited;
+use crate::caching;
 use crate::clearing;
 use crate::consumers;
 use crate::error::{Error, Result};
@@ -196,6 +197,7 @@ fn run(
             consumers::acknowledge(rows, &cluster, stamp_us, &command)?;
             false
         }
+        Operation::SetCachePolicy(command) => caching::set(rows, &command)?,
         Operation::ReportUsage(command) => quotas::report(rows, cluster.shards, &command)?,
         Operation::AnnounceNode(command) => announce_node(rows, &command)?,
         Operation::SetSchema(command) => set_schema(rows, &command)?,

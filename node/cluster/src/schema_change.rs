@@ -46,6 +46,7 @@ pub(crate) fn apply(row: &DatabaseRow, old: &Schema, new: &Schema) -> Result<Dat
             name: class.name.clone(),
             dropped: false,
             cleared: Cleared::default(),
+            cache: None,
         });
     }
     Ok(row)

@@ -21,6 +21,7 @@ use document::schema::Schema;
 use proto::{NodeId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use crate::caching::{self, CachePolicy};
 use crate::clearing::Cleared;
 use crate::consumers::Consumers;
 use crate::nodes::Node;
@@ -196,6 +197,9 @@ pub struct BucketInfo {
     /// How far its documents are deleted, once it is.
     #[serde(default, skip_serializing_if = "Cleared::is_none")]
     pub cleared: Cleared,
+    /// How long web caches may keep its documents; `None`: nobody ever said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CachePolicy>,
 }
 
 /// Without the secrets.
@@ -336,6 +340,11 @@ impl Database {
                     definition: index.compiled_bytes().into(),
                 })
                 .collect(),
+            cache: bucket.cache.map(CachePolicy::to_log),
+            readers: match bucket.cache {
+                Some(_) => caching::readers(&self.schema, &bucket.name),
+                None => 0,
+            },
         };
         buckets.into_iter().map(to_command).collect()
     }

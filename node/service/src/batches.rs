@@ -65,6 +65,7 @@ impl Core {
                     version: 0,
                     body: bytes::Bytes::new(),
                     served: deleted.served,
+                    keep: None,
                 })
             }
         }

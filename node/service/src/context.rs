@@ -116,6 +116,19 @@ pub struct Document {
     pub body: Bytes,
     /// Where and how it was read or written; `None` in pages, which say it for all of theirs.
     pub served: Option<Served>,
+    /// What web caches may do with it; `None`: nothing, since its bucket is not cached, or it was not read by itself.
+    pub keep: Option<Keep>,
+}
+
+/// What web caches may do with a document that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Whether everybody may read it.
+    pub is_public: bool,
+    /// How long they may keep it, counted from the beginning of the read less the age of its state. Zero: not at all.
+    pub ttl: Duration,
+    /// The longest that shared caches may keep it.
+    pub edge_max: Duration,
 }
 
 /// The answer to a put.

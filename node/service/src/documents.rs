@@ -2,7 +2,7 @@
 //! stored document is the leader's.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::state::{BucketInfo, ClusterState, Database};
@@ -16,7 +16,7 @@ use crate::Core;
 use crate::auth::policy;
 use crate::context::{
     BatchOperation, BatchWrite, Condition, Consistency, Context, Deleted, Document, Freshness,
-    Served, Written,
+    Keep, Served, Written,
 };
 use crate::error::{Error, Result};
 use crate::forward::{
@@ -117,6 +117,7 @@ impl Core {
         match answer {
             Answer::Record(record) => Ok(Document {
                 served: Served::of(shard, record.seen, level),
+                keep: record.keep.map(|keep| kept(keep, info)),
                 ..document(bucket, record)
             }),
             _ => Err(unexpected()),
@@ -161,6 +162,7 @@ impl Core {
             version: written.version,
             body: written.body,
             served,
+            keep: None,
         };
         Ok(Written {
             document,
@@ -282,6 +284,7 @@ impl Core {
                     version: if deleted { 0 } else { written.version },
                     body: written.body,
                     served,
+                    keep: None,
                 });
         Ok(documents.collect())
     }
@@ -480,6 +483,16 @@ fn key_of_body(bucket: &BucketInfo, body: &Bytes) -> Result<Option<String>> {
     }
 }
 
+/// What web caches may do with a document of this bucket.
+fn kept(keep: forward::Keep, bucket: &BucketInfo) -> Keep {
+    let edge_seconds = bucket.cache.map_or(0, |policy| policy.edge_max_seconds);
+    Keep {
+        is_public: keep.is_public,
+        ttl: Duration::from_millis(keep.ttl_ms.into()),
+        edge_max: Duration::from_secs(edge_seconds.into()),
+    }
+}
+
 pub(crate) fn document(bucket: &str, record: Record) -> Document {
     Document {
         bucket: bucket.to_owned(),
@@ -487,6 +500,7 @@ pub(crate) fn document(bucket: &str, record: Record) -> Document {
         version: record.version,
         body: record.body,
         served: None,
+        keep: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod consumers;
 mod index;
 mod query;
 mod rights;
+mod stale;
 mod tail;
 mod unique;
 mod wire;
@@ -33,6 +34,7 @@ pub use self::index::{
 };
 pub use self::query::{Found, Hit, Queries, Query, QueryPart};
 pub use self::rights::{EndedSessions, FollowRights, Rights, RoleMembers};
+pub use self::stale::{FollowStale, StaleKeyRow, StaleMark, StalePart};
 pub use self::tail::{Place, Tail, TailEvent, TailPage, TailSide};
 pub use self::unique::{DocumentValues, Holder, Holding, Holds, UniquePage, ValuesPage};
 pub use self::wire::{Replies, decode_reply, encode_reply};
@@ -162,6 +164,9 @@ pub enum Operation {
     /// What this shard applied behind a place, with both sides of each change. Any replica answers, as far as it is.
     #[prost(message, tag = "95")]
     Tail(Tail),
+    /// What is new about stale copies of this shard's documents. Any replica answers that is far and fresh enough.
+    #[prost(message, tag = "110")]
+    FollowStale(FollowStale),
 }
 
 impl Operation {
@@ -193,6 +198,7 @@ impl Operation {
             | Operation::History(_)
             | Operation::ReadConsumers(_)
             | Operation::Tail(_)
+            | Operation::FollowStale(_)
             | Operation::Probe(_) => true,
             Operation::Write(_)
             | Operation::Update(_)
@@ -242,6 +248,7 @@ impl Operation {
             | Operation::ReadConsumers(_)
             | Operation::AckConsumer(_)
             | Operation::Tail(_)
+            | Operation::FollowStale(_)
             | Operation::Probe(_) => false,
         }
     }
@@ -506,6 +513,9 @@ pub enum Answer {
     /// To [`Operation::Tail`].
     #[prost(message, tag = "95")]
     Tail(TailPage),
+    /// To [`Operation::FollowStale`].
+    #[prost(message, tag = "110")]
+    Stale(StalePart),
 }
 
 /// What a leader can prove.
@@ -559,6 +569,20 @@ pub struct Record {
     /// In the answer to a read of one document.
     #[prost(message, optional, tag = "5")]
     pub seen: Option<Seen>,
+    /// In the answer to a read of one document, if its bucket is cached.
+    #[prost(message, optional, tag = "70")]
+    pub keep: Option<Keep>,
+}
+
+/// What web caches may do with a document.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Keep {
+    /// Everybody may read it.
+    #[prost(bool, tag = "1")]
+    pub is_public: bool,
+    /// How long they may keep it, counted from the moment that the state was proven of, milliseconds.
+    #[prost(uint32, tag = "2")]
+    pub ttl_ms: u32,
 }
 
 /// What became of all writes of a request, in order.

@@ -22,6 +22,7 @@ mod read;
 pub(crate) mod readers;
 mod refusal;
 mod rights;
+mod stale;
 mod tail;
 mod ticks;
 mod unique;
@@ -187,6 +188,12 @@ impl Shards {
             Operation::Changes(changes) => Box::pin(self.changes(request, changes, deadline)).await,
             Operation::Watermark(_) => Box::pin(self.watermark(request.shard, deadline)).await,
             Operation::Tail(tail) => Box::pin(self.tail(request.shard, tail, deadline)).await,
+            Operation::FollowStale(follow) => {
+                self.barrier(request.shard, deadline).await?;
+                let mut answer = self.stale_part(request.shard, follow, deadline).await?;
+                near::see(&mut answer, &self.replica(request.shard)?, Some(0));
+                Ok(answer)
+            }
             Operation::History(history) => Box::pin(self.history(request, history, deadline)).await,
             Operation::ReadConsumers(asked) => Box::pin(self.read_consumers(asked, deadline)).await,
             Operation::AckConsumer(ack) => self.ack_consumer(ack),
@@ -304,11 +311,9 @@ impl Shards {
         replica: &Replica,
         operation: proto::log::command::Operation,
     ) -> proto::log::Command {
+        let committed = self.groups.commit_index(shard);
         proto::log::Command {
-            tick: Some(
-                self.ticks
-                    .tick(shard, replica, self.groups.commit_index(shard)),
-            ),
+            tick: Some(self.tick(shard, replica, committed)),
             stamp_us: self.clock.wall_us(),
             operation: Some(operation),
         }
@@ -316,8 +321,14 @@ impl Shards {
 
     /// The shard's T, as close as it can be told now: what a tick would make it.
     pub(crate) fn time_us(&self, shard: ShardId, replica: &Replica) -> u64 {
-        let tick = self.ticks.tick(shard, replica, 0);
+        let tick = self.tick(shard, replica, 0);
         tick.base_us.saturating_add(tick.elapsed_us)
+    }
+
+    fn tick(&self, shard: ShardId, replica: &Replica, committed: u64) -> proto::log::Tick {
+        let leader = self.groups.leader(shard);
+        let term = leader.map_or(0, |leader| leader.term);
+        self.ticks.tick(shard, replica, term, committed)
     }
 }
 

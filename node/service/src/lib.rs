@@ -10,6 +10,7 @@
 //! | `updates` `batches` | partial updates; batches that are not atomic |
 //! | `query` | filters over all shards of a bucket: results in order, counts, page tokens |
 //! | `changes` | feeds of what changes, and the versions of a document |
+//! | `cache` | web caches: which of their copies are old, and how old they can be |
 //! | `consumers` [`courier`] | durable consumers of feeds: making and showing them, how far each is, and sending to their targets |
 //! | `live` | real-time queries |
 //! | `near` `evidence` `position` | reads that need not ask the leader, and how old a replica can prove to be |
@@ -40,6 +41,7 @@ pub mod audit;
 pub mod auth;
 mod batches;
 mod bulk;
+mod cache;
 mod changes;
 pub mod clock;
 mod commands;
@@ -83,18 +85,21 @@ mod updates;
 pub mod users;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 pub use cluster::Assignment;
+pub use cluster::caching::{CachePolicy, Scope as CacheScope};
 use proto::NodeId;
 use serde_json::Value;
 
 pub use crate::access::{AccessAnswer, AccessCheck, AccessOperation, AccessQuestion};
+pub use crate::cache::{BucketCaching, Filter, Staleness};
 pub use crate::changes::{Feed, FeedEvent, FeedRequest, Frame, Start};
 pub use crate::consumers::{ConsumerRequest, ConsumerState, ConsumerStatus, NewTarget};
 pub use crate::context::{
     BatchOperation, BatchWrite, Caller, Condition, Connect, Consistency, Context, Deleted,
-    Document, Freshness, ScanPage, ScanRange, Served, Session, Truncated, Written,
+    Document, Freshness, Keep, ScanPage, ScanRange, Served, Session, Truncated, Written,
 };
 pub use crate::error::{Error, Result};
 pub use crate::indexes::IndexStatus;
@@ -183,6 +188,7 @@ pub(crate) struct Core {
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) courier: Arc<dyn Courier>,
     pub(crate) rights: rights::Rights,
+    pub(crate) stale: cache::StaleKeys,
     pub(crate) ends: Arc<rights::Ends>,
     pub(crate) audit: audit::Audit,
     pub(crate) metrics: Metrics,
@@ -229,6 +235,7 @@ impl Core {
             mailer: ports.mailer,
             courier: ports.courier,
             rights: rights::Rights::default(),
+            stale: cache::StaleKeys::default(),
             ends,
             audit: audit::Audit::new(Arc::clone(&ports.clock)),
             metrics: Metrics::default(),
@@ -782,6 +789,43 @@ impl Service {
             self.note(audit::Event::of(ctx, action).by(username));
         }
         session
+    }
+
+    /// The filter of what web caches may hold old copies of; `None`: no bucket of the database was ever cached. Never refused: what cannot
+    /// be told is a filter that has everything in it.
+    pub async fn filter(&self, database: &str) -> Option<Arc<Filter>> {
+        Box::pin(self.core.filter(database)).await
+    }
+
+    /// The level of a read over HTTP that names none.
+    pub fn plain_level(&self, database: &str, bucket: &str) -> Consistency {
+        self.core.plain_level(database, bucket)
+    }
+
+    /// How old a cached answer can be at most, for requests that take `flight`; `None`: no bucket of the database was ever cached.
+    pub fn staleness(&self, database: &str, flight: Duration) -> Option<Staleness> {
+        self.core.staleness(database, flight)
+    }
+
+    /// The cache policies of all buckets that have one.
+    pub fn cache_policies(&self) -> Vec<BucketCaching> {
+        self.core.cache_policies()
+    }
+
+    /// Sets the cache policy of a bucket.
+    ///
+    /// # Errors
+    /// `BadRequest`: bounds out of order. With effect `applied`: not every shard has confirmed it yet.
+    pub async fn set_cache_policy(
+        &self,
+        database: &str,
+        bucket: &str,
+        policy: CachePolicy,
+        deadline: std::time::Instant,
+    ) -> Result<BucketCaching> {
+        self.core
+            .set_cache_policy(database, bucket, policy, deadline)
+            .await
     }
 
     /// The quotas of all databases that have one, as this node knows them.

@@ -56,6 +56,18 @@ pub const CHANGES_AGE: &str = "larder_changes_age_seconds";
 pub const CONSUMER_LAG: &str = "larder_consumer_lag_seconds";
 /// Batches that were sent to targets of consumers, by outcome (`delivered` or `failed`).
 pub const CONSUMER_BATCHES: &str = "larder_consumer_batches_total";
+/// Keys of all shards that web caches may hold old copies of, as this node knows them.
+pub const STALE_KEYS: &str = "larder_stale_keys";
+/// Seconds since the shard that is silent longest was confirmed for them.
+pub const STALE_KEYS_AGE: &str = "larder_stale_keys_age_seconds";
+/// Filters that were built, by kind (`exact` or `saturated`).
+pub const FILTERS_BUILT: &str = "larder_filters_built_total";
+/// Documents in the filter that was built last.
+pub const FILTER_KEYS: &str = "larder_filter_keys";
+/// Its bits.
+pub const FILTER_BITS: &str = "larder_filter_bits";
+/// The bound on how old a page can be, by database and term (`refresh`, `transit`, `filter`, `answer`, `flight`, `total`).
+pub const STALENESS_SECONDS: &str = "larder_staleness_bound_seconds";
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

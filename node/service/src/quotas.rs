@@ -160,6 +160,7 @@ impl Shards {
         let command = MetaCommand::decode(command.clone()).ok();
         let Some(
             operation @ (Meta::SetQuota(_)
+            | Meta::SetCachePolicy(_)
             | Meta::ReportUsage(_)
             | Meta::AnchorAudit(_)
             | Meta::AckConsumers(_)

@@ -40,6 +40,7 @@ impl Core {
             version: written.version,
             body: written.body,
             served,
+            keep: None,
         })
     }
 

@@ -302,6 +302,24 @@ impl AdminClient {
         self.call(request.json(body)).await
     }
 
+    /// `GET /admin/v1/caching`.
+    pub(crate) async fn cache_policies(&self) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/caching", self.origin);
+        self.call(self.http.get(url).timeout(STATUS_TIMEOUT)).await
+    }
+
+    /// `PUT /admin/v1/caching/DATABASE/BUCKET`.
+    pub(crate) async fn set_cache_policy(
+        &self,
+        database: &str,
+        bucket: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        let url = format!("{}/admin/v1/caching/{database}/{bucket}", self.origin);
+        let request = self.http.put(url).timeout(REPLACE_TIMEOUT);
+        self.call(request.json(body)).await
+    }
+
     /// The body of an answer to GET, as it came.
     pub(crate) async fn get(&self, path: &str) -> Result<bytes::Bytes, Failure> {
         let url = format!("{}{path}", self.origin);

@@ -1,11 +1,12 @@
 //! The command line: one binary, one tree of verbs.
 //!
 //! `start` and `dev` run nodes; `acl`, `doc`, `changes`, `consumer`, `index`, `import`, `export` and `bench` speak to the client port over the public API;
-//! `cluster`, `shard`, `database` and `audit` speak to the admin port. Results go to standard output, everything else to standard error.
+//! `cluster`, `shard`, `database`, `bucket` and `audit` speak to the admin port. Results go to standard output, everything else to standard error.
 
 pub mod acl;
 pub mod audit;
 pub mod bench;
+pub mod bucket;
 pub mod cert;
 pub mod changes;
 pub mod client;
@@ -59,6 +60,7 @@ enum Command {
     Cluster(cluster::Cluster),
     Shard(shard::Shard),
     Database(database::Database),
+    Bucket(bucket::Bucket),
     Audit(audit::Audit),
     Doc(doc::Doc),
     Changes(changes::Changes),
@@ -141,6 +143,7 @@ where
         Command::Cluster(cluster) => on_this_thread(cluster::run(cluster)),
         Command::Shard(shard) => on_this_thread(shard::run(shard)),
         Command::Database(database) => on_this_thread(database::run(database)),
+        Command::Bucket(bucket) => on_this_thread(bucket::run(bucket)),
         Command::Audit(audit) => on_this_thread(audit::run(audit)),
         Command::Doc(doc) => on_this_thread(doc::run(doc)),
         Command::Changes(changes) => on_this_thread(changes::run(changes)),
@@ -239,6 +242,9 @@ mod tests {
             "larder shard status 3",
             "larder database quota",
             "larder database quota v1 --documents 1000000 --bytes 20GiB",
+            "larder bucket cache",
+            "larder bucket cache Movie --scope public --max 300 --prior 60",
+            "larder bucket cache Movie --scope off",
             "larder audit export --from 2026-01-01T00:00:00Z",
             "larder audit verify --data /var/lib/larder",
             "larder shard replace 3 n4 --from n1 --wait 60",
@@ -297,6 +303,8 @@ mod tests {
             "larder index create Movie",
             "larder database quota v1",
             "larder database quota --documents 3",
+            "larder bucket cache Movie",
+            "larder bucket cache --scope public",
             "larder audit export --from yesterday",
             "larder index drop Movie",
             "larder index drop Movie year --all",

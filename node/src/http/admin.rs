@@ -23,7 +23,7 @@ use service::{Assignment, Error, InitRequest, ReplaceRequest, Service};
 use super::admin_encryption::{self, EncryptionControl};
 use super::context::{self, X_REQUEST_ID};
 use super::error::{self, refuse};
-use super::{Limits, body, governance, respond};
+use super::{Limits, body, caching, governance, respond};
 use crate::audit::Log;
 use crate::config::Secret;
 
@@ -152,6 +152,11 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
             let body = body::read(&head.headers, body, &admin.limits).await?;
             governance::set_quota(&admin.service, database, &body).await
         }
+        (&Method::GET, ["admin", "v1", "caching"]) => Ok(caching::policies(&admin.service)),
+        (&Method::PUT, ["admin", "v1", "caching", database, bucket]) => {
+            let body = body::read(&head.headers, body, &admin.limits).await?;
+            caching::set_policy(&admin.service, database, bucket, &body).await
+        }
         (&Method::GET, ["admin", "v1", "audit"]) => {
             Ok(governance::chains(&admin.service, &admin.node.id))
         }
@@ -169,7 +174,8 @@ async fn dispatch(admin: &Admin, head: &Parts, body: Body) -> Result<Response, E
             ["metrics"]
             | ["admin", "v1", "node"]
             | ["admin", "v1", "cluster", "status" | "init" | "rotate-keys"]
-            | ["admin", "v1", "quotas" | "audit"]
+            | ["admin", "v1", "quotas" | "audit" | "caching"]
+            | ["admin", "v1", "caching", _, _]
             | ["admin", "v1", "quotas" | "audit", _],
         )
         | (

@@ -147,6 +147,11 @@ pub(crate) fn freshness(headers: &HeaderMap) -> Result<Freshness, Error> {
     })
 }
 
+/// Whether the client says itself how fresh its read must be.
+pub(crate) fn names_consistency(headers: &HeaderMap) -> bool {
+    headers.contains_key(LARDER_CONSISTENCY)
+}
+
 fn not_a_position() -> Error {
     refuse(
         ErrorCode::BadRequest,

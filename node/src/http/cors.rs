@@ -48,7 +48,7 @@ pub(crate) fn preflight() -> Response {
 
 /// Opens an answer to the origin that asks: echoed with credentials, `*` where none is named.
 pub(crate) fn apply(request: &HeaderMap, response: &mut HeaderMap) {
-    response.insert(VARY, VARY_ON);
+    response.append(VARY, VARY_ON);
     match request.get(ORIGIN) {
         Some(origin) => {
             response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

@@ -5,8 +5,8 @@ use http::StatusCode;
 use proto::ErrorCode;
 use service::{Condition, Error};
 
+use super::caching::Asked;
 use super::conditions::{self, OfRead, Verdict};
-use super::context;
 use super::edge::Call;
 use super::error::refuse;
 use super::fields::Fields;
@@ -15,33 +15,37 @@ use super::respond;
 /// `GET /db/:bucket/:oid`.
 pub(crate) async fn get(call: Call<'_>, bucket: &str, key: &str) -> Result<Response, Error> {
     let ctx = call.context()?;
-    let freshness = context::freshness(call.headers())?;
+    let service = &call.shared.service;
+    let asked = Asked::of(call.headers(), service, &ctx.database, bucket)?;
     let conditions = OfRead::from_headers(call.headers())?;
     let fields = Fields::of_query(call.head.uri.query().unwrap_or_default())?;
-    let document = call
-        .shared
-        .service
-        .get(&ctx, bucket, key, freshness)
-        .await?;
-    let served = document.served;
-    let response = match (conditions.judge(document.version), fields) {
+    let freshness = asked.freshness.clone();
+    let document = service.get(&ctx, bucket, key, freshness).await?;
+    let verdict = match conditions.judge(document.version) {
+        Verdict::NotModified if !asked.may_confirm(&document) => Verdict::Full,
+        verdict => verdict,
+    };
+    let response = match (verdict, fields) {
         (Verdict::Full, Some(fields)) => {
             let body = fields.project(&document.body);
             let whole = respond::document(StatusCode::OK, document.version, body);
             Ok(respond::cut(whole))
         }
-        (Verdict::Full, None) => Ok(respond::document(
-            StatusCode::OK,
-            document.version,
-            document.body,
-        )),
-        (Verdict::NotModified, _) => Ok(respond::not_modified(document.version)),
+        (Verdict::Full, None) => {
+            let body = document.body.clone();
+            let whole = respond::document(StatusCode::OK, document.version, body);
+            Ok(asked.tell(whole, &ctx.database, &document))
+        }
+        (Verdict::NotModified, _) => {
+            let known = respond::not_modified(document.version);
+            Ok(asked.tell(known, &ctx.database, &document))
+        }
         (Verdict::OutOfDate, _) => Err(refuse(
             ErrorCode::ObjectOutOfDate,
             format!("the stored version is {}", document.version),
         )),
     };
-    response.map(|response| respond::served(response, served.as_ref()))
+    response.map(|response| respond::served(response, document.served.as_ref()))
 }
 
 /// `POST /db/:bucket`: the id is in the body, or made here.

@@ -29,8 +29,8 @@ use super::error::{self, not_offered, refuse};
 use super::rates::{Gate, Standing, TooOften};
 use super::route::{self, Malformed, Route, Target};
 use super::{
-    Limits, access, address, batch, body, buckets, bulk, changes, consumers, cors, documents,
-    health, indexes, live, query, respond, schema, sessions, spec, updates, users,
+    Limits, access, address, batch, body, buckets, bulk, caching, changes, consumers, cors,
+    documents, health, indexes, live, query, respond, schema, sessions, spec, updates, users,
 };
 use crate::grpc;
 use crate::telemetry::{GrpcMeter, HttpMeter};
@@ -477,6 +477,7 @@ async fn with_permit(call: Call<'_>, route: &Route<'_>) -> Result<Response, Erro
         (&Method::GET, Route::Events) => live::open(call).await,
         (&Method::GET, Route::ChangesSocket) => changes::open_socket(call),
         (method, Route::Consumers(route)) => consumers::dispatch(call, method, route).await,
+        (&Method::GET, Route::BloomFilter) => caching::filter(call).await,
         _ => Err(refuse(
             ErrorCode::MethodNotAllowed,
             "this address does not know the method",

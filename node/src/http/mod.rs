@@ -16,6 +16,7 @@
 //! | `changes` | feeds, and the versions of a document |
 //! | `live` | real-time queries |
 //! | `socket` | WebSockets |
+//! | `caching` | what web caches are told, and the filter of what is old in them |
 //! | `query` `fields` | queries and counts, and answers cut to some fields |
 //! | `second_factor` `oauth` | codes and API tokens; log-in with a provider |
 //! | `connect_page` | connect as the page of a hidden frame |
@@ -28,7 +29,7 @@
 //! - What the contract names and this version lacks is refused by name, never answered with 404 or something made up.
 //! - Nothing waits without a limit: bodies, headers, requests in flight and connections have one each.
 //!
-//! Lacks: files, caching beyond `no-cache`.
+//! Lacks: files, cached queries.
 
 mod access;
 mod address;
@@ -38,6 +39,7 @@ mod batch;
 mod body;
 mod buckets;
 mod bulk;
+mod caching;
 mod changes;
 mod conditions;
 mod connect_page;

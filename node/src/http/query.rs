@@ -258,6 +258,7 @@ mod tests {
             version,
             body: Bytes::from(format!("{{\"id\":\"/db/Todo/{key}\"}}")),
             served: None,
+            keep: None,
         }
     }
 

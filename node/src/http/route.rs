@@ -85,6 +85,8 @@ pub(crate) enum Route<'a> {
     Batch,
     /// What changes in the database.
     Changes,
+    /// The filter of what is old in web caches.
+    BloomFilter,
     /// Real-time queries.
     Events,
     /// The same over a WebSocket.
@@ -137,6 +139,7 @@ impl Route<'_> {
             Self::Field(..) => "field",
             Self::Batch => "batch",
             Self::Changes => "changes",
+            Self::BloomFilter => "bloomfilter",
             Self::Events => "events",
             Self::ChangesSocket => "changes_ws",
             Self::Consumers(route) => route.name(),
@@ -165,6 +168,8 @@ impl Route<'_> {
             Self::Connect => "GET, HEAD, POST, OPTIONS",
             Self::ChangesSocket => "GET, OPTIONS",
             Self::Status
+            Self::BloomFilter
+            | Self::Status
             | Self::Version
             | Self::Spec
             | Self::Docs(_)
@@ -267,6 +272,7 @@ fn resource(path: &str) -> Result<Route<'_>, Malformed> {
         ("connect", None) => Route::Connect,
         ("batch", None) => Route::Batch,
         ("changes", None) => Route::Changes,
+        ("bloomfilter", None) => Route::BloomFilter,
         ("events", None) => Route::Events,
         ("changes", Some("ws")) => Route::ChangesSocket,
         ("consumers", rest) => return ConsumersRoute::of(rest),
@@ -290,7 +296,7 @@ fn later(word: &str) -> Option<&'static str> {
     Some(match word {
         "file" => "files",
         "code" | "code-content" => "backend code",
-        "bloomfilter" => "the Bloom filter",
+        "bloomfilter" => "parts of the Bloom filter",
         "index" => "indexes of all buckets at once",
         "query" => "prepared queries",
         "config" => "configuration over HTTP",
@@ -476,7 +482,12 @@ mod tests {
                 Route::Later("devices and push"),
             ),
             ("/file/www/a/b.txt", "", Route::Later("files")),
-            ("/bloomfilter", "", Route::Later("the Bloom filter")),
+            ("/bloomfilter", "", Route::BloomFilter),
+            (
+                "/bloomfilter/expirations",
+                "",
+                Route::Later("parts of the Bloom filter"),
+            ),
             ("/code", "", Route::Later("backend code")),
             ("/shop/index/Todo", "shop", Route::Indexes("Todo".into())),
             ("/index", "", Route::Later("indexes of all buckets at once")),

@@ -2,6 +2,8 @@
 //!
 //! A token travels in the header `baqend-authorization-token`, and in the body of connect; such an answer may not be stored by anyone.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::CACHE_CONTROL;
@@ -10,9 +12,9 @@ use proto::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use service::{Caller, Connect, Error, Session};
+use service::{Caller, Connect, Error, Filter, Session, Staleness};
 
-use super::edge::Call;
+use super::edge::{Call, Shared};
 use super::error::refuse;
 use super::{connect_page, respond};
 
@@ -29,12 +31,16 @@ struct Credentials {
     password: String,
 }
 
-/// The answer to connect. It has no `bloomFilter`: an empty one would say that every cached copy is fresh.
+/// The answer to connect. Without cached buckets it has no `bloomFilter`: an empty one would say that every cached copy is fresh.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ConnectBody<'a> {
     schema: &'a Value,
     bloom_filter_refresh: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bloom_filter: Option<&'a Filter>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staleness: Option<Staleness>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,11 +51,29 @@ struct ConnectBody<'a> {
 pub(crate) async fn connect(call: Call<'_>) -> Result<Response, Error> {
     let ctx = call.context().unwrap_or_else(|_| call.anonymous_context());
     let connect = call.shared.service.connect(&ctx).await?;
+    let caching = Caching::of(call.shared, &ctx.database).await;
     if connect_page::is_wanted(call.headers()) {
-        let json = connect_json(&connect)?;
+        let json = connect_json(&connect, &caching)?;
         return Ok(connect_page::page(Some((&json, connect.token.as_deref()))));
     }
-    connected(&connect)
+    connected(&connect, &caching)
+}
+
+/// What connect says about web caches.
+#[derive(Default)]
+struct Caching {
+    filter: Option<Arc<Filter>>,
+    staleness: Option<Staleness>,
+}
+
+impl Caching {
+    async fn of(shared: &Shared, database: &str) -> Caching {
+        let flight = shared.limits.request_time;
+        Caching {
+            filter: shared.service.filter(database).await,
+            staleness: shared.service.staleness(database, flight),
+        }
+    }
 }
 
 /// `POST /connect`: the page of the hidden frame, for the token in the form.
@@ -60,7 +84,10 @@ pub(crate) async fn connect_page(mut call: Call<'_>) -> Result<Response, Error> 
         ctx.caller = Caller::Token(token);
     }
     let answer = match call.shared.service.connect(&ctx).await {
-        Ok(connect) => Some((connect_json(&connect)?, connect.token)),
+        Ok(connect) => {
+            let caching = Caching::of(call.shared, &ctx.database).await;
+            Some((connect_json(&connect, &caching)?, connect.token))
+        }
         Err(error) => {
             tracing::debug!(%error, "the page of connect goes out without its data");
             None
@@ -72,8 +99,8 @@ pub(crate) async fn connect_page(mut call: Call<'_>) -> Result<Response, Error> 
     Ok(connect_page::page(answer))
 }
 
-fn connected(connect: &Connect) -> Result<Response, Error> {
-    let mut response = respond::json(StatusCode::OK, connect_json(connect)?);
+fn connected(connect: &Connect, caching: &Caching) -> Result<Response, Error> {
+    let mut response = respond::json(StatusCode::OK, connect_json(connect, caching)?);
     if connect.token.is_some() {
         response
             .headers_mut()
@@ -82,7 +109,7 @@ fn connected(connect: &Connect) -> Result<Response, Error> {
     Ok(response)
 }
 
-fn connect_json(connect: &Connect) -> Result<Bytes, Error> {
+fn connect_json(connect: &Connect, caching: &Caching) -> Result<Bytes, Error> {
     let user = connect
         .user
         .as_deref()
@@ -95,6 +122,8 @@ fn connect_json(connect: &Connect) -> Result<Bytes, Error> {
     Ok(respond::to_json(&ConnectBody {
         schema: &connect.schema,
         bloom_filter_refresh: BLOOM_FILTER_REFRESH_SECONDS,
+        bloom_filter: caching.filter.as_deref(),
+        staleness: caching.staleness,
         token: connect.token.as_deref(),
         user,
     }))
@@ -183,7 +212,7 @@ mod tests {
             token: None,
             user: None,
         };
-        let response = connected(&anonymous).expect("response");
+        let response = connected(&anonymous, &Caching::default()).expect("response");
         assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
         assert_eq!(
             body_of(response).await,
@@ -196,7 +225,7 @@ mod tests {
             token: Some("5f".into()),
             user: Some(user),
         };
-        let response = connected(&known).expect("response");
+        let response = connected(&known, &Caching::default()).expect("response");
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         let expected = r#"{"schema":[{"class":"/db/Todo"}],"bloomFilterRefresh":60,"token":"5f","user":{"id":"/db/User/1"}}"#;
         assert_eq!(body_of(response).await, expected);

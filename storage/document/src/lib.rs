@@ -12,6 +12,7 @@
 //! | [`readers`] | the same as references that an index can hold |
 //! | [`time`] | microseconds since 1970 and their JSON texts |
 //! | [`schema`] | class descriptors, how they may change, and compiled layouts |
+//! | [`bloom`] | the filter that tells web caches what changed |
 //! | [`body`] | checking a body against its class, and writing the stored form out again |
 //! | [`query`] | filters and sort orders: reading them, and asking stored documents |
 //! | [`index`] | definitions of indexes, the values of documents in them, and plans |
@@ -24,6 +25,7 @@
 #![deny(unsafe_code)]
 
 pub mod acl;
+pub mod bloom;
 pub mod body;
 pub mod decision;
 pub mod error;

@@ -15,10 +15,7 @@ pub struct ChangeKey {
 impl ChangeKey {
     /// The key without store id.
     pub fn encode(self) -> Vec<u8> {
-        let mut key = begin(KeyKind::Change, 12);
-        key.extend_from_slice(&self.index.to_be_bytes());
-        key.extend_from_slice(&self.ordinal.to_be_bytes());
-        key
+        self.encode_as(KeyKind::Change)
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -26,7 +23,20 @@ impl ChangeKey {
     /// # Errors
     /// [`crate::Error::Corrupt`]: another layout.
     pub fn decode(key: &[u8]) -> Result<Self> {
-        let mut reader = open(KeyKind::Change, "change key", key)?;
+        Self::decode_as(KeyKind::Change, "change key", key)
+    }
+
+    /// The same place as the key of another kind that has one row for each change.
+    pub(super) fn encode_as(self, kind: KeyKind) -> Vec<u8> {
+        let mut key = begin(kind, 12);
+        key.extend_from_slice(&self.index.to_be_bytes());
+        key.extend_from_slice(&self.ordinal.to_be_bytes());
+        key
+    }
+
+    /// Reads what [`Self::encode_as`] wrote.
+    pub(super) fn decode_as(kind: KeyKind, what: &'static str, key: &[u8]) -> Result<Self> {
+        let mut reader = open(kind, what, key)?;
         let decoded = Self {
             index: reader.u64_be()?,
             ordinal: reader.u32_be()?,

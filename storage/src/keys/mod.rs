@@ -27,6 +27,7 @@ pub mod metadata;
 pub mod reader_entry;
 pub mod reservation;
 pub mod rights;
+pub mod stale;
 pub mod usage;
 
 use std::fmt;
@@ -50,6 +51,7 @@ pub use metadata::MetadataKey;
 pub use reader_entry::ReaderEntryKey;
 pub use reservation::{FenceKey, ReservationKey};
 pub use rights::{RightsKey, SessionEndKey};
+pub use stale::{StaleKey, StaleMarkKey};
 pub use usage::UsageKey;
 
 /// Every kind of key of the data database: its byte, its column and what follows the kind.
@@ -100,11 +102,15 @@ pub enum KeyKind {
     Change = 0x20,
     /// State, `store | 0x22 | consumer u64`: how far a durable consumer is (crate `cluster`); only in the metadata group.
     Consumer = 0x22,
+    /// State, `store | 0x40 | index u64 | ordinal u32`: what a web cache may hold an old copy of ([`crate::tables::stale`]).
+    Stale = 0x40,
+    /// State, `store | 0x41 | index u64`: T when everything up to the index was known to be committed.
+    StaleMark = 0x41,
 }
 
 impl KeyKind {
     /// All kinds in the order of their bytes.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Applied,
         Self::Bucket,
         Self::Idempotency,
@@ -125,6 +131,8 @@ impl KeyKind {
         Self::ReaderEntry,
         Self::Change,
         Self::Consumer,
+        Self::Stale,
+        Self::StaleMark,
     ];
 
     /// The column that holds keys of this kind.
@@ -145,7 +153,9 @@ impl KeyKind {
             | Self::Audit
             | Self::AuditHead
             | Self::Usage
-            | Self::Consumer => Column::State,
+            | Self::Consumer
+            | Self::Stale
+            | Self::StaleMark => Column::State,
             Self::Document | Self::IndexEntry | Self::ReaderEntry => Column::Documents,
             Self::Change => Column::Changes,
         }
@@ -201,6 +211,10 @@ pub enum Key<'a> {
     Change(ChangeKey),
     /// See [`KeyKind::Consumer`].
     Consumer(ConsumerKey),
+    /// See [`KeyKind::Stale`].
+    Stale(StaleKey),
+    /// See [`KeyKind::StaleMark`].
+    StaleMark(StaleMarkKey),
 }
 
 impl<'a> Key<'a> {
@@ -232,6 +246,8 @@ impl<'a> Key<'a> {
             KeyKind::Usage => Key::Usage(UsageKey::decode(key)?),
             KeyKind::Change => Key::Change(ChangeKey::decode(key)?),
             KeyKind::Consumer => Key::Consumer(ConsumerKey::decode(key)?),
+            KeyKind::Stale => Key::Stale(StaleKey::decode(key)?),
+            KeyKind::StaleMark => Key::StaleMark(StaleMarkKey::decode(key)?),
         })
     }
 }
@@ -293,6 +309,8 @@ impl fmt::Display for Key<'_> {
             Self::Usage(key) => write!(f, "usage {}", key.database),
             Self::Change(key) => write!(f, "change {}.{}", key.index, key.ordinal),
             Self::Consumer(key) => write!(f, "consumer {}", key.consumer),
+            Self::Stale(StaleKey(at)) => write!(f, "stale {}.{}", at.index, at.ordinal),
+            Self::StaleMark(key) => write!(f, "stale_mark {}", key.index),
         }
     }
 }
@@ -502,6 +520,20 @@ mod tests {
                 ConsumerKey { consumer: 9 }.encode(),
                 KeyKind::Consumer,
                 "consumer 9",
+            ),
+            (
+                StaleKey(ChangeKey {
+                    index: 12,
+                    ordinal: 1,
+                })
+                .encode(),
+                KeyKind::Stale,
+                "stale 12.1",
+            ),
+            (
+                StaleMarkKey { index: 12 }.encode(),
+                KeyKind::StaleMark,
+                "stale_mark 12",
             ),
         ] {
             assert_eq!(KeyKind::of(&key), Some(kind));

@@ -79,6 +79,7 @@ pub(super) fn tell_rules(
         },
         before: None,
         deleted_at: None,
+        lifetime_ms: 0,
         user: "",
         by_expiry: false,
     };

@@ -19,16 +19,17 @@ use super::clearing::clear;
 use super::expiry;
 use super::idempotency::{self, Begun};
 use super::indexes::{Lists, backfill, purge};
+use super::lifetime::Caching;
 use super::outcome::Outcome;
 use super::readers;
 use super::write::{Stop, Writer};
-use super::{Machine, Transaction, changes, rights, unique};
+use super::{Machine, Transaction, changes, rights, stale, unique};
 use crate::error::{Error, Result};
 use crate::ids::LogId;
 use crate::keys::{BucketKey, ChangeKey, IndexProgressKey};
 use crate::tables::buckets::{self, BucketRow, IndexRow};
 use crate::tables::idempotency::Target;
-use crate::tables::{audit, indexes, usage};
+use crate::tables::{audit, indexes, stale as tables_stale, usage};
 
 /// The state machine of a document shard. Has no state of its own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +42,7 @@ impl Machine for DocumentMachine {
             .map_err(|error| Error::corrupt(format!("command at {id}: {error}")))?;
         if let Some(tick) = &command.tick {
             tx.advance_time(tick.base_us.saturating_add(tick.elapsed_us));
+            tables_stale::mark(tx, tick.commit_index)?;
         }
         let operation = command.operation.ok_or_else(|| {
             Error::corrupt(format!("command at {id}: no operation that is known"))
@@ -114,6 +116,10 @@ impl Machine for DocumentMachine {
             }
             Operation::Watermark(log::Watermark {}) => {
                 tx.set_stamp(command.stamp_us);
+                Outcome::Done
+            }
+            Operation::ExpireStale(expire) => {
+                stale::expire(tx, &expire)?;
                 Outcome::Done
             }
             Operation::ExpireIdempotency(expire) => {
@@ -213,6 +219,7 @@ fn set_buckets(
         {
             continue;
         }
+        let cached = stored.as_ref().and_then(|stored| stored.caching);
         let indexes = bucket.indexes.iter().map(|index| IndexRow {
             id: index.id,
             definition: &index.definition,
@@ -224,6 +231,7 @@ fn set_buckets(
             indexes: indexes.collect(),
             // The shard's own, whatever the metadata says of the bucket.
             keeps_readers: stored.as_ref().is_some_and(|stored| stored.keeps_readers),
+            caching: Caching::after(cached, bucket),
         };
         // A definition that this release cannot read stops the shard here, where it came in, and not at the first write.
         indexes::kept(&row)?;
@@ -239,6 +247,7 @@ fn set_buckets(
             }
         }
         buckets::put(tx, key, &row)?;
+        stale::note_rules(tx, position, key, cached, row.caching, row.dropped)?;
         changes::tell_rules(tx, position, time_us, key, &row);
         position.ordinal += 1;
     }

@@ -24,10 +24,12 @@ pub mod expiry;
 mod idempotency;
 mod indexes;
 mod kept_rows;
+pub mod lifetime;
 pub mod outcome;
 mod readers;
 mod replica;
 mod rights;
+mod stale;
 mod transaction;
 mod unique;
 pub mod update;
@@ -51,6 +53,7 @@ pub use indexes::{BACKFILL_PAGE_MAX, PURGE_PAGE_MAX};
 pub use kept_rows::KeptRows;
 pub use replica::{ChainPoint, Replica, apply_together};
 pub use rights::FORGET_PAGE_MAX;
+pub use stale::STALE_PAGE_MAX;
 pub use transaction::{Savepoint, Transaction};
 pub use view::ReplicaView;
 
@@ -89,6 +92,21 @@ pub struct Applied {
     pub last_stamp_us: u64,
     /// What the change log holds.
     pub changes: ChangeLog,
+    /// What is known of stale keys.
+    pub stale: Stale,
+}
+
+/// Where the rows and marks of stale keys begin and end ([`crate::tables::stale`]). Alike on all replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// The last row that was written, also if its entry was rejected afterwards.
+    pub last: ChangeKey,
+    /// The last row that was removed; every later one is there.
+    pub expired: ChangeKey,
+    /// The index of the last mark.
+    pub marked: u64,
+    /// Its T, microseconds.
+    pub marked_us: u64,
 }
 
 /// What the change log of a shard holds. Alike on all replicas, like all that is applied.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::chain::Chain;
 use super::kept_rows::Keeper;
-use super::{Applied, ChangeLog, Entry, Machine, Payload};
+use super::{Applied, ChangeLog, Entry, Machine, Payload, Stale};
 use crate::engine::memory::is_range;
 use crate::engine::{Batch, Column, Engine};
 use crate::error::{Error, Result};
@@ -230,6 +230,16 @@ impl<'a> Transaction<'a> {
         let changes = &mut self.applied.changes;
         changes.trimmed = changes.trimmed.max(last);
         changes.bytes = changes.bytes.saturating_sub(bytes);
+    }
+
+    /// Where the rows of stale keys begin and end.
+    pub(crate) fn stale(&self) -> Stale {
+        self.applied.stale
+    }
+
+    /// Changes that. What is noted is not rolled back.
+    pub(crate) fn note_stale(&mut self, note: impl FnOnce(&mut Stale)) {
+        note(&mut self.applied.stale);
     }
 
     /// Marks a place among the writes of this entry.

@@ -19,6 +19,7 @@
 mod audit;
 mod expiry;
 mod indexes;
+mod lifetime;
 mod readers;
 mod rights;
 mod update;
@@ -33,6 +34,7 @@ use proto::log::precondition::Condition;
 use proto::log::{Delete, Mutation, Put};
 
 use super::Transaction;
+use super::lifetime::Caching;
 use super::outcome::{Rejection, Written};
 use crate::error::Error;
 use crate::keys::{BucketKey, ChangeKey, DocumentKey};
@@ -90,6 +92,8 @@ struct Site<'m> {
     indexes: Vec<KeptIndex>,
     /// Likewise who finds the document.
     keeps_readers: bool,
+    /// How web caches may keep the bucket's documents, or could; `None`: never.
+    caching: Option<Caching>,
     /// Key of the document row, without store id.
     key: Vec<u8>,
     live: Option<Live>,
@@ -164,6 +168,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             Operation::Delete(Delete {}) => self.delete(&site),
             Operation::Update(update) => self.update(&site, update)?,
         };
+        self.outdate(&site)?;
         self.reindex(&site)?;
         match operation {
             Operation::Put(_) => self.enter(&site, acl.as_ref())?,
@@ -225,6 +230,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             bucket_name: bucket.name,
             indexes: kept(bucket)?,
             keeps_readers: bucket.keeps_readers,
+            caching: bucket.caching,
             key,
             live,
             last_version,
@@ -319,6 +325,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             body: &body,
             before: site.live.as_ref().map(|live| live.as_before(trimmed)),
             deleted_at: site.deleted_at,
+            lifetime_ms: site.superseded_ms(),
             user: self.user(),
             by_expiry: false,
         };
@@ -331,6 +338,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             created_us,
             updated_us,
             expiry,
+            lifetime: site.next_lifetime(self.time_us),
             acl,
             hidden,
             body: &body,
@@ -398,6 +406,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
             body: &[],
             before: Some(live.as_before(trimmed)),
             deleted_at: None,
+            lifetime_ms: site.superseded_ms(),
             user: self.user(),
             by_expiry: self.by_expiry,
         };
@@ -444,6 +453,7 @@ impl<'w, 'tx> Writer<'w, 'tx> {
     /// Deletes the document of the site, and all that is kept for it.
     fn remove(&mut self, site: &Site<'_>) -> Result<(), Error> {
         let deleted = self.delete(site);
+        self.outdate(site)?;
         self.unindex(site)?;
         self.leave(site);
         self.note_rights(site, &deleted, true)?;

@@ -8,10 +8,26 @@ use crate::engine::{Column, Engine, View};
 use crate::error::Result;
 use crate::ids::{LogId, StoreId};
 use crate::keys::{self, AppliedKey, ChangeKey};
-use crate::machine::{Applied, ChangeLog};
+use crate::machine::{Applied, ChangeLog, Stale};
 
 /// Term, leader, index.
 type Id = (u64, u64, u64);
+
+/// Index and ordinal.
+type Place = (u64, u32);
+
+/// A row of a shard that has stale keys, or had. Before it has any its rows are of format 2.
+#[derive(Encode, BorrowDecode)]
+struct StaleRow<'a> {
+    row: Row<'a>,
+    /// The last row that was written and the last that was removed; index and T of the last mark.
+    stale: (Place, Place, u64, u64),
+}
+
+impl Record for StaleRow<'_> {
+    const FORMAT: u8 = 7;
+    const WHAT: &'static str = "applied row";
+}
 
 #[derive(Encode, BorrowDecode)]
 struct Row<'a> {
@@ -93,7 +109,7 @@ pub(crate) fn full_key(store: StoreId) -> Vec<u8> {
 
 /// The stored form of `applied`.
 pub(crate) fn encode(applied: &Applied) -> Result<Bytes> {
-    codec::encode(&Row {
+    let row = Row {
         id: applied.id.map(from_log_id),
         membership: applied
             .membership
@@ -107,14 +123,32 @@ pub(crate) fn encode(applied: &Applied) -> Result<Bytes> {
             applied.changes.trimmed.ordinal,
             applied.changes.bytes,
         ),
-    })
+    };
+    if applied.stale == Stale::default() {
+        return codec::encode(&row);
+    }
+    let Stale {
+        last,
+        expired,
+        marked,
+        marked_us,
+    } = applied.stale;
+    let stale = (from_place(last), from_place(expired), marked, marked_us);
+    codec::encode(&StaleRow { row, stale })
 }
 
 /// Reads what [`encode`] wrote.
 pub(crate) fn decode(row: &Bytes) -> Result<Applied> {
-    let decoded: Row<'_> = match row.first() {
-        Some(&RowOfFormat1::FORMAT) => codec::decode::<RowOfFormat1<'_>>(row)?.into(),
-        _ => codec::decode(row)?,
+    let (decoded, stale): (Row<'_>, _) = match row.first() {
+        Some(&RowOfFormat1::FORMAT) => (
+            codec::decode::<RowOfFormat1<'_>>(row)?.into(),
+            Stale::default(),
+        ),
+        Some(&StaleRow::FORMAT) => {
+            let StaleRow { row, stale } = codec::decode(row)?;
+            (row, to_stale(stale))
+        }
+        _ => (codec::decode(row)?, Stale::default()),
     };
     let (index, ordinal, bytes) = decoded.changes;
     Ok(Applied {
@@ -129,7 +163,22 @@ pub(crate) fn decode(row: &Bytes) -> Result<Applied> {
             trimmed: ChangeKey { index, ordinal },
             bytes,
         },
+        stale,
     })
+}
+
+fn from_place(place: ChangeKey) -> Place {
+    (place.index, place.ordinal)
+}
+
+fn to_stale((last, expired, marked, marked_us): (Place, Place, u64, u64)) -> Stale {
+    let place = |(index, ordinal)| ChangeKey { index, ordinal };
+    Stale {
+        last: place(last),
+        expired: place(expired),
+        marked,
+        marked_us,
+    }
 }
 
 fn from_log_id(id: LogId) -> Id {
@@ -166,9 +215,13 @@ mod tests {
             any::<u64>(),
             any::<u64>(),
             any::<(u64, u32, u64)>(),
+            prop_oneof![
+                Just(Stale::default()),
+                any::<(Place, Place, u64, u64)>().prop_map(to_stale)
+            ],
         )
             .prop_map(
-                |(id, membership, chain, time_us, last_stamp_us, changes)| Applied {
+                |(id, membership, chain, time_us, last_stamp_us, changes, stale)| Applied {
                     id,
                     membership,
                     chain,
@@ -181,6 +234,7 @@ mod tests {
                         },
                         bytes: changes.2,
                     },
+                    stale,
                 },
             )
     }
@@ -193,7 +247,7 @@ mod tests {
 
         #[test]
         fn rows_of_the_first_format_are_read(applied in states()) {
-            let applied = Applied { changes: ChangeLog::default(), ..applied };
+            let applied = Applied { changes: ChangeLog::default(), stale: Stale::default(), ..applied };
             let row = encode(&applied).expect("encodes");
             // The three numbers at the end are zero, a byte each.
             let first = Bytes::from([&[1], &row[1..row.len() - 3]].concat());

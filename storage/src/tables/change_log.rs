@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | format, 1 |
 //! | 1 | operation: 1 insert, 2 update, 3 delete, 4 new rules of the bucket |
-//! | 2 | flags: 1 has an ACL, 2 has a before side, 4 the before side has an ACL, 8 by expiry, 16 has T, 32 the before side has its body, 64 follows a delete |
+//! | 2 | flags: 1 has an ACL, 2 has a before side, 4 the before side has an ACL, 8 by expiry, 16 has T, 32 the before side has its body, 64 follows a delete, 128 has a lifetime |
 //! | 3–10 | time, µs |
 //! | 11–18 | database u32, bucket u32 |
 //! | 19–26 | version |
@@ -15,6 +15,7 @@
 //! | then | the ACL after the change, if any (`tables::acl`) |
 //! | then | the before side, if any: version u64, index u64 and ordinal u32 of its own event, its ACL, if any, its sized body, if it has it |
 //! | then | index u64 and ordinal u32 of the delete that an insert follows, if it follows one |
+//! | then | how long web caches may have been told to keep what the change superseded u32, ms, if it has that |
 //! | to the end | the JSON after the change, as it is served; empty for a delete |
 //!
 //! Events leave in their order, by entries that the leader proposes (`machine::changes`). What is left begins behind
@@ -41,8 +42,7 @@ const BY_EXPIRY: u8 = 8;
 const HAS_T: u8 = 16;
 const HAS_BEFORE_BODY: u8 = 32;
 const FOLLOWS_DELETE: u8 = 64;
-const FLAGS: u8 =
-    HAS_ACL | HAS_BEFORE | HAS_BEFORE_ACL | BY_EXPIRY | HAS_T | HAS_BEFORE_BODY | FOLLOWS_DELETE;
+const HAS_LIFETIME: u8 = 128;
 /// Bytes of a row in front of what varies in length.
 const HEADER_BYTES: usize = 27;
 const WHAT: &str = "change event";
@@ -94,6 +94,8 @@ pub struct ChangeEvent {
     pub before: Option<Before>,
     /// The event of the delete that an insert follows, if there was one.
     pub deleted_at: Option<ChangeKey>,
+    /// How long web caches may have been told to keep what the change superseded, milliseconds; 0: not at all.
+    pub lifetime_ms: u32,
     /// Id of the acting user; empty: nobody was logged in.
     pub user: String,
     /// A delete that nobody asked for: the document had expired.
@@ -126,6 +128,7 @@ pub(crate) struct NewEvent<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) before: Option<NewBefore<'a>>,
     pub(crate) deleted_at: Option<ChangeKey>,
+    pub(crate) lifetime_ms: u32,
     pub(crate) user: &'a str,
     pub(crate) by_expiry: bool,
 }
@@ -286,7 +289,12 @@ fn encode(event: &NewEvent<'_>) -> Vec<u8> {
         })
         | event.deleted_at.map_or(0, |_| FOLLOWS_DELETE)
         | HAS_T
-        | if event.by_expiry { BY_EXPIRY } else { 0 };
+        | if event.by_expiry { BY_EXPIRY } else { 0 }
+        | if event.lifetime_ms > 0 {
+            HAS_LIFETIME
+        } else {
+            0
+        };
     row.extend_from_slice(&[FORMAT, event.operation as u8, flags]);
     row.extend_from_slice(&event.time_us.to_le_bytes());
     row.extend_from_slice(&event.database.to_le_bytes());
@@ -313,6 +321,9 @@ fn encode(event: &NewEvent<'_>) -> Vec<u8> {
         row.extend_from_slice(&position.index.to_le_bytes());
         row.extend_from_slice(&position.ordinal.to_le_bytes());
     }
+    if event.lifetime_ms > 0 {
+        row.extend_from_slice(&event.lifetime_ms.to_le_bytes());
+    }
     row.extend_from_slice(event.body);
     row
 }
@@ -325,9 +336,6 @@ pub(crate) fn decode(row: &Bytes) -> Result<ChangeEvent> {
     let operation =
         Operation::of(reader.u8()?).ok_or_else(|| reader.corrupt("unknown operation"))?;
     let flags = reader.u8()?;
-    if flags & !FLAGS != 0 {
-        return Err(reader.corrupt("unknown flags"));
-    }
     Ok(ChangeEvent {
         time_us: reader.u64_le()?,
         database: reader.u32_le()?,
@@ -354,6 +362,10 @@ pub(crate) fn decode(row: &Bytes) -> Result<ChangeEvent> {
         deleted_at: match flags & FOLLOWS_DELETE {
             0 => None,
             _ => Some(decode_position(&mut reader)?),
+        },
+        lifetime_ms: match flags & HAS_LIFETIME {
+            0 => 0,
+            _ => reader.u32_le()?,
         },
         body: row.slice(reader.position()..),
     })
@@ -422,7 +434,7 @@ mod tests {
             operation,
             acls(),
             befores(),
-            any::<(bool, u64, Option<(u64, u32)>)>(),
+            any::<(bool, u64, Option<(u64, u32)>, u32)>(),
         )
             .prop_map(
                 |(
@@ -431,7 +443,7 @@ mod tests {
                     operation,
                     acl,
                     before,
-                    (by_expiry, logged_us, deleted_at),
+                    (by_expiry, logged_us, deleted_at, lifetime_ms),
                 )| ChangeEvent {
                     logged_us,
                     deleted_at: deleted_at.map(|(index, ordinal)| ChangeKey { index, ordinal }),
@@ -444,6 +456,7 @@ mod tests {
                     acl,
                     body: body.into(),
                     before,
+                    lifetime_ms,
                     user,
                     by_expiry,
                 },
@@ -468,6 +481,7 @@ mod tests {
                 position: before.position,
                 body: before.body.as_ref(),
             }),
+            lifetime_ms: event.lifetime_ms,
             user: &event.user,
             by_expiry: event.by_expiry,
         })

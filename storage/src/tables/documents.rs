@@ -5,12 +5,13 @@
 //! | bytes | live document | tombstone |
 //! |---|---|---|
 //! | 0 | format, 1 | format, 1 |
-//! | 1 | flags: 2 has an ACL, 4 has hidden members, 8 expires | flags: 1, 2 the document had an ACL |
+//! | 1 | flags: 2 has an ACL, 4 has hidden members, 8 expires, 16 has a lifetime | flags: 1, 2 the document had an ACL |
 //! | 2–9 | version | version of the delete |
 //! | 10–21 | position of its change event: index u64, ordinal u32 | the same |
 //! | 22–29 | created, µs | T of the delete, µs |
 //! | 30–37 | updated, µs | – |
 //! | then | if it expires: the moment that is shown i64, due T u64, both µs | – |
+//! | then | if it has a lifetime in web caches: mean time between writes u32, lifetime u32, both ms | – |
 //! | then | the ACL, if any (`tables::acl`); hidden members, if any: varint length and bytes | the ACL that it had, if any |
 //! | to the end | the JSON that is served | – |
 //!
@@ -26,6 +27,7 @@ use crate::codec::{Reader, put_bytes};
 use crate::engine::{Cached, Column, Direction};
 use crate::error::Result;
 use crate::keys::{ChangeKey, DocumentKey, prefix_end};
+use crate::machine::lifetime::Lifetime;
 use crate::machine::{Replica, ReplicaView, Transaction};
 
 const FORMAT: u8 = 1;
@@ -33,10 +35,15 @@ const TOMBSTONE: u8 = 1;
 const HAS_ACL: u8 = 2;
 const HAS_HIDDEN: u8 = 4;
 const EXPIRES: u8 = 8;
+const HAS_LIFETIME: u8 = 16;
+/// Flags of a live row.
+const LIVE_FLAGS: u8 = HAS_ACL | HAS_HIDDEN | EXPIRES | HAS_LIFETIME;
 /// Bytes of a live row in front of what varies in length.
 const HEADER_BYTES: usize = 38;
 /// Bytes of an expiry.
 const EXPIRY_BYTES: usize = 16;
+/// Bytes of a lifetime.
+const LIFETIME_BYTES: usize = 8;
 const WHAT: &str = "document row";
 
 /// A live document.
@@ -50,6 +57,8 @@ pub struct Record {
     pub updated_us: u64,
     /// When it expires; `None`: never.
     pub expiry: Option<Expiry>,
+    /// How long web caches may keep this version; `None`: it was written without a cache policy.
+    pub lifetime: Option<Lifetime>,
     /// Who may read and write it; `None`: everybody.
     pub acl: Option<Acl>,
     /// Members that are never served, JSON object text.
@@ -388,7 +397,7 @@ fn look<'a>(key: &'a [u8], row: &'a [u8]) -> Result<Option<Row<'a>>> {
     if flags & TOMBSTONE != 0 {
         return Ok(None);
     }
-    if flags & !(HAS_ACL | HAS_HIDDEN | EXPIRES) != 0 {
+    if flags & !LIVE_FLAGS != 0 {
         return Err(reader.corrupt("unknown flags"));
     }
     let version = reader.u64_le()?;
@@ -396,6 +405,7 @@ fn look<'a>(key: &'a [u8], row: &'a [u8]) -> Result<Option<Row<'a>>> {
     reader.take(12)?;
     let (created_us, updated_us) = (reader.u64_le()?, reader.u64_le()?);
     read_expiry(&mut reader, flags)?;
+    read_lifetime(&mut reader, flags)?;
     let acl = if flags & HAS_ACL != 0 {
         let start = reader.position();
         acl::skip(&mut reader)?;
@@ -430,6 +440,7 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) created_us: u64,
     pub(crate) updated_us: u64,
     pub(crate) expiry: Option<Expiry>,
+    pub(crate) lifetime: Option<Lifetime>,
     pub(crate) acl: Option<&'a Acl>,
     pub(crate) hidden: Option<&'a [u8]>,
     pub(crate) body: &'a [u8],
@@ -472,18 +483,23 @@ fn encode(record: &NewRecord<'_>) -> Vec<u8> {
         2 + 40 * (acl.read.iter().count() + acl.write.iter().count())
     });
     let expiry_bytes = record.expiry.map_or(0, |_| EXPIRY_BYTES);
-    let mut row = Vec::with_capacity(
-        HEADER_BYTES + expiry_bytes + acl_bytes + hidden_bytes + record.body.len(),
-    );
+    let lifetime_bytes = record.lifetime.map_or(0, |_| LIFETIME_BYTES);
+    let fixed_bytes = HEADER_BYTES + expiry_bytes + lifetime_bytes;
+    let mut row = Vec::with_capacity(fixed_bytes + acl_bytes + hidden_bytes + record.body.len());
     let flags = record.acl.map_or(0, |_| HAS_ACL)
         | record.hidden.map_or(0, |_| HAS_HIDDEN)
-        | record.expiry.map_or(0, |_| EXPIRES);
+        | record.expiry.map_or(0, |_| EXPIRES)
+        | record.lifetime.map_or(0, |_| HAS_LIFETIME);
     put_header(&mut row, flags, record.version, record.position);
     row.extend_from_slice(&record.created_us.to_le_bytes());
     row.extend_from_slice(&record.updated_us.to_le_bytes());
     if let Some(expiry) = record.expiry {
         row.extend_from_slice(&expiry.at_us.to_le_bytes());
         row.extend_from_slice(&expiry.due_us.to_le_bytes());
+    }
+    if let Some(lifetime) = record.lifetime {
+        row.extend_from_slice(&lifetime.interval_ms.to_le_bytes());
+        row.extend_from_slice(&lifetime.ttl_ms.to_le_bytes());
     }
     if let Some(acl) = record.acl {
         acl::put(&mut row, acl);
@@ -535,11 +551,12 @@ pub(crate) fn decode(row: &Bytes) -> Result<Entry> {
             acl,
         }));
     }
-    if flags & !(HAS_ACL | HAS_HIDDEN | EXPIRES) != 0 {
+    if flags & !LIVE_FLAGS != 0 {
         return Err(reader.corrupt("unknown flags"));
     }
     let (created_us, updated_us) = (reader.u64_le()?, reader.u64_le()?);
     let expiry = read_expiry(&mut reader, flags)?;
+    let lifetime = read_lifetime(&mut reader, flags)?;
     let acl = if flags & HAS_ACL != 0 {
         Some(acl::read(&mut reader)?)
     } else {
@@ -557,6 +574,7 @@ pub(crate) fn decode(row: &Bytes) -> Result<Entry> {
             created_us,
             updated_us,
             expiry,
+            lifetime,
             acl,
             hidden,
             body,
@@ -572,6 +590,17 @@ fn read_expiry(reader: &mut Reader<'_>, flags: u8) -> Result<Option<Expiry>> {
     let at_us = reader.u64_le()?.cast_signed();
     let due_us = reader.u64_le()?;
     Ok(Some(Expiry { at_us, due_us }))
+}
+
+fn read_lifetime(reader: &mut Reader<'_>, flags: u8) -> Result<Option<Lifetime>> {
+    if flags & HAS_LIFETIME == 0 {
+        return Ok(None);
+    }
+    let (interval_ms, ttl_ms) = (reader.u32_le()?, reader.u32_le()?);
+    Ok(Some(Lifetime {
+        interval_ms,
+        ttl_ms,
+    }))
 }
 
 #[cfg(test)]
@@ -602,16 +631,23 @@ mod tests {
             proptest::option::of(
                 any::<(i64, u64)>().prop_map(|(at_us, due_us)| Expiry { at_us, due_us }),
             ),
+            proptest::option::of(
+                any::<(u32, u32)>().prop_map(|(interval_ms, ttl_ms)| Lifetime {
+                    interval_ms,
+                    ttl_ms,
+                }),
+            ),
             acls(),
             proptest::option::of(bytes()),
             bytes(),
         )
             .prop_map(
-                |((version, created_us, updated_us), expiry, acl, hidden, body)| Record {
+                |((version, created_us, updated_us), expiry, lifetime, acl, hidden, body)| Record {
                     version,
                     created_us,
                     updated_us,
                     expiry,
+                    lifetime,
                     acl,
                     hidden,
                     body,
@@ -626,6 +662,7 @@ mod tests {
             created_us: record.created_us,
             updated_us: record.updated_us,
             expiry: record.expiry,
+            lifetime: record.lifetime,
             acl: record.acl.as_ref(),
             hidden: record.hidden.as_deref(),
             body: &record.body,
@@ -671,7 +708,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_decode_or_are_corrupt(format in 0..3u8, flags in 0..17u8, bytes: Vec<u8>) {
+        fn any_bytes_decode_or_are_corrupt(format in 0..3u8, flags in 0..33u8, bytes: Vec<u8>) {
             let row = Bytes::from([&[format, flags], &bytes[..]].concat());
             let key = DocumentKey { database: 1, bucket: 2, key: "k" }.encode();
             for error in [decode(&row).err(), look(&key, &row).err()].into_iter().flatten() {

@@ -12,6 +12,7 @@
 //! | [`readers`] | documents under the references that may read them |
 //! | [`reservations`] | whose the values of unique indexes are |
 //! | [`rights`] | which roles changed and whose sessions ended |
+//! | [`stale`] | what web caches may hold old copies of |
 //! | [`usage`] | what the documents of a database take |
 //! | [`audit`] | the shard's audit log |
 //! | [`idempotency`] | outcomes of requests with an idempotency key, their ages and their bytes |
@@ -32,4 +33,5 @@ pub mod indexes;
 pub mod readers;
 pub mod reservations;
 pub mod rights;
+pub mod stale;
 pub mod usage;

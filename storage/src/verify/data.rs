@@ -13,7 +13,7 @@ use crate::keys::{self, Key};
 use crate::memory::Memory;
 use crate::raft_log::verify::Found;
 use crate::seal::Ring;
-use crate::tables::{applied, audit, documents, indexes, rights};
+use crate::tables::{applied, audit, documents, indexes, rights, stale};
 
 /// Checks the database in `dir`, and adds what its replicas have applied to the report.
 pub(super) fn check(
@@ -143,6 +143,8 @@ fn row(column: Column, found: &Found, key: &[u8], value: &Bytes) -> Result<()> {
         Key::Rights(key) => rights::check(key, value),
         Key::SessionEnd(_) => rights::check_end(value),
         Key::Audit(_) => audit::decode(value).map(|_| ()),
+        Key::Stale(_) => stale::decode(value).map(|_| ()),
+        Key::StaleMark(_) => stale::decode_mark(rest, value).map(|_| ()),
         Key::AuditHead(_) => audit::read_head(Some(value.clone())).map(|_| ()),
         Key::Usage(_)
         | Key::Bucket(_)

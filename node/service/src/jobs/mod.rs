@@ -21,6 +21,7 @@ mod rights;
 mod session_ends;
 mod settle;
 mod signing_keys;
+mod stale_keys;
 mod ticker;
 mod trail;
 
@@ -52,6 +53,7 @@ pub use self::rights::Rights;
 pub use self::session_ends::SessionEnds;
 pub use self::settle::Settle;
 pub use self::signing_keys::SigningKeys;
+pub use self::stale_keys::StaleKeys;
 pub use self::ticker::Ticker;
 pub use self::trail::Trail;
 use crate::Core;
@@ -95,6 +97,8 @@ pub struct Jobs {
     pub evidence: Evidence,
     /// Counts what databases with a quota take.
     pub quota: QuotaUsage,
+    /// Keeps stale keys young, and removes those that no cache holds any more.
+    pub stale_keys: StaleKeys,
     /// Keeps the audit logs of shards.
     pub trail: Trail,
     /// Hands shards to their preferred leaders.
@@ -122,6 +126,7 @@ impl Jobs {
             signing_keys: SigningKeys::new(Arc::clone(&core)),
             evidence: Evidence::new(Arc::clone(&core)),
             quota: QuotaUsage::new(Arc::clone(&core)),
+            stale_keys: StaleKeys::new(Arc::clone(&core)),
             trail: Trail::new(Arc::clone(&core)),
             leader_balance: LeaderBalance::new(Arc::clone(&core)),
             consumers: Consumers::new(core),
@@ -147,6 +152,7 @@ impl Jobs {
             self.signing_keys.run(stop.clone()),
             self.evidence.run(stop.clone()),
             self.quota.run(stop.clone()),
+            self.stale_keys.run(stop.clone()),
             self.trail.run(stop.clone()),
             self.leader_balance.run(stop.clone()),
             self.consumers.run(stop),

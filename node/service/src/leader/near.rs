@@ -38,6 +38,7 @@ impl Shards {
             Operation::Query(query) => self.query(request, query, false, deadline).await?,
             Operation::Changes(changes) => self.changes(request, changes, deadline).await?,
             Operation::Tail(tail) => self.tail(shard, tail, deadline).await?,
+            Operation::FollowStale(follow) => self.stale_part(shard, follow, deadline).await?,
             Operation::Write(_)
             | Operation::Update(_)
             | Operation::Queries(_)
@@ -141,6 +142,7 @@ pub(super) fn see(answer: &mut Answer, replica: &Arc<Replica>, age_us: Option<u6
         Answer::Record(record) => record.seen = seen,
         Answer::Page(page) => page.seen = seen,
         Answer::Found(found) => found.seen = seen,
+        Answer::Stale(part) => part.seen = seen,
         Answer::Written(_)
         | Answer::Replies(_)
         | Answer::Version(_)

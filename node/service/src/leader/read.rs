@@ -17,6 +17,7 @@ use storage::tables::readers;
 
 use super::near::see;
 use super::query::cheaper_references;
+use super::stale::keep;
 use super::{Shards, find_database};
 use crate::auth::grant::Grant;
 use crate::auth::policy::USERS;
@@ -55,11 +56,20 @@ impl Shards {
             true => Grant::of_service(database, &get.bucket)?,
             false => Grant::of_caller(database, &get.bucket, Operation::Load, &request.principal)?,
         };
+        let caching = match get.internal {
+            true => None,
+            false => self.caching(replica, database, &get.bucket)?,
+        };
         let record = self.record(replica, &grant, &get.key, deadline).await?;
         match record {
             Some(record) if get.internal => Ok(Answer::Record(internal(get.key.clone(), record))),
             Some(record) if grant.may_read(record.acl.as_ref()) => {
-                Ok(Answer::Record(served(get.key.clone(), record)))
+                let keep =
+                    caching.map(|caching| keep(caching, replica, database, &get.bucket, &record));
+                Ok(Answer::Record(Record {
+                    keep,
+                    ..served(get.key.clone(), record)
+                }))
             }
             None if get.internal => Ok(Answer::Done(false)),
             Some(_) | None => {
@@ -280,7 +290,7 @@ fn internal(key: String, record: documents::Record) -> Record {
         version: record.version,
         body: record.body,
         hidden: record.hidden.unwrap_or_default(),
-        seen: None,
+        ..Record::default()
     }
 }
 

@@ -285,6 +285,7 @@ fn is_internal(operation: &command::Operation) -> bool {
         | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_)
         | command::Operation::TrimChanges(_)
+        | command::Operation::ExpireStale(_)
         | command::Operation::Watermark(_) => false,
     }
 }

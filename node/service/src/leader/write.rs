@@ -525,6 +525,7 @@ fn take_back(operation: command::Operation, prepared: &mut [Prepared]) {
         | command::Operation::ExpireAudit(_)
         | command::Operation::ExpireDocuments(_)
         | command::Operation::TrimChanges(_)
+        | command::Operation::ExpireStale(_)
         | command::Operation::Watermark(_) => Vec::new(),
     };
     for (prepared, mutation) in prepared.iter_mut().zip(mutations) {

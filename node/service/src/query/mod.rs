@@ -197,6 +197,7 @@ impl Query {
                 version: hit.version,
                 body: hit.body,
                 served: None,
+                keep: None,
             });
         }
         let place = self.last.clone().filter(|_| self.scatter.has_more());

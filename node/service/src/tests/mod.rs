@@ -1,6 +1,7 @@
 //! The rules of the product, driven through the facade over an in-memory cluster.
 
 mod accounts;
+mod caching;
 mod changes;
 mod class_rights;
 mod clearing;

@@ -36,6 +36,7 @@ fn group(path: &str) -> &'static str {
         Some("schema") => "schema",
         Some("index") => "indexes",
         Some("connect") => "sessions",
+        Some("bloomfilter") => "caching",
         _ => "node",
     }
 }
@@ -460,6 +461,17 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         answers: &[(
             "200",
             "schema, and with a valid token the user and the token",
+        )],
+    },
+    Operation {
+        method: HttpMethod::Get,
+        path: "/bloomfilter",
+        summary: "Which documents web caches may hold old copies of, as a Bloom filter",
+        query: &[],
+        body: "",
+        answers: &[(
+            "200",
+            "the filter: m bits, h hashes, and the bits b in base64",
         )],
     },
     Operation {

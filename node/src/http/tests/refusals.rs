@@ -31,7 +31,7 @@ PUT /db/Demo            |                                 | []             | 466
 PUT /db/Nothing         |                                 | []             | 461 bucket_not_found
 DELETE /db/Demo         |                                 |                | 466 permission_denied
 GET /file/www/a.txt     |                                 |                | 468 query_not_supported
-GET /bloomfilter        |                                 |                | 468 query_not_supported
+GET /bloomfilter/expirations |                                 |                | 468 query_not_supported
 PUT /db/Demo/1          |                                 | {              | 471 syntax_error
 PUT /db/Demo/1          | if-match: "7                    | {}             | 400 bad_request
 POST /db/Demo           | if-match: "7"                   | {}             | 400 bad_request

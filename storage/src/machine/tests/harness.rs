@@ -130,6 +130,7 @@ pub(super) fn bucket(bucket: u32, version: u64, dropped: bool) -> log::Bucket {
         name: format!("B{bucket}"),
         dropped,
         indexes: Vec::new(),
+        ..log::Bucket::default()
     }
 }
 

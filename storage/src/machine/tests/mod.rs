@@ -14,4 +14,5 @@ mod replica;
 mod rights;
 mod script;
 mod show;
+mod stale;
 mod usage;

@@ -17,6 +17,7 @@ use crate::tables::idempotency::{AgeRow, IdempotencyRecord, UsageRow};
 use crate::tables::indexes::{self, ProgressRow};
 use crate::tables::reservations::FenceRow;
 use crate::tables::rights;
+use crate::tables::stale;
 use crate::tables::usage::Usage;
 
 /// One effect, in a line. The column is that of the key's kind, or the line says so.
@@ -78,6 +79,11 @@ fn row(key: Key<'_>, value: &Bytes) -> String {
             true => "public".to_owned(),
             false => "restricted".to_owned(),
         },
+        Key::Stale(_) => format!("{:?}", stale::decode(value).expect("decodes")),
+        Key::StaleMark(key) => {
+            let mark = stale::decode_mark(&key.encode(), value).expect("decodes");
+            format!("T{}", mark.time_us)
+        }
         Key::ReaderEntry(_) => format!("{} bytes", value.len()),
         Key::Audit(_) => text(&audit::decode(value).expect("decodes").text).to_owned(),
         Key::AuditHead(_) => {
