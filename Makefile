@@ -22,7 +22,7 @@ ARGS ?=
 SDK := tests/sdk
 SDK_READY := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
-.PHONY: help dev test build verify fix bench soak env clean setup setup-test setup-bench fmt-check lint doc deny
+.PHONY: help dev test build verify fix bench soak jepsen env clean setup setup-test setup-bench fmt-check lint doc deny
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do \
@@ -55,6 +55,10 @@ bench: setup-bench build ## the release build side by side with etcd and nginx (
 soak: export LARDER_SOAK := 1
 soak: export NEXTEST_PROFILE := soak
 soak: test ## the same tests at full size
+
+jepsen: build ## fault injection: every workload under every group of faults (ARGS="--time 20 --seed 7")
+	@$(RUN) cargo build $(LOCKED) --release --package larder-jepsen
+	@$(TARGET)/release/larder-jepsen run-all --binary $(TARGET)/release/larder --out $(TARGET)/jepsen $(ARGS)
 
 env: setup ## print the variables for a shell: eval "$(make -s env)"
 	@$(RUN)

@@ -2,13 +2,14 @@
 //!
 //! | part | owns |
 //! |---|---|
-//! | `db` | the cluster as processes: install, start, kill, pause |
-//! | `client` | one operation over HTTP, and what may be concluded from its end |
-//! | `generator` | which operation comes next, from a seed |
-//! | `workload` | a generator, a client and a checker that belong together |
-//! | `nemesis` | what is done to the cluster meanwhile |
-//! | `history` | one line per invocation and per completion |
+//! | `db` | the cluster as processes: namespaces, disks, install, start, kill, pause |
+//! | `client` | one request over HTTP or gRPC, and what may be concluded from its end |
+//! | `workload` | what clients do, from a seed, and which checker judges it |
+//! | `nemesis` | what is done to the cluster meanwhile, from the same seed |
+//! | `history` | one line per invocation, per end and per fault |
 //! | `checker` | what a history shows |
+//! | `report` | what people read |
+//! | `run` | all of it, once |
 //!
 //! Everything random comes from the seed. Timing does not, so a seed repeats a run's plan and not its every step: what
 //! is judged is always the history that was written down.
@@ -16,7 +17,8 @@
 pub mod checker;
 pub mod client;
 pub mod db;
-pub mod generator;
 pub mod history;
 pub mod nemesis;
+pub mod report;
+pub mod run;
 pub mod workload;

@@ -1,191 +1,196 @@
-//! Read, write, conditional write and delete on a few hot registers, asked at every node.
+//! Registers: read, put, conditional put, insert, delete and partial update on a few hot documents.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
 
-use anyhow::{Context as _, bail};
-use tokio::task::JoinSet;
+use super::{BUCKET, Ended, Generator, Step, VALUES_PER_WORKER, member};
+use crate::client::{Call, Change, Condition, Place, Reply, What};
+use crate::history::Kind;
 
-use crate::checker;
-use crate::client::Client;
-use crate::generator::{Generator, register};
-use crate::history::{Action, Event, Kind, Outcome, Recorder, operations};
+/// Hot documents.
+const KEYS: usize = 20;
 
-/// The bucket that a cluster for trying out has.
-const BUCKET: &str = "Demo";
-/// A worker's pause after an operation that did not succeed, so that a dead node is not hammered.
-const PAUSE: Duration = Duration::from_millis(20);
-/// The last reads must succeed within this.
-const FINAL_READ_WITHIN: Duration = Duration::from_secs(30);
-
-/// How much load.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// From which everything random comes.
-    pub seed: u64,
-    /// Workers; each is pinned to a node, one in four goes to all in turn.
-    pub workers: u64,
-    /// Registers.
-    pub keys: u64,
+/// The operations of one worker.
+pub(super) struct Registers {
+    random: StdRng,
+    /// The version of each register that the worker last heard of; 0: none.
+    known: [u64; KEYS],
+    next_value: u64,
 }
 
-/// Runs the workers until `end`.
-///
-/// # Errors
-/// If the history cannot be written.
-pub async fn run(
-    options: Options,
-    nodes: Vec<String>,
-    recorder: Recorder,
-    end: Instant,
-) -> anyhow::Result<()> {
-    let nodes = Arc::new(nodes);
-    let mut workers = JoinSet::new();
-    for worker in 0..options.workers {
-        let worker = Worker {
-            process: worker.to_string(),
-            generator: Generator::new(options.seed, worker, options.keys),
-            client: Client::new(BUCKET)?,
-            nodes: Arc::clone(&nodes),
-            pinned: (worker % 4 != 3).then_some(worker as usize % nodes.len()),
-            recorder: recorder.clone(),
+impl Registers {
+    pub(super) fn new(random: StdRng, first: u64) -> Registers {
+        Registers {
+            random,
+            known: [0; KEYS],
+            next_value: first,
+        }
+    }
+
+    fn write(
+        &mut self,
+        at: usize,
+        f: &'static str,
+        condition: Condition,
+        what: fn(u64) -> What,
+    ) -> Step {
+        let value = self.next_value;
+        self.next_value += 1;
+        let change = Change {
+            place: place(at),
+            what: what(value),
         };
-        workers.spawn(worker.run(end));
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker.context("a worker panicked")??;
-    }
-    Ok(())
-}
-
-struct Worker {
-    process: String,
-    generator: Generator,
-    client: Client,
-    nodes: Arc<Vec<String>>,
-    pinned: Option<usize>,
-    recorder: Recorder,
-}
-
-impl Worker {
-    async fn run(mut self, end: Instant) -> anyhow::Result<()> {
-        let mut turn = 0;
-        while Instant::now() < end {
-            turn += 1;
-            let node = self.pinned.unwrap_or(turn % self.nodes.len());
-            let action = self.generator.next_action();
-            self.recorder.record(
-                &self.process,
-                Kind::Invoke {
-                    action: action.clone(),
-                },
-            )?;
-            let outcome = self.client.run(&self.nodes[node], &action).await;
-            self.recorder.record(
-                &self.process,
-                Kind::Complete {
-                    outcome: outcome.clone(),
-                },
-            )?;
-            self.generator.learn(&action, &outcome);
-            if !matches!(outcome, Outcome::Ok { .. }) {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// After the last fault: writes and reads every register at every node; all of it must succeed.
-///
-/// # Errors
-/// If a node refuses for longer than a generous while: the cluster did not heal.
-pub async fn finish(options: Options, nodes: &[String], recorder: &Recorder) -> anyhow::Result<()> {
-    let client = Client::new(BUCKET)?;
-    let mut writer = Generator::new(options.seed, options.workers, options.keys);
-    for (key, node) in (0..options.keys).map(register).zip(nodes.iter().cycle()) {
-        // The first write that the generator draws for a fresh worker has no condition.
-        let value =
-            std::iter::repeat_with(|| writer.next_action()).find_map(|action| match action {
-                Action::Write { value, .. } => Some(value),
-                Action::Read { .. } | Action::Delete { .. } => None,
-            });
-        let action = Action::Write {
-            key,
-            value: value.context("generators never end")?,
-            expected: None,
+        let mut step = Step::new(f, &key(at), json!(value), Call::Write(change, condition));
+        step.expect = match condition {
+            Condition::None => None,
+            Condition::Absent => Some(0),
+            Condition::Version(version) => Some(version),
         };
-        until_ok(&client, node, &action, recorder).await?;
+        step
     }
-    for key in (0..options.keys).map(register) {
-        for node in nodes {
-            until_ok(&client, node, &Action::Read { key: key.clone() }, recorder).await?;
-        }
-    }
-    Ok(())
 }
 
-async fn until_ok(
-    client: &Client,
-    node: &str,
-    action: &Action,
-    recorder: &Recorder,
-) -> anyhow::Result<()> {
-    let end = Instant::now() + FINAL_READ_WITHIN;
-    loop {
-        recorder.record(
-            "final",
-            Kind::Invoke {
-                action: action.clone(),
-            },
-        )?;
-        let outcome = client.run(node, action).await;
-        recorder.record(
-            "final",
-            Kind::Complete {
-                outcome: outcome.clone(),
-            },
-        )?;
-        match outcome {
-            Outcome::Ok { .. } => return Ok(()),
-            // A value is written once: a second try could not be told from the first.
-            Outcome::Info { error } => bail!("{action:?} at {node}: {error}"),
-            Outcome::Fail { error } if Instant::now() >= end => {
-                bail!("{action:?} at {node} does not succeed: {error}")
+fn key(at: usize) -> String {
+    format!("register-{at}")
+}
+
+fn place(at: usize) -> Place {
+    Place::new(BUCKET, &key(at))
+}
+
+fn put(value: u64) -> What {
+    What::Put(json!({ "value": value }))
+}
+
+fn update(value: u64) -> What {
+    What::Update(json!({ "$set": { "value": value } }))
+}
+
+fn read(at: usize) -> Step {
+    Step::new("read", &key(at), Value::Null, Call::Get(place(at)))
+}
+
+impl Generator for Registers {
+    fn next_step(&mut self) -> Step {
+        let at = self.random.random_range(0..KEYS);
+        match (self.random.random_range(0..100), self.known[at]) {
+            (0..40, _) => read(at),
+            (40..60, version) if version > 0 => {
+                self.write(at, "cas", Condition::Version(version), put)
             }
-            Outcome::Fail { .. } => tokio::time::sleep(PAUSE).await,
+            (60..70, _) => self.write(at, "cas", Condition::Absent, put),
+            (70..78, version) if version > 0 => {
+                let call = Call::Delete(place(at), Condition::Version(version));
+                Step {
+                    expect: Some(version),
+                    ..Step::new("delete", &key(at), Value::Null, call)
+                }
+            }
+            (78..90, _) => self.write(at, "write", Condition::None, update),
+            _ => self.write(at, "write", Condition::None, put),
         }
+    }
+
+    fn ended(&mut self, step: &Step, replies: &[Reply]) -> Ended {
+        let ended = Ended::of(step, &replies[0], |documents| match (step.f, step.expect) {
+            // Every accepted write takes the next version, a delete too.
+            ("delete", Some(expected)) => (Value::Null, Some(expected + 1)),
+            _ => member(documents, "value"),
+        });
+        let at = (0..KEYS).find(|at| step.key.as_deref() == Some(&key(*at)));
+        if let Some(at) = at.filter(|_| ended.kind == Kind::Ok) {
+            let is_there = step.f != "delete";
+            self.known[at] = ended.more.version.filter(|_| is_there).unwrap_or_default();
+        }
+        ended
     }
 }
 
-/// What a history shows.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// What is wrong; empty: nothing was found.
-    pub faults: Vec<String>,
-    /// Operations that succeeded, were refused, and are unknown.
-    pub counts: (usize, usize, usize),
-}
-
-/// Judges a history.
-///
-/// # Errors
-/// If it is not well-formed.
-pub fn judge(events: &[Event]) -> anyhow::Result<Verdict> {
-    let operations = operations(events)?;
-    let count = |is: fn(&Outcome) -> bool| {
-        operations
-            .iter()
-            .filter(|operation| is(&operation.outcome))
-            .count()
-    };
-    let counts = (
-        count(|outcome| matches!(outcome, Outcome::Ok { .. })),
-        count(|outcome| matches!(outcome, Outcome::Fail { .. })),
-        count(|outcome| matches!(outcome, Outcome::Info { .. })),
+/// In the end every register is written and read.
+pub(super) fn last_steps(seed: u64, workers: u64) -> Vec<Step> {
+    // Past the values of the last worker.
+    let mut writer = Registers::new(
+        StdRng::seed_from_u64(seed),
+        (workers + 1) * VALUES_PER_WORKER,
     );
-    Ok(Verdict {
-        faults: checker::register::check(&operations),
-        counts,
-    })
+    let steps =
+        (0..KEYS).flat_map(|at| [writer.write(at, "write", Condition::None, put), read(at)]);
+    steps.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::client::Document;
+
+    fn steps(seed: u64) -> Vec<Step> {
+        let mut generator = Registers::new(StdRng::seed_from_u64(seed), 1);
+        (0..400)
+            .map(|version| {
+                let step = generator.next_step();
+                let found = Document {
+                    key: String::new(),
+                    version: version + 1,
+                    json: json!({ "value": 1 }),
+                };
+                generator.ended(&step, &[Reply::Ok(vec![found])]);
+                step
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_seed_is_a_plan_and_values_are_unique() {
+        let text = |seed| format!("{:?}", steps(seed));
+        assert_eq!(text(1), text(1));
+        assert_ne!(text(1), text(2));
+        let values: Vec<u64> = steps(1)
+            .iter()
+            .filter_map(|step| step.value.as_u64())
+            .collect();
+        assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), values.len());
+    }
+
+    #[test]
+    fn every_kind_of_operation_occurs() {
+        let steps = steps(3);
+        for (f, expects, at_least) in [
+            ("read", None, 100),
+            ("cas", Some(true), 20),
+            ("cas", Some(false), 20),
+            ("delete", Some(true), 10),
+            ("write", None, 40),
+        ] {
+            let is =
+                |step: &&Step| step.f == f && step.expect.map(|version| version > 0) == expects;
+            let count = steps.iter().filter(is).count();
+            assert!(count > at_least, "{f} {expects:?}: {count}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_whether_the_condition_failed() {
+        let mut generator = Registers::new(StdRng::seed_from_u64(0), 1);
+        let conditional = generator.write(0, "cas", Condition::Version(3), put);
+        let plain = generator.write(0, "write", Condition::None, update);
+        let refused = |code: &str| Reply::Fail {
+            code: code.to_owned(),
+            error: String::new(),
+        };
+        for (step, code, reason) in [
+            (&conditional, "object_out_of_date", "mismatch"),
+            (&conditional, "object_not_found", "mismatch"),
+            (&conditional, "unavailable", "unavailable"),
+            (&plain, "object_not_found", "absent"),
+        ] {
+            let ended = generator.ended(step, &[refused(code)]);
+            assert_eq!(
+                (ended.kind, ended.more.reason.as_deref()),
+                (Kind::Fail, Some(reason))
+            );
+        }
+    }
 }

@@ -167,7 +167,6 @@ impl Route<'_> {
             Self::Events => "GET, OPTIONS",
             Self::Connect => "GET, HEAD, POST, OPTIONS",
             Self::ChangesSocket => "GET, OPTIONS",
-            Self::Status
             Self::BloomFilter
             | Self::Status
             | Self::Version
