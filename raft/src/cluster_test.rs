@@ -18,8 +18,10 @@ use crate::{Applier, Host, HostParts, Options, Pool, ProposeError, ReadError};
 
 mod beats;
 mod diverge;
+mod filled;
 mod gathering;
 mod purge;
+mod standing;
 mod transfer;
 
 const SHARD: ShardId = ShardId(1);

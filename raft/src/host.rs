@@ -6,11 +6,13 @@
 mod chains;
 mod damage;
 mod evidence;
+mod filled;
 mod gathering;
 mod group;
 mod purge;
 mod serve;
 mod snapshots;
+mod standing;
 mod ticks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,9 +42,11 @@ use crate::options::Options;
 use crate::pool::Pool;
 use crate::transport::Transport;
 use crate::type_config::{Command, Member};
+use crate::votes::Votes;
 
 pub use self::chains::{Divergence, Verdict};
 pub use self::evidence::Confirmed;
+pub(crate) use self::gathering::turn;
 pub use self::group::{GroupStatus, Leader, MemberStatus, Role};
 
 /// How long a stopping group may take to finish what it holds.
@@ -81,6 +85,7 @@ pub(crate) struct Inner {
     pool: Pool,
     transport: Arc<dyn Transport>,
     beats: Beats,
+    votes: Votes,
     send_dir: PathBuf,
     groups: RwLock<HashMap<ShardId, Arc<Group>>>,
     /// Whether the replicas of this node stand for election.
@@ -113,6 +118,7 @@ impl Host {
             applier: parts.applier,
             pool: parts.pool,
             beats: Beats::new(Arc::clone(&parts.transport), heartbeat),
+            votes: Votes::new(Arc::clone(&parts.transport), heartbeat),
             transport: parts.transport,
             send_dir: parts.send_dir,
             groups: RwLock::default(),
@@ -235,7 +241,6 @@ impl Host {
         if self.is_stalled() {
             return Err(ReadError::NotLeader { hint: None });
         }
-        let _waits = self.inner.beats.wait(group.waiting());
         group.prove(deadline).await
     }
 

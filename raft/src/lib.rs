@@ -16,6 +16,7 @@ mod pool;
 mod state_machine;
 pub mod transport;
 mod type_config;
+mod votes;
 
 pub use applier::Applier;
 pub use error::{Error, ProposeError, ReadError, Result};

@@ -97,6 +97,7 @@ pub(crate) fn describe(operation: &Operation) -> Option<Record> {
             };
             let name = consumer.name.clone();
             of(consumer.database, record(action, name, String::new()))
+        }
         Operation::SetCachePolicy(set) => {
             let policy = set.policy.unwrap_or_default();
             let scope = policy.scope().as_str_name().to_lowercase();

@@ -117,10 +117,9 @@ impl Core {
         holders
     }
 
-    /// Whether a replica here has applied anything. One that has just come holds nothing yet, which says nothing about the shard.
+    /// Whether a replica here holds the shard's state. One that has just come does not, and what it lacks says nothing about the shard.
     pub(crate) fn holds_state(&self, shard: ShardId) -> bool {
-        let replica = self.groups.replica(shard);
-        replica.is_some_and(|replica| replica.applied().id.is_some())
+        self.groups.is_filled(shard)
     }
 
     /// Asks the other holders of a replica, the leader first. `None`: there is none, or none answered.

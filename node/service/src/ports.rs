@@ -118,6 +118,10 @@ pub trait Groups: Send + Sync + 'static {
     /// The applied state of the local replica, if there is one.
     fn replica(&self, shard: ShardId) -> Option<Arc<Replica>>;
 
+    /// Whether the local replica holds the shard's state as of some moment since it joined. One that is still being filled shows what
+    /// was written long ago as absent. Cheap: called for every read that does not ask the leader.
+    fn is_filled(&self, shard: ShardId) -> bool;
+
     /// Whether the local replica believes that it leads. Cheap: called for every request.
     fn is_leader(&self, shard: ShardId) -> bool;
 

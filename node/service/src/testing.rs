@@ -79,7 +79,7 @@ pub(crate) struct World {
     pub(crate) members: Mutex<HashMap<ShardId, BTreeMap<ReplicaId, Member>>>,
     /// Nodes that hold no replica of document shards.
     pub(crate) bystanders: Mutex<HashSet<NodeId>>,
-    /// Nodes whose replicas of document shards have applied nothing.
+    /// Nodes whose replicas of document shards are still being filled: they have applied an entry, and hold no document.
     pub(crate) fresh: Mutex<HashSet<NodeId>>,
     /// Nodes whose replicas of document shards know of no leader but themselves.
     pub(crate) blind: Mutex<HashSet<NodeId>>,
@@ -189,6 +189,21 @@ impl World {
     }
 }
 
+/// A replica that has applied the first entry of its log.
+fn beginning(shard: ShardId) -> Arc<Replica> {
+    let (engine, machine) = (Arc::new(Memory::new()), Arc::new(DocumentMachine));
+    let replica = Replica::open(engine, machine, shard, StoreId(1)).expect("an empty store opens");
+    let id = LogId {
+        term: 1,
+        leader: 1,
+        index: 1,
+    };
+    let payload = Payload::Blank;
+    let applied = replica.apply(vec![Entry { id, payload }]);
+    applied.expect("nothing to do");
+    replica
+}
+
 /// One node's view of the world.
 pub(crate) struct Node {
     id: NodeId,
@@ -264,14 +279,19 @@ impl Groups for Node {
 
     fn replica(&self, shard: ShardId) -> Option<Arc<Replica>> {
         if !shard.is_meta() && self.world.fresh.lock().contains(&self.id) {
-            let (engine, machine) = (Arc::new(Memory::new()), Arc::new(DocumentMachine));
-            return Replica::open(engine, machine, shard, StoreId(1)).ok();
+            return Some(beginning(shard));
         }
         self.world
             .replicas
             .get(&shard)
             .filter(|_| self.holds(shard))
             .cloned()
+    }
+
+    fn is_filled(&self, shard: ShardId) -> bool {
+        let is_fresh = !shard.is_meta() && self.world.fresh.lock().contains(&self.id);
+        let applied = self.replica(shard).and_then(|replica| replica.applied().id);
+        !is_fresh && applied.is_some()
     }
 
     fn is_leader(&self, shard: ShardId) -> bool {

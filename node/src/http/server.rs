@@ -307,6 +307,9 @@ fn builder(head_read_time: Duration) -> Builder<TokioExecutor> {
 mod tests {
     use std::net::SocketAddr;
 
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use hyper::client::conn::http2::{self, SendRequest};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
@@ -365,20 +368,60 @@ mod tests {
     #[tokio::test]
     async fn http2_is_understood_on_the_same_port() {
         let (address, _stop, _) = server(lengths()).await;
-        let stream = TcpStream::connect(address).await.expect("connect");
-        let io = TokioIo::new(stream);
-        let (mut client, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-                .await
-                .expect("handshake");
-        tokio::spawn(connection);
-        let request = Request::get("http://h/abc")
-            .body(axum::body::Body::empty())
-            .expect("request");
+        let mut client = connection(address).await;
         assert_eq!(
-            client.send_request(request).await.expect("answer").status(),
+            client.send_request(get()).await.expect("answer").status(),
             200
         );
+    }
+
+    async fn connection(address: SocketAddr) -> SendRequest<Body> {
+        let stream = TcpStream::connect(address).await.expect("connect");
+        let io = TokioIo::new(stream);
+        let (client, connection) = http2::handshake(TokioExecutor::new(), io)
+            .await
+            .expect("handshake");
+        tokio::spawn(connection);
+        client
+    }
+
+    fn get() -> Request<Body> {
+        let request = Request::get("http://h/abc").body(Body::empty());
+        request.expect("request")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stop_answers_every_http2_request_that_reached_a_connection() {
+        for round in 0..20 {
+            let (address, stop, served) = server(lengths()).await;
+            let client = connection(address).await;
+            let begun = Arc::new(Notify::new());
+            let clients: Vec<_> = (0..64)
+                .map(|_| tokio::spawn(ask_until_the_end(client.clone(), Arc::clone(&begun))))
+                .collect();
+            begun.notified().await;
+            stop.cancel();
+            for client in clients {
+                let ended = client.await.expect("no panic");
+                // It was still on this side when the server said that it goes away.
+                assert!(ended.is_canceled(), "round {round}: {ended:?}");
+            }
+            served.await.expect("served");
+        }
+    }
+
+    /// Sends one request after the other, and gives why there was no answer.
+    async fn ask_until_the_end(mut client: SendRequest<Body>, begun: Arc<Notify>) -> hyper::Error {
+        loop {
+            let answered = match client.send_request(get()).await {
+                Ok(answer) => answer.into_body().collect().await.map(drop),
+                Err(error) => Err(error),
+            };
+            match answered {
+                Ok(()) => begun.notify_one(),
+                Err(error) => return error,
+            }
+        }
     }
 
     #[tokio::test]

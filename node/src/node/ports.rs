@@ -61,6 +61,10 @@ impl Groups for RaftGroups {
         self.0.replica(shard)
     }
 
+    fn is_filled(&self, shard: ShardId) -> bool {
+        self.0.is_filled(shard)
+    }
+
     fn is_leader(&self, shard: ShardId) -> bool {
         self.0.is_leader(shard)
     }

@@ -7,7 +7,7 @@ use super::*;
 const SHARDS: u32 = 8;
 
 /// So long that a test which loses heartbeats on purpose elects nobody, however busy the machine is.
-fn patient() -> Options {
+pub(super) fn patient() -> Options {
     Options {
         election_min: Duration::from_secs(5),
         election_max: Duration::from_secs(8),
@@ -19,12 +19,12 @@ fn patient() -> Options {
 /// A confirmation this young has been renewed by a heartbeat that was answered.
 const FRESH: Duration = Duration::from_millis(300);
 
-fn shards() -> impl Iterator<Item = ShardId> {
+pub(super) fn shards() -> impl Iterator<Item = ShardId> {
     (SHARD.0..SHARD.0 + SHARDS).map(ShardId)
 }
 
 /// Three nodes with all groups, of which the first leads all.
-async fn led_by_one(options: Options) -> Cluster {
+pub(super) async fn led_by_one(options: Options) -> Cluster {
     let cluster = Cluster::start_with(3, options, rocks).await;
     let members: BTreeMap<_, _> = (1..=3).map(|n| (ReplicaId(n), NodeId(n))).collect();
     for shard in shards().filter(|shard| *shard != SHARD) {

@@ -28,7 +28,13 @@ async fn write(cluster: &Cluster, leader: usize, count: usize) {
 
 async fn purge(cluster: &Cluster, leader: usize) {
     let host = &cluster.nodes[leader].host;
-    host.snapshot(SHARD, true).await.expect("purged");
+    let purged = host.snapshot(SHARD, true).await.expect("purged");
+    // openraft puts it off while an append that needs the entries is under way.
+    let deadline = deadline();
+    while host.status(SHARD).expect("status").purged < purged {
+        assert!(Instant::now() < deadline, "the log is still there");
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn caught_up(cluster: &Cluster, leader: usize, late: usize) {

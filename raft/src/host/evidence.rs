@@ -54,16 +54,10 @@ impl Host {
 
     /// Waits until this node's replica has applied an index; false at the deadline, or without a replica.
     pub async fn reaches(&self, shard: ShardId, index: u64, deadline: Instant) -> bool {
-        let Some(group) = self.group(shard) else {
-            return false;
-        };
-        if applied(&group) >= index {
-            return true;
+        match self.group(shard) {
+            Some(group) => group.reaches(index, deadline).await,
+            None => false,
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let wait = group.raft().wait(Some(left));
-        let waited = wait.applied_index_at_least(Some(index), "a position");
-        waited.await.is_ok() && applied(&group) >= index
     }
 
     /// Whether the replicas of this node stand for election, also those that are opened later. They still lead where they do now, and
@@ -91,6 +85,19 @@ impl Host {
     }
 }
 
-fn applied(group: &Group) -> u64 {
-    group.machine().applied().id.map_or(0, |id| id.index)
+impl Group {
+    /// Waits until the replica has applied an index; false at the deadline.
+    pub(super) async fn reaches(&self, index: u64, deadline: Instant) -> bool {
+        if self.applied() >= index {
+            return true;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = self.raft().wait(Some(left));
+        let waited = wait.applied_index_at_least(Some(index), "a position");
+        waited.await.is_ok() && self.applied() >= index
+    }
+
+    fn applied(&self) -> u64 {
+        self.machine().applied().id.map_or(0, |id| id.index)
+    }
 }

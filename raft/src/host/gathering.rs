@@ -50,7 +50,7 @@ struct Next {
 }
 
 /// Ends when the tasks that are ready now have run.
-async fn turn() {
+pub(crate) async fn turn() {
     let mut is_over = false;
     poll_fn(|cx| {
         if mem::replace(&mut is_over, true) {
@@ -117,8 +117,13 @@ impl Group {
         }
     }
 
-    /// One round: a quorum's answers to heartbeats that are sent after now.
-    pub(super) async fn round(&self, deadline: Instant) -> Result<(), ReadError> {
+    /// One round: a quorum's votes, looked at after now; or, where those prove nothing, its answers to heartbeats that are sent after now.
+    async fn round(&self, deadline: Instant) -> Result<(), ReadError> {
+        let stood_by = tokio::time::timeout_at(deadline, self.is_stood_by(deadline));
+        if stood_by.await == Ok(true) {
+            return Ok(());
+        }
+        let _waits = self.beats().wait(self.waiting());
         let left = deadline.saturating_duration_since(Instant::now());
         // An age of zero asks for a quorum's answer that was sent after now: ReadIndex, never a lease.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(left);

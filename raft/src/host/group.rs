@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::metrics::RaftServerMetrics;
@@ -14,13 +15,14 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use super::Inner;
 use super::gathering::{Proposals, Reads};
 use super::ticks::{Heard, Ticking};
-use crate::beats::Waiting;
+use crate::beats::{Beats, Waiting};
 use crate::commits::{self, Writes};
 use crate::error::{Error, Result};
 use crate::log_store::LogStore;
 use crate::network::Factory;
 use crate::state_machine::{Recording, StateMachine};
 use crate::type_config::TypeConfig;
+use crate::votes::Votes;
 
 pub(crate) type RaftHandle = Raft<TypeConfig, StateMachine>;
 
@@ -103,8 +105,12 @@ pub(crate) struct Group {
     ticking: Ticking,
     waiting: Arc<Waiting>,
     writes: Arc<Writes>,
+    beats: Beats,
+    votes: Votes,
     proposals: Proposals,
     reads: Reads,
+    /// Known to hold its shard's state.
+    filled: AtomicBool,
 }
 
 impl Group {
@@ -163,8 +169,11 @@ impl Group {
             ticking: Ticking::on(),
             waiting,
             writes,
+            beats: host.beats.clone(),
+            votes: host.votes.clone(),
             proposals: Proposals::default(),
             reads: Reads::default(),
+            filled: AtomicBool::new(false),
         }))
     }
 
@@ -216,12 +225,24 @@ impl Group {
         &self.waiting
     }
 
+    pub(super) fn beats(&self) -> &Beats {
+        &self.beats
+    }
+
+    pub(super) fn votes(&self) -> &Votes {
+        &self.votes
+    }
+
     pub(super) fn proposals(&self) -> &Proposals {
         &self.proposals
     }
 
     pub(super) fn reads(&self) -> &Reads {
         &self.reads
+    }
+
+    pub(super) fn filled(&self) -> &AtomicBool {
+        &self.filled
     }
 
     /// Its writes under way.

@@ -51,6 +51,8 @@ struct State {
     beats: HashMap<(NodeId, NodeId), Vec<usize>>,
     /// Appends by sender and receiver: how many entries each had.
     appends: HashMap<(NodeId, NodeId), Vec<usize>>,
+    /// Messages that asked for votes by sender and receiver: how many replicas each asked.
+    votes: HashMap<(NodeId, NodeId), Vec<usize>>,
     /// Messages of heartbeats that are still to be lost, of each sender.
     lose_beats: HashMap<NodeId, u32>,
 }
@@ -89,6 +91,12 @@ impl Network {
         state.appends.get(&(from, to)).cloned().unwrap_or_default()
     }
 
+    /// How many replicas each message from one node to another asked for their votes.
+    pub fn votes(&self, from: NodeId, to: NodeId) -> Vec<usize> {
+        let state = self.state.lock();
+        state.votes.get(&(from, to)).cloned().unwrap_or_default()
+    }
+
     /// Loses the next messages of heartbeats of a node, this many.
     pub fn lose_beats(&self, from: NodeId, messages: u32) {
         self.state.lock().lose_beats.insert(from, messages);
@@ -104,7 +112,7 @@ impl Network {
             .unwrap_or(0)
     }
 
-    /// Counts what is an append or a message of heartbeats; whether it gets lost.
+    /// Counts what is an append, a message of heartbeats or one that asks for votes; whether it gets lost.
     fn note(&self, from: NodeId, to: NodeId, body: &Body) -> bool {
         let request = match body {
             Body::BeatsRequest(request) => request,
@@ -115,6 +123,12 @@ impl Network {
                 let mut state = self.state.lock();
                 let appends = state.appends.entry((from, to)).or_default();
                 appends.push(append.entries.len());
+                return false;
+            }
+            Body::VotesRequest(request) => {
+                let mut state = self.state.lock();
+                let votes = state.votes.entry((from, to)).or_default();
+                votes.push(request.voters.len());
                 return false;
             }
             _ => return false,
@@ -216,6 +230,7 @@ impl Transport for Endpoint {
                     Body::BeatsRequest(request) => {
                         Ok(Body::BeatsResponse(host.beats(request).await))
                     }
+                    Body::VotesRequest(request) => Ok(Body::VotesResponse(host.votes(&request))),
                     Body::ChainsRequest(_) => Ok(Body::ChainsResponse(host.chains())),
                     _ => Err(CallError::NotSent("this does not travel here".to_owned())),
                 }

@@ -240,6 +240,11 @@ impl Session {
                                 // A full queue: the asking side asks again.
                                 let _ = self.answers.try_send(Envelope { id: envelope.id, body });
                             }
+                            Some(Body::VotesRequest(request)) => {
+                                let body = Some(Body::VotesResponse(self.host.votes(&request)));
+                                // A full queue: the asking side sends heartbeats.
+                                let _ = self.answers.try_send(Envelope { id: envelope.id, body });
+                            }
                             _ => self.refuse(envelope.id, Reason::Unspecified, "not a request"),
                         }
                     }

@@ -145,9 +145,9 @@ pub struct Found {
     /// How it was found, where that was asked.
     #[prost(message, optional, tag = "6")]
     pub explanation: Option<Explanation>,
-    /// What was applied in the view that was read, where that was asked.
-    #[prost(uint64, optional, tag = "55")]
-    pub index: Option<u64>,
+    /// What was applied in the view that was read; 0: that was not asked.
+    #[prost(uint64, tag = "55")]
+    pub index: u64,
 }
 
 /// One document of a result.

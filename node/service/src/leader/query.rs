@@ -299,7 +299,7 @@ impl Walk {
         }
         self.want_readers(view)?;
         if self.tell_index {
-            self.found.index = Some(view.applied()?.id.map_or(0, |id| id.index));
+            self.found.index = view.applied()?.id.map_or(0, |id| id.index);
         }
         if self.explain {
             let mut explanation = explain::describe(planned)?;

@@ -42,6 +42,10 @@ struct Repetition {
 }
 
 /// What one round of a write led to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each try of a write, at once taken apart: a box would cost more than the room"
+)]
 enum Round {
     /// The end.
     Over(Answer),

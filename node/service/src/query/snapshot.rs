@@ -88,10 +88,11 @@ impl Core {
         // The first place that a shard has said nothing behind of.
         let mut known_to: Option<Bytes> = None;
         for page in pages {
-            let index = page.found.index.ok_or_else(|| {
-                Error::unavailable("the node of a shard has no real-time queries yet")
-            })?;
-            indexes.push(index);
+            if page.found.index == 0 {
+                let message = "the node of a shard has no real-time queries yet";
+                return Err(Error::unavailable(message));
+            }
+            indexes.push(page.found.index);
             hits.extend(page.found.hits);
             known_to = match (known_to, page.found.rest) {
                 (Some(one), Some(two)) => Some(one.min(two)),

@@ -106,7 +106,7 @@ async fn near_reads_do_not_trouble_the_leader() {
 }
 
 #[tokio::test]
-async fn a_replica_that_has_nothing_yet_answers_nothing() {
+async fn a_replica_that_is_still_being_filled_answers_nothing() {
     let (cluster, _) = two().await;
     let shard = cluster.shard_of("Demo", "k");
     cluster.world.fresh.lock().insert(NodeId(2));

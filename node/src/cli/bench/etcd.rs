@@ -10,7 +10,7 @@ use self::api::kv_client::KvClient;
 use self::api::maintenance_client::MaintenanceClient;
 use self::api::{PutRequest, RangeRequest, StatusRequest, StatusResponse};
 use super::client::{Effect, Failure, Level, Stored};
-use super::grpc::{Pool, lost, never_connected};
+use super::grpc::{Pool, befallen};
 
 /// Compiled from `etcd.proto`.
 #[expect(unreachable_pub, unused_qualifications)]
@@ -74,7 +74,7 @@ impl Client {
             value: Bytes::copy_from_slice(body),
         };
         let answer = self.members[member].put(request).await;
-        answer.map(|_| 0).map_err(|status| failure(&status))
+        answer.map(|_| 0).map_err(|status| befallen(&status))
     }
 
     pub(super) async fn scan(
@@ -98,15 +98,7 @@ impl Client {
 fn read_failure(status: Status) -> Failure {
     Failure {
         effect: Effect::None,
-        ..failure(&status)
-    }
-}
-
-fn failure(status: &Status) -> Failure {
-    if never_connected(status) {
-        Failure::here("connect_refused", Effect::None)
-    } else {
-        lost(status)
+        ..befallen(&status)
     }
 }
 

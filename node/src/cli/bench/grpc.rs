@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as _;
+use std::iter::successors;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -180,14 +181,24 @@ fn failure_of(status: &Status) -> Failure {
             effect: Effect::parse(text("larder-effect")),
         };
     }
-    if never_connected(status) {
-        return Failure::here("connect_refused", Effect::None);
-    }
-    lost(status)
+    befallen(status)
 }
 
-/// Not a word of a node: a lost connection or a time-out, and the request may have arrived.
-pub(super) fn lost(status: &Status) -> Failure {
+/// What befell a call that no node has said a word about.
+pub(super) fn befallen(status: &Status) -> Failure {
+    let causes = || successors(status.source(), |&error| error.source());
+    if causes().any(|error| error.is::<ConnectError>()) {
+        return Failure::here("connect_refused", Effect::None);
+    }
+    let never_left = |error: &hyper::Error| error.is_canceled();
+    if causes()
+        .filter_map(|error| error.downcast_ref())
+        .any(never_left)
+    {
+        // The node closed the connection (GOAWAY) before the library had put the request onto it.
+        return Failure::here("not_sent", Effect::None);
+    }
+    // The request may have arrived.
     let code = match status.code() {
         Code::DeadlineExceeded | Code::Cancelled => "timeout",
         _ => "connection_lost",
@@ -195,20 +206,10 @@ pub(super) fn lost(status: &Status) -> Failure {
     Failure::here(code, Effect::Unknown)
 }
 
-/// Whether the request cannot have left this process.
-pub(super) fn never_connected(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
     use super::*;
 
     #[test]
@@ -227,6 +228,26 @@ mod tests {
         assert_eq!(
             failure_of(&status),
             Failure::here("unavailable", Effect::None)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waited_for_a_connection_that_ends_has_no_effect() {
+        let (io, _server) = tokio::io::duplex(1024);
+        let (io, executor) = (TokioIo::new(io), TokioExecutor::new());
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        let answer = sender.send_request(http::Request::new(String::new()));
+        drop(connection);
+        let status = Status::from_error(Box::new(answer.await.unwrap_err()));
+        assert_eq!(status.code(), Code::Cancelled);
+        assert_eq!(failure_of(&status), Failure::here("not_sent", Effect::None));
+        // Nor does a call that the library gave up itself look like it.
+        let status = Status::from_error(Box::new(tonic::TimeoutExpired(())));
+        assert_eq!(
+            failure_of(&status),
+            Failure::here("timeout", Effect::Unknown)
         );
     }
 

@@ -103,6 +103,10 @@ impl Groups for OneNode {
             .map(|(replica, _)| Arc::clone(replica))
     }
 
+    fn is_filled(&self, shard: ShardId) -> bool {
+        self.index(shard) > 0
+    }
+
     fn is_leader(&self, shard: ShardId) -> bool {
         self.replicas.contains_key(&shard)
     }
