@@ -1,5 +1,8 @@
 //! The gRPC client of the tests: the public API with the headers that it reads.
 
+use std::error::Error as _;
+use std::iter::successors;
+
 use proto::v1::documents_client::DocumentsClient;
 use proto::v1::{self, batch_write, precondition};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -132,6 +135,16 @@ pub fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, grpc: tonic::Code
     assert_eq!(text("larder-effect"), "none", "{status:?}");
     assert!(!text("larder-request-id").is_empty(), "{status:?}");
     assert!(!status.message().is_empty(), "{status:?}");
+}
+
+/// Whether the request of a failed call has certainly not left this process: nobody listened, or the node closed the connection before the
+/// library had put the request onto it.
+pub fn was_not_sent(status: &Status) -> bool {
+    let mut causes = successors(status.source(), |&cause| cause.source());
+    causes.any(|cause| {
+        let canceled = cause.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        canceled || cause.is::<tonic::ConnectError>()
+    })
 }
 
 /// All pages of one scan, in the order in which they came, and the last continuation.

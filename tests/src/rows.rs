@@ -4,6 +4,9 @@ use std::path::Path;
 
 use rocksdb::{DB, IteratorMode, Options, WriteOptions};
 
+/// A column, a key and a value.
+type Row<'a> = (&'a str, Box<[u8]>, Box<[u8]>);
+
 /// Changes a byte in the middle of the longest value whose key ends with `key`. The table that it goes into has sound checksums.
 ///
 /// # Panics
@@ -12,7 +15,7 @@ pub fn tamper(dir: &Path, key: &str) {
     let options = Options::default();
     let columns = DB::list_cf(&options, dir).expect("a database");
     let db = DB::open_cf(&options, dir, &columns).expect("opens");
-    let mut found: Option<(&str, Box<[u8]>, Box<[u8]>)> = None;
+    let mut found: Option<Row<'_>> = None;
     for column in &columns {
         let handle = db.cf_handle(column).expect("was listed");
         for row in db.iterator_cf(handle, IteratorMode::Start) {

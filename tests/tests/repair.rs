@@ -29,10 +29,9 @@ async fn start(scrub_mib_per_s: u32) -> (Cluster, Api) {
 }
 
 async fn start_with(scrub_mib_per_s: u32, mut env: Vec<(String, String)>) -> (Cluster, Api) {
-    env.push((
-        "LARDER_STORAGE__SCRUB_MIB_PER_S".to_owned(),
-        scrub_mib_per_s.to_string(),
-    ));
+    let setting = |key: &str, value: u32| (format!("LARDER_STORAGE__{key}"), value.to_string());
+    env.push(setting("SCRUB_MIB_PER_S", scrub_mib_per_s));
+    env.push(setting("SCRUB_PAUSE_S", 1));
     let cluster = Cluster::start(Options {
         shards: 1,
         env,
@@ -83,7 +82,8 @@ async fn reads(cluster: &Cluster, documents: usize) -> Option<()> {
         let answer = cluster.api(BAD).get(&path).local().try_send().await.ok()?;
         match answer.status {
             200 => assert_eq!(answer.json()["text"], body(n)["text"], "{path}"),
-            // Also 404: a replica that is only being filled by its log answers local reads with what it has.
+            // A replica that is only being filled by its log would show documents as absent.
+            404 => panic!("{path} is absent at a node that holds no state of it"),
             _ => all = None,
         }
     }
@@ -150,16 +150,19 @@ async fn is_sound_with(cluster: &mut Cluster, arguments: &[&str]) {
 /// Turns a bit near the beginning, in the first block, of every table in `dir`.
 fn rot_all(dir: &Path) {
     let mut rotten = 0;
-    for file in std::fs::read_dir(dir).expect("a folder").flatten() {
-        let path = file.path();
-        if path.extension().is_some_and(|extension| extension == "sst") {
-            let mut bytes = std::fs::read(&path).expect("a file");
-            bytes[10] ^= 0x10;
-            std::fs::write(&path, bytes).expect("written");
-            rotten += 1;
-        }
+    for path in tables(dir) {
+        let mut bytes = std::fs::read(&path).expect("a file");
+        bytes[10] ^= 0x10;
+        std::fs::write(&path, bytes).expect("written");
+        rotten += 1;
     }
     assert!(rotten > 2, "only {rotten} tables");
+}
+
+fn tables(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = std::fs::read_dir(dir).expect("a folder").flatten();
+    let files = files.map(|file| file.path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -271,10 +274,16 @@ async fn metadata_that_rots_behind_a_purged_log_is_renewed_by_the_peers() {
     assert_eq!(cluster.stop(BAD).await, Some(0));
     rot_all(&data(&cluster).join("data"));
     cluster.spawn(BAD);
+    metadata_renewed(&mut cluster).await;
+}
+
+/// Renews the metadata of the bad node, which has just been started without it.
+async fn metadata_renewed(cluster: &mut Cluster) {
     eventually("the node says what it lacks", DEADLINE, || async {
         let log = cluster.logged(BAD);
-        log.contains("larder shard replace 0 THIS-NODE")
-            .then_some(())
+        let is_said = log.contains("without it the node knows of no cluster")
+            && log.contains("larder shard replace 0 THIS-NODE");
+        is_said.then_some(())
     })
     .await;
     let admin = &cluster.nodes[1].admin;
@@ -288,10 +297,33 @@ async fn metadata_that_rots_behind_a_purged_log_is_renewed_by_the_peers() {
     .await;
     cluster.healthy(READY).await;
     eventually("it holds everything", DEADLINE, || {
-        reads(&cluster, DOCUMENTS)
+        reads(cluster, DOCUMENTS)
     })
     .await;
-    is_sound(&mut cluster).await;
+    is_sound(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_that_rots_under_a_running_node_ends_it_and_is_renewed_by_the_peers() {
+    let (mut cluster, _) = start(64).await;
+    let purge = "/admin/v1/shards/0/snapshot?purge=true";
+    cluster.admin(BAD).post(purge).send().await.expect(200);
+    let data = data(&cluster).join("data");
+    rot_all(&data);
+    assert_eq!(cluster.ended(BAD).await, Some(DATA_FAILED));
+    let log = cluster.logged(BAD);
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("the metadata of this node is damaged"));
+    let last = last.unwrap_or_else(|| panic!("{log}"));
+    let names_the_file = tables(&data).any(|table| {
+        let name = table.file_name().expect("a name").to_string_lossy();
+        last.contains(&*name)
+    });
+    assert!(names_the_file, "{last}");
+    assert!(last.contains("larder shard replace 0 THIS-NODE"), "{last}");
+    cluster.spawn(BAD);
+    metadata_renewed(&mut cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::cluster::READY;
+use tests::grpc::{self, Documents};
 use tests::{Api, Cluster, Options, eventually, is_soak};
 use tokio::task::JoinSet;
+use tonic::Code;
 
-const CLIENTS: usize = 6;
+/// Clients of each node that speak HTTP, each over a connection of its own.
+const CLIENTS: usize = 4;
+/// Clients of each node that speak gRPC, all over one connection.
+const GRPC_CLIENTS: usize = 8;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn start() -> Cluster {
@@ -37,13 +42,17 @@ struct Tally {
 }
 
 impl Clients {
-    fn start(nodes: &[Api]) -> Clients {
+    fn start(cluster: &Cluster) -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        for (node, api) in nodes.iter().enumerate() {
-            for client in 0..CLIENTS {
-                let (stop, api) = (Arc::clone(&stop), api.clone());
-                tasks.spawn(async move { (node, talk(&api, node, client, &stop).await) });
+        for node in cluster.all() {
+            let http = Client::Http(cluster.api(node));
+            let grpc = Client::Grpc(grpc::documents(&cluster.nodes[node].client));
+            let all =
+                std::iter::repeat_n(http, CLIENTS).chain(std::iter::repeat_n(grpc, GRPC_CLIENTS));
+            for (number, client) in all.enumerate() {
+                let (stop, name) = (Arc::clone(&stop), format!("stop-{node}-{number}"));
+                tasks.spawn(async move { (node, talk(client, &name, &stop).await) });
             }
         }
         Clients { stop, tasks }
@@ -62,33 +71,94 @@ impl Clients {
     }
 }
 
-async fn talk(api: &Api, node: usize, client: usize, stop: &AtomicBool) -> Tally {
+/// What became of a request.
+enum Outcome {
+    Answered,
+    /// Effect none: the node says so, or it was never sent.
+    Refused,
+    Unknown(String),
+}
+
+#[derive(Clone)]
+enum Client {
+    Http(Api),
+    Grpc(Documents),
+}
+
+impl Client {
+    /// A read or a write of a document, in turn.
+    async fn call(&mut self, key: &str, n: u64) -> Outcome {
+        match self {
+            Client::Http(api) => over_http(api, key, n).await,
+            Client::Grpc(documents) => {
+                let call = over_grpc(documents, key, n);
+                let late = |_| Outcome::Unknown("no answer over gRPC".to_owned());
+                tokio::time::timeout(DEADLINE, call)
+                    .await
+                    .unwrap_or_else(late)
+            }
+        }
+    }
+}
+
+fn is_read(n: u64) -> bool {
+    n % 4 == 3
+}
+
+async fn over_http(api: &Api, key: &str, n: u64) -> Outcome {
+    let path = format!("/db/Demo/{key}");
+    let call = match is_read(n) {
+        true => api.get(&path),
+        false => api.put(&path).json(&json!({ "n": n })),
+    };
+    match call.try_send().await {
+        // A document that is not there yet is an answer too.
+        Ok(answer) if matches!(answer.status, 200 | 404) => Outcome::Answered,
+        Ok(answer) if answer.header("larder-effect").as_deref() == Some("none") => Outcome::Refused,
+        // Nobody listens any more, so nothing was sent.
+        Err(error) if error.is_connect() => Outcome::Refused,
+        other => Outcome::Unknown(format!("{other:?}")),
+    }
+}
+
+async fn over_grpc(documents: &mut Documents, key: &str, n: u64) -> Outcome {
+    let called = match is_read(n) {
+        true => documents.get(grpc::get("Demo", key)).await.map(drop),
+        false => {
+            let json = json!({ "n": n }).to_string();
+            let put = documents.put(grpc::put("Demo", key, &json));
+            put.await.map(drop)
+        }
+    };
+    let Err(status) = called else {
+        return Outcome::Answered;
+    };
+    let effect = status.metadata().get("larder-effect");
+    match effect.map(|effect| effect.as_bytes()) {
+        Some(b"none") if status.code() == Code::NotFound => Outcome::Answered,
+        Some(b"none") => Outcome::Refused,
+        None if grpc::was_not_sent(&status) => Outcome::Refused,
+        _ => Outcome::Unknown(format!("{status:?}")),
+    }
+}
+
+async fn talk(mut client: Client, name: &str, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     for n in 0u64.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let path = format!("/db/Demo/stop-{node}-{client}-{}", n % 16);
         let began = Instant::now();
-        let call = if n % 4 == 3 {
-            api.get(&path)
-        } else {
-            api.put(&path).json(&json!({ "n": n }))
-        };
-        match call.try_send().await {
-            // A document that is not there yet is an answer too.
-            Ok(answer) if matches!(answer.status, 200 | 404) => tally.answered += 1,
-            Ok(answer) if answer.header("larder-effect").as_deref() == Some("none") => {
+        match client.call(&format!("{name}-{}", n % 16), n).await {
+            Outcome::Answered => tally.answered += 1,
+            Outcome::Refused => {
                 tally.refused += 1;
-            }
-            // Nobody listens any more, so nothing was sent. The next try soon finds the same.
-            Err(error) if error.is_connect() => {
-                tally.refused += 1;
+                // The next try may find the same, at once.
                 tokio::task::yield_now().await;
             }
-            other => tally
+            Outcome::Unknown(what) => tally
                 .unknown
-                .push(format!("{other:?} after {:?}", began.elapsed())),
+                .push(format!("{what} after {:?}", began.elapsed())),
         }
     }
     tally
@@ -108,7 +178,7 @@ async fn a_stop_under_load_fails_no_request() {
             (status.led_by(&cluster.nodes[leaving].id) > 0).then_some(())
         })
         .await;
-        let clients = Clients::start(&nodes);
+        let clients = Clients::start(&cluster);
         let others = nodes[(leaving + 1) % nodes.len()].clone();
         eventually("the load runs", DEADLINE, || async {
             let path = format!("/db/Demo/stop-{leaving}-0-8");

@@ -274,6 +274,7 @@ fn no_machine_shows_through() {
 #[test]
 fn handlers_choose_no_error_status() {
     let success = [
+        "SWITCHING_PROTOCOLS",
         "OK",
         "CREATED",
         "ACCEPTED",
@@ -309,23 +310,24 @@ fn handlers_choose_no_error_status() {
 /// The fences that `deny.toml` checks where cargo-deny is installed, checked everywhere.
 #[test]
 fn fenced_crates_stay_behind_their_fence() {
-    let fences = [
-        ("openraft", "raft"),
-        ("rocksdb", "storage"),
-        ("hashring", "node/cluster"),
+    let fences: [(&str, &[&str]); 3] = [
+        ("openraft", &["raft"]),
+        // `tests` breaks what a stopped node stored.
+        ("rocksdb", &["storage", "tests"]),
+        ("hashring", &["node/cluster"]),
     ];
     let mut leaks = Vec::new();
     for member in members() {
         let manifest = std::fs::read_to_string(repository().join(&member).join("Cargo.toml"))
             .expect("a manifest");
-        for (fenced, owner) in fences {
+        for (fenced, owners) in fences {
             let depends = manifest.lines().any(|line| {
                 let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
                 name == fenced
             });
-            if depends && member != owner {
+            if depends && !owners.contains(&&*member) {
                 leaks.push(format!(
-                    "{member} depends on {fenced}, which only {owner} may"
+                    "{member} depends on {fenced}, which only {owners:?} may"
                 ));
             }
         }

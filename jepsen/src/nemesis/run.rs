@@ -50,7 +50,8 @@ impl Nemesis {
         }
     }
 
-    /// Hurts the cluster until `end`, then waits until every node serves again, and says how long that took.
+    /// Hurts the cluster until `end`, then waits until every node serves again, and says how long that took. The last
+    /// fault may have been over for a while by then.
     ///
     /// # Errors
     /// If a node ends by itself or does not come back, or the system refuses.

@@ -8,7 +8,7 @@ use super::{Summary, document, escaped, verdict};
 pub(super) fn page(runs: &[Summary]) -> String {
     let mut body = String::from(
         "<h1>All runs</h1>\n<table><tr><th>workload</th><th>faults</th><th>verdict</th><th>succeeded</th><th>refused</th>\
-         <th>unknown</th><th>faults done</th><th>recovery</th><th>seed</th></tr>\n",
+         <th>unknown</th><th>faults done</th><th>serves again after</th><th>seed</th></tr>\n",
     );
     for run in runs {
         let counts = run.counts;

@@ -38,7 +38,7 @@ pub struct Summary {
     pub lacks: Vec<String>,
     /// How operations ended.
     pub counts: Counts,
-    /// From the end of the last fault until all nodes served, in milliseconds.
+    /// From the end of the load, when all faults are over, until all nodes served, in milliseconds.
     pub recovery_ms: Option<u64>,
 }
 

@@ -42,7 +42,7 @@ pub(super) fn page(
                 counts.ok, counts.fail, counts.info
             ),
         ),
-        ("all nodes serve after the last fault", recovery),
+        ("all nodes serve after the end of load and faults", recovery),
         ("seed", summary.seed.to_string()),
     ] {
         let _ = writeln!(body, "<tr><th>{name}</th><td>{}</td></tr>", escaped(&value));

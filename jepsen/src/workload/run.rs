@@ -98,7 +98,7 @@ impl Worker {
         recorder: &Recorder,
     ) -> anyhow::Result<Worker> {
         let grpc = Grpc::default();
-        let client = if worker % 2 == 0 {
+        let client = if worker.is_multiple_of(2) {
             Client::Http(Http::new()?)
         } else {
             Client::Grpc(grpc.clone())

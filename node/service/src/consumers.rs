@@ -7,6 +7,7 @@
 //! | `at_leader` | what the leader of the metadata answers |
 //! | `desk` | what the leader of the metadata knows of consumers besides their rows |
 //! | `status` | how a consumer is shown |
+//! | `facade` | the calls of [`crate::Service`] |
 //!
 //! All of it is for admins: who acknowledges decides what a consumer never sees again. A feed for a consumer begins where it acknowledged
 //! last, and its tokens name the consumer, so that no other token can be acknowledged by mistake.
@@ -16,6 +17,7 @@
 mod at_leader;
 mod create;
 mod desk;
+mod facade;
 mod place;
 mod status;
 

@@ -97,7 +97,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 21] = [
+    const ALL: [Operation; 22] = [
         Operation::Get,
         Operation::Put,
         Operation::Update,

@@ -361,6 +361,9 @@ impl Groups for Node {
         async move {
             loop {
                 let applied = self.world.applied.notified();
+                if !self.holds(shard) {
+                    return false;
+                }
                 if self.commit_index(shard) >= index {
                     return true;
                 }

@@ -307,6 +307,8 @@ pub struct Storage {
     pub reserve_mib: usize,
     /// How fast stored data is read again to find rot, in MiB a second; 0: never.
     pub scrub_mib_per_s: usize,
+    /// Between the end of one such reading and the next, in seconds.
+    pub scrub_pause_s: u64,
     /// A log write under way for longer is a stalled disk: the node gives its leaders away. In milliseconds.
     pub log_stall_ms: u64,
 }
@@ -489,6 +491,7 @@ impl Default for Storage {
             memory_mib: memory::DEFAULT_MIB,
             reserve_mib: 256,
             scrub_mib_per_s: 4,
+            scrub_pause_s: 60,
             log_stall_ms: 500,
         }
     }
@@ -567,6 +570,11 @@ impl Storage {
     /// The scrub's rate in bytes a second.
     pub fn scrub_bytes_per_s(&self) -> usize {
         self.scrub_mib_per_s.saturating_mul(MIB)
+    }
+
+    /// Between two scrubs.
+    pub fn scrub_pause(&self) -> Duration {
+        Duration::from_secs(self.scrub_pause_s)
     }
 }
 

@@ -46,6 +46,8 @@ const FEED_KIB_FLOOR: usize = 16;
 const FEED_KIB_CEILING: usize = 64 * 1024;
 /// Busy disks sync in tens of milliseconds.
 const LOG_STALL_FLOOR_MS: usize = 100;
+/// A week: rot that nobody looks for that long may by then be on a second replica too.
+const SCRUB_PAUSE_S_CEILING: usize = 7 * 24 * 3_600;
 /// What storage needs at the least.
 pub(super) const MEMORY_MIB_FLOOR: usize = storage::memory::BUDGET_BYTES_MIN >> 20;
 /// A TiB: more is a slip.
@@ -527,6 +529,12 @@ impl Storage {
             MEMORY_MIB_CEILING,
         )?;
         within("storage.reserve_mib", self.reserve_mib, 1, usize::MAX)?;
+        within(
+            "storage.scrub_pause_s",
+            usize::try_from(self.scrub_pause_s).unwrap_or(usize::MAX),
+            1,
+            SCRUB_PAUSE_S_CEILING,
+        )?;
         within(
             "storage.log_stall_ms",
             usize::try_from(self.log_stall_ms).unwrap_or(usize::MAX),

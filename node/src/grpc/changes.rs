@@ -27,7 +27,9 @@ impl Documents {
         id: String,
     ) -> Result<ChangesStream, Error> {
         // Open feeds have a limit of their own: the permit ends with the opening.
-        let Call { ctx, .. } = self.call(&request, &id, &request.get_ref().database)?;
+        let Call { ctx, .. } = self
+            .call(&request, &id, &request.get_ref().database)
+            .await?;
         let service = self.shared.service.clone();
         let feed = service.feed(&ctx, asked(request.into_inner())).await?;
         let stream = stream::unfold(Some((feed, service)), move |following| {

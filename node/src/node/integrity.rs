@@ -61,19 +61,15 @@ impl Integrity {
         &self.dir
     }
 
-    /// Looks for damage until `stop`; `scrub_bytes_per_s` 0: only compares.
+    /// Looks for damage until `stop`.
     pub(super) async fn run(
         self: Arc<Self>,
         service: Service,
-        scrub_bytes_per_s: usize,
+        pace: scrub::Pace,
         stop: CancellationToken,
     ) {
         let work = async {
-            tokio::join!(
-                self.compare(),
-                self.look(&service),
-                scrub::run(&self, scrub_bytes_per_s)
-            );
+            tokio::join!(self.compare(), self.look(&service), scrub::run(&self, pace));
         };
         tokio::select! {
             () = stop.cancelled() => {}
@@ -169,11 +165,11 @@ impl Integrity {
             %shard, %replica, why,
             "replica is damaged and quarantined: it serves nothing, and is renewed from its peers; check the disk"
         );
-        let (dir, why) = (self.dir.clone(), why.to_owned());
+        let (dir, reason) = (self.dir.clone(), why.to_owned());
         let marked = tokio::task::spawn_blocking(move || {
             let dir = quarantine_dir(&dir);
             std::fs::create_dir_all(&dir)?;
-            std::fs::write(dir.join(mark(shard, replica)), why)?;
+            std::fs::write(dir.join(mark(shard, replica)), reason)?;
             std::fs::File::open(&dir)?.sync_all()
         });
         match marked.await {
@@ -183,7 +179,9 @@ impl Integrity {
         }
         if shard.is_meta() {
             tracing::error!(
-                "the metadata of this node is damaged; the process ends: start it again, and the metadata is made anew from its log"
+                why,
+                "the metadata of this node is damaged; the process ends: start it again, and the metadata is made anew from its log. \
+                 If that was purged the start says so; then run `larder shard replace 0 THIS-NODE` at another node"
             );
             std::process::exit(i32::from(Status::DataFailed as u8));
         }

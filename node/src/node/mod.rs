@@ -164,7 +164,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let disk = tokio::spawn(Arc::clone(&node.disk).watch(node.storage.clone(), stop.clone()));
     let integrity = tokio::spawn(Arc::clone(&node.integrity).run(
         node.service.clone(),
-        config.storage.scrub_bytes_per_s(),
+        scrub::Pace {
+            bytes_per_s: config.storage.scrub_bytes_per_s(),
+            pause: config.storage.scrub_pause(),
+        },
         stop.clone(),
     ));
     let certificates = tokio::spawn(follow(keyring, node.service.clone(), stop.clone()));

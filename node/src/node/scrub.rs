@@ -15,11 +15,18 @@ use super::repair;
 
 /// One piece of a scrub; the rate is kept by the pauses between them.
 const PIECE_BYTES: usize = 256 << 10;
-/// Between two passes over everything; small data would be read without end.
-const PAUSE: Duration = Duration::from_secs(60);
 
-/// Scrubs for ever. 0 bytes: not at all.
-pub(super) async fn run(integrity: &Arc<Integrity>, bytes_per_s: usize) {
+/// How fast everything is read.
+pub(super) struct Pace {
+    /// 0: not at all.
+    pub(super) bytes_per_s: usize,
+    /// Between two passes over everything; small data would be read without end.
+    pub(super) pause: Duration,
+}
+
+/// Scrubs for ever.
+pub(super) async fn run(integrity: &Arc<Integrity>, pace: Pace) {
+    let Pace { bytes_per_s, pause } = pace;
     if bytes_per_s == 0 {
         return;
     }
@@ -42,7 +49,7 @@ pub(super) async fn run(integrity: &Arc<Integrity>, bytes_per_s: usize) {
         }
         metrics::counter!("larder_scrub_passes_total").increment(1);
         metrics::gauge!("larder_scrub_pass_seconds").set(started.elapsed().as_secs_f64());
-        sleep(PAUSE).await;
+        sleep(pause).await;
     }
 }
 

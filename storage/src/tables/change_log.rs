@@ -208,6 +208,10 @@ pub fn scan<'v>(
 
 /// An event that a walk met.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, at once taken apart: a box would cost more than the room"
+)]
 pub enum Met {
     /// One of a bucket that is wanted.
     Event(ChangeEvent),

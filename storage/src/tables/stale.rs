@@ -208,11 +208,11 @@ pub(crate) fn expire(tx: &mut Transaction<'_>, page: usize) -> Result<()> {
     let (mut gone, mut kept, mut mark) = (None, None, None);
     for (key, value) in first_rows(tx, page)? {
         let place = StaleKey::decode(&key)?.0;
-        if !mark.is_some_and(|mark: Mark| mark.index >= place.index) {
+        if mark.is_none_or(|mark: Mark| mark.index < place.index) {
             mark = first_mark(tx, place.index)?;
         }
         let row = decode(&value)?;
-        if !mark.is_some_and(|mark| horizon_us(mark, row.lifetime_ms) <= now_us) {
+        if mark.is_none_or(|mark| horizon_us(mark, row.lifetime_ms) > now_us) {
             kept = Some(place.index);
             break;
         }

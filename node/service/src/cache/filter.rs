@@ -68,7 +68,7 @@ impl Core {
         let newest = Arc::clone(self.stale.filters.lock().entry(database.id).or_default());
         let mut newest = newest.0.lock().await;
         if let Some((began, filter)) = &*newest
-            && *began >= arrived
+            && *began > arrived
         {
             return Some(Arc::clone(filter));
         }

@@ -212,7 +212,7 @@ async fn age_led_shards<F>(
     stop: CancellationToken,
     age: impl Fn(ShardId) -> F,
 ) where
-    F: Future<Output = crate::Result<(), Failure>>,
+    F: Future<Output = Result<(), Failure>>,
 {
     loop {
         tokio::select! {

@@ -193,6 +193,7 @@ impl LiveQuery {
                 version: item.version,
                 body: item.body.clone(),
                 served: None,
+                keep: None,
             });
             self.ready.push_back(LiveFrame::Result {
                 documents: documents.collect(),

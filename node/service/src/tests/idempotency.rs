@@ -158,13 +158,14 @@ async fn a_new_user_is_rebuilt_with_its_own_acl() {
     let insert = || {
         cluster
             .service
-            .put(&ctx, "User", Some("u"), body("{}"), Condition::None)
+            .put(&ctx, "User", None, body("{}"), Condition::Absent)
     };
     let first = insert().await.expect("inserted");
     let root = cluster.root().await;
+    let key = Some(&*first.document.key);
     cluster
         .service
-        .put(&root, "User", Some("u"), body("{}"), Condition::Version(1))
+        .put(&root, "User", key, body("{}"), Condition::Version(1))
         .await
         .expect("replaced");
     let again = insert().await.expect("repeated");

@@ -73,10 +73,11 @@ async fn pages_are_bounded_in_bytes_and_visits() {
             .await
             .expect("inserted");
     }
-    let (found, pages) = keys(&cluster, &anonymous(), 0).await;
-    assert_eq!(found.len(), 10);
+    let (found, pages) = keys(&cluster, &root, 0).await;
+    assert_eq!(found.len(), 20);
     assert!(pages > 5, "{pages}");
-    assert_eq!(keys(&cluster, &root, 0).await.0.len(), 20);
+    // No page ends at a document that its reader may not know of; there it goes on.
+    assert_eq!(keys(&cluster, &anonymous(), 0).await.0.len(), 10);
 }
 
 #[tokio::test]

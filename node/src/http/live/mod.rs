@@ -130,7 +130,7 @@ impl Talk {
     }
 
     async fn hear(&mut self, text: &str) -> Result<(), End> {
-        match self.desk.hear(text) {
+        match self.desk.hear(text).await {
             Some(refusal) => self.socket.send(refusal).await,
             None => Ok(()),
         }
@@ -159,7 +159,7 @@ impl Talk {
 
 impl Desk {
     /// Does what a message asks for; gives the answer if it cannot.
-    fn hear(&mut self, text: &str) -> Option<String> {
+    async fn hear(&mut self, text: &str) -> Option<String> {
         let now_us = self.shared.service.now_us();
         let Said { id, verb } = match said::read(text) {
             Ok(said) => said,
@@ -169,14 +169,14 @@ impl Desk {
         self.open.remove(&id);
         let done = match verb {
             Ok(Verb::Unsubscribe) => Ok(()),
-            Ok(Verb::Subscribe { request, token }) => self.subscribe(&id, request, token),
+            Ok(Verb::Subscribe { request, token }) => self.subscribe(&id, request, token).await,
             Err(error) => Err(error),
         };
         done.err()
             .map(|error| told::error(Some(&id), &error, now_us))
     }
 
-    fn subscribe(
+    async fn subscribe(
         &mut self,
         id: &str,
         request: LiveRequest,
@@ -187,7 +187,7 @@ impl Desk {
             let message = format!("a WebSocket has at most {most} subscriptions");
             return Err(refuse(ErrorCode::TooManyRequests, message));
         }
-        let ctx = self.context(token)?;
+        let ctx = self.context(token).await?;
         self.count += 1;
         let number = self.count;
         let follower = Follower {
@@ -203,14 +203,15 @@ impl Desk {
     }
 
     /// Who subscribes. Counted like a request.
-    fn context(&self, token: Option<String>) -> Result<Context, Error> {
+    async fn context(&self, token: Option<String>) -> Result<Context, Error> {
         let mut head = self.head.clone();
         if let Some(token) = &token {
             name_caller(&mut head.headers, token)?;
         }
         let gate = &self.shared.gate;
-        let admitted = gate.admit(&self.shared.service, &head, &self.ctx.database);
-        admitted.map_err(|too_often| too_often.error)?;
+        gate.admit(&self.shared.service, &head, &self.ctx.database)
+            .await
+            .map_err(|too_often| too_often.error)?;
         Ok(Context {
             caller: token.map_or_else(|| self.ctx.caller.clone(), Caller::Token),
             deadline: Instant::now() + self.shared.limits.request_time,

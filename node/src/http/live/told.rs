@@ -96,6 +96,7 @@ mod tests {
             version: 1,
             body: Bytes::from_static(body.as_bytes()),
             served: None,
+            keep: None,
         };
         let result = LiveFrame::Result {
             documents: vec![document(r#"{"n":1.0}"#), document(r#"{"n":2}"#)],

@@ -211,7 +211,7 @@ fn indexed() -> (Node, log::UniqueValue) {
     let told = set_indexes(1, &[(3, &unique)]);
     node.apply(payload(&told)).expect("applies");
     let mut backfill = backfill(3, 10);
-    if let Some(Operation::BackfillIndex(backfill)) = &mut backfill.operation {
+    if let Some(Operation::BackfillNotingLists(backfill)) = &mut backfill.operation {
         backfill.after = Some(String::new());
     }
     node.apply(payload(&backfill)).expect("applies");

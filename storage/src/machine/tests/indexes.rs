@@ -306,7 +306,7 @@ impl World {
     fn backfill(&mut self, id: u32, at: usize, page: u32) -> Progress {
         let before = indexes::progress(&self.node.replica, DATABASE, BUCKET, id).expect("reads");
         let mut command = backfill(id, page);
-        if let (UNIQUE, Progress::More { after }, Some(Operation::BackfillIndex(backfill))) =
+        if let (UNIQUE, Progress::More { after }, Some(Operation::BackfillNotingLists(backfill))) =
             (at, before, &mut command.operation)
         {
             backfill.after = Some(after);

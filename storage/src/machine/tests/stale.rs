@@ -346,8 +346,7 @@ proptest! {
         let copied = other.replica.switch_store(StoreId(3));
         prop_assert!(copied.is_ok());
         prop_assert_eq!(part(&other), part(&node));
-        let mut index = node.next_id().index;
-        for (at, (pause, _)) in later.iter().enumerate() {
+        for (index, (at, (pause, _))) in (node.next_id().index..).zip(later.iter().enumerate()) {
             let base_us = node.replica.applied().time_us;
             let command = match at % 2 {
                 0 => idle(base_us, *pause, index - 1),
@@ -356,7 +355,6 @@ proptest! {
             for replica in [&node.replica, &other.replica] {
                 replica.apply(vec![entry(index, &command)]).expect("applies");
             }
-            index += 1;
         }
         prop_assert_eq!(part(&other), part(&node));
         prop_assert_eq!(other.replica.applied().chain, node.replica.applied().chain);
